@@ -1,0 +1,68 @@
+"""What the commands have in common: options, errors, the console."""
+
+import functools
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from nasmvt.errors import UserError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RunArgument = Annotated[
+    Path | None, typer.Argument(metavar="[RUN]", help="Run directory.", show_default="the newest under runs/")
+]
+ModelArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FOLDER]", help="Exported folder.", show_default="that of the newest run under runs/"),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes CUDA where there is one.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: training.steps=100. May be repeated."),
+]
+
+
+def reports_errors(command: F) -> F:
+    """Print what a user can mend as one sentence and exit with code 2; no traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+        warnings.filterwarnings("ignore", module=r"(torch|torchvision|timm|ray)\b")
+        from nasmvt.training.interrupt import Interrupted
+
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            _fail(f"error: {error}")
+        except Interrupted as event:
+            _fail(f"interrupted after step {event.step}: the checkpoint is written; add --resume to go on")
+        except KeyboardInterrupt:
+            _fail("interrupted: what was finished is kept; run the same command again to go on")
+
+    return run  # type: ignore[return-value]
+
+
+def _fail(sentence: str) -> None:
+    sys.stdout.flush()
+    typer.echo(sentence, err=True)
+    raise typer.Exit(2)
+
+
+def model_folder(folder: Path | None) -> Path:
+    """Return the exported folder that is meant: the one given, or that of the newest run."""
+    if folder is not None:
+        return folder
+    from nasmvt.pipeline.run import Run
+
+    run = Run.open(None)
+    exported = run.folder("export")
+    if not exported.is_dir():
+        raise UserError(f"{run.path} has no exported model: run 'nasmvt export' first, or give a folder")
+    return exported

@@ -1,0 +1,76 @@
+"""Progress bars and tables."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console()
+
+
+class TrainingProgress:
+    """Shows a training: a bar with losses, speed and remaining time, and a line per evaluation."""
+
+    def __init__(self, progress: Progress, title: str) -> None:
+        self._progress = progress
+        self._title = title
+        self._task = progress.add_task(title, total=None, losses="", speed="")
+        self._first: int | None = None
+
+    def on_step(self, step: int, steps: int, losses: Mapping[str, float], lr: float) -> None:
+        """Move the bar."""
+        if self._first is None:
+            self._first = step - 1
+            self._progress.update(self._task, total=steps, completed=self._first)
+            self._progress.reset(self._task, total=steps, completed=self._first)
+        text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        elapsed = self._progress.tasks[self._task].elapsed or 0
+        speed = f"{(step - self._first) / elapsed:.2f} steps/s" if elapsed else ""
+        self._progress.update(self._task, completed=step, losses=text, speed=speed)
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+        """Print the metrics of every subnet."""
+        for subnet, tasks in metrics.items():
+            text = "  ".join(f"{task} {name} {value:.1f}" for task, m in tasks.items() for name, value in m.items())
+            self._progress.console.print(f"step {step}  {subnet}: {text}", highlight=False)
+
+
+@contextmanager
+def training_progress(title: str) -> Iterator[TrainingProgress]:
+    """Show a progress bar while a training runs."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[losses]}"),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield TrainingProgress(progress, title)
+
+
+def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return a table of figures in percent, one row per task and figure."""
+    table = Table("task", "metric", "%", title=title)
+    table.columns[2].justify = "right"
+    for task, values in metrics.items():
+        for name, value in values.items():
+            table.add_row(task, name, f"{value:.2f}")
+    return table
+
+
+def parameters_table(parameters: Mapping[str, object]) -> Table:
+    """Return a table of parameter counts with their parts (see `ParameterCount.to_dict`)."""
+    table = Table("part", "parameters", title="parameters, a shared tensor counted once")
+    table.columns[1].justify = "right"
+    for part, count in parameters.items():
+        if isinstance(count, Mapping):
+            for task, number in count.items():
+                table.add_row(f"{task}, {'own part of the backbone' if part == 'specific' else 'neck and head'}", f"{number:,}")
+        else:
+            table.add_row(part, f"{count:,}", end_section=part == "total")
+    return table

@@ -1,0 +1,38 @@
+"""`nasmvt evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasmvt.cli.common import Changes, Device, ModelArgument, model_folder, reports_errors
+
+
+@reports_errors
+def evaluate(
+    folder: ModelArgument = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for the figures.", show_default="FOLDER/evaluation.json")
+    ] = None,
+    changes: Changes = None,
+    seed: Annotated[int, typer.Option(help="Seed of the built-in data set.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Measure an exported model on the val split of its tasks' data sets.
+
+    Example: nasmvt evaluate my-model --set tasks.det.data.root=/data/coco
+    """
+    from nasmvt.cli.display import console, metrics_table
+    from nasmvt.export import load
+    from nasmvt.files import write_json
+    from nasmvt.pipeline.evaluate import data_configs, evaluate_on_val
+    from nasmvt.pipeline.run import device_of
+
+    target = device_of(device)
+    folder = model_folder(folder)
+    loaded = load(folder)
+    metrics = evaluate_on_val(loaded.model, data_configs(loaded, changes or ()), seed, target)
+    path = out or folder / "evaluation.json"
+    write_json(path, {"split": "val", "metrics": metrics})
+    console.print(metrics_table("on val", metrics))
+    console.print(f"written: {path}", highlight=False)

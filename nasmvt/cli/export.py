@@ -1,0 +1,34 @@
+"""`nasmvt export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasmvt.cli.common import RunArgument, reports_errors
+
+
+@reports_errors
+def export(
+    run: RunArgument = None,
+    arch: Annotated[str, typer.Option(help="Which model: best, or the name of another retrained arch.")] = "best",
+    out: Annotated[Path | None, typer.Option(help="Folder to make.", show_default="RUN/export")] = None,
+) -> None:
+    """Write a run's model as one folder: config.json, model.safetensors, model card.
+
+    The retrained model where there is one, else the searched subnet with the supernet's weights.
+
+    Example: nasmvt export runs/my-run --out my-model
+    """
+    import json
+
+    from nasmvt.cli.display import console, metrics_table, parameters_table
+    from nasmvt.pipeline.export import export as write
+    from nasmvt.pipeline.run import Run
+
+    folder = write(Run.open(run), name=arch, out=out)
+    config = json.loads((folder / "config.json").read_text())
+    metrics = {task: values for task, values in config["metrics"].items() if task != "split"}
+    console.print(parameters_table(config["parameters"]))
+    console.print(metrics_table("on the search split", metrics))
+    console.print(f"exported: {folder}  (next: nasmvt evaluate {folder})", highlight=False)

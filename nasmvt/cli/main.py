@@ -1,0 +1,32 @@
+"""The `nasmvt` command: one file per subcommand, imported without torch so that --help answers at once."""
+
+import typer
+
+from nasmvt.cli import compare, evaluate, export, predict, retrain, search, train_supernet
+
+app = typer.Typer(
+    name="nasmvt",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Find one vision transformer for several tasks under one size limit, and deliver it as one model.",
+    epilog="The main job: nasmvt train-supernet, nasmvt search --budget 2.5M, nasmvt retrain, nasmvt export.",
+)
+
+app.command("train-supernet")(train_supernet.train_supernet)
+app.command("search")(search.search)
+app.command("retrain")(retrain.retrain)
+app.command("export")(export.export)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("compare")(compare.compare)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

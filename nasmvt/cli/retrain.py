@@ -1,0 +1,41 @@
+"""`nasmvt retrain`."""
+
+from typing import Annotated
+
+import typer
+
+from nasmvt.cli.common import Device, RunArgument, reports_errors
+
+
+@reports_errors
+def retrain(
+    run: RunArgument = None,
+    arch: Annotated[
+        str, typer.Option(help="best (the search's), smallest, largest, a named arch of the space, or a YAML file.")
+    ] = "best",
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Start from fresh weights, not from the supernet's.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted retraining.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Train the chosen arch on, as plain networks with tied tensors.
+
+    Example: nasmvt retrain runs/my-run --arch best
+    """
+    from nasmvt.cli.display import console, training_progress
+    from nasmvt.pipeline.datasets import open_data
+    from nasmvt.pipeline.run import Run, device_of
+    from nasmvt.pipeline.training import choose_arch, load_supernet
+    from nasmvt.pipeline.training import retrain as train
+
+    target = device_of(device)
+    opened = Run.open(run)
+    supernet = load_supernet(opened, target)
+    chosen = choose_arch(opened, arch, supernet)
+    data = open_data(opened.experiment)
+    with training_progress(f"retrain {chosen.name}") as listener:
+        train(
+            opened, chosen, supernet, data=data, device=target, from_scratch=from_scratch, resume=resume, listener=listener
+        )
+    console.print(f"retrained: {opened.folder('retrain', chosen.name)}  (next: nasmvt export {opened.path})", highlight=False)

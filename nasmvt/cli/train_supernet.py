@@ -1,0 +1,49 @@
+"""`nasmvt train-supernet`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasmvt.cli.common import Changes, Device, reports_errors
+
+
+@reports_errors
+def train_supernet(
+    experiment: Annotated[
+        str | None,
+        typer.Argument(help="Experiment file, or the name of a shipped one.", show_default="shapes, the built-in data set"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory to make.", show_default="runs/<time>-<experiment>")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out (default: the newest under runs/).")
+    ] = False,
+    changes: Changes = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="the experiment's")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train the supernet of an experiment, and begin a run directory with it.
+
+    Example: nasmvt train-supernet experiments/real_mini.yaml --set training.steps=2000
+    """
+    from nasmvt.cli.display import console, training_progress
+    from nasmvt.errors import UserError
+    from nasmvt.pipeline.experiment import load_experiment
+    from nasmvt.pipeline.run import Run, device_of
+    from nasmvt.pipeline.training import resume_supernet
+    from nasmvt.pipeline.training import train_supernet as begin
+
+    target = device_of(device)
+    if resume:
+        if experiment or changes or seed is not None:
+            raise UserError("--resume goes on with a run as it is: leave out the experiment, --set and --seed")
+        run = Run.open(out)
+        with training_progress("supernet") as listener:
+            resume_supernet(run, device=target, listener=listener)
+    else:
+        settings = load_experiment(experiment, changes or (), seed)
+        with training_progress("supernet") as listener:
+            run = begin(settings, out=out, device=target, listener=listener)
+    console.print(f"run directory: {run.path}  (next: nasmvt search {run.path} --budget ...)", highlight=False)

@@ -1,0 +1,133 @@
+"""Segmentation in the layout of ADE20K: pictures, and label maps as PNG of the same name.
+
+root/images/<split>/x.jpg and root/annotations/<split>/x.png; in a label map 0 is ignored and i > 0 is
+the class i - 1.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nasmvt.data.config import DataConfig
+from nasmvt.data.dataset import Dataset, Split, split_name
+from nasmvt.data.folders import pictures_in, some, split_folder
+from nasmvt.data.pictures import read_picture
+from nasmvt.data.types import IGNORE, DataInfo, Sample
+from nasmvt.errors import UserError
+
+
+class Ade20k(Dataset):
+    """Pictures with a label for every pixel.
+
+    The class names come from `config.classes`, else root/classes.txt, else root/objectInfo150.txt, else
+    they are class_1 to class_K with K the largest label of the training split.
+
+    Raises:
+        UserError: if a folder, a picture or a label map is missing, or there are too many classes.
+    """
+
+    def __init__(self, config: DataConfig, root: Path, split: Split) -> None:
+        name = split_name(config, split)
+        folder = split_folder(root / "images", name)
+        masks = split_folder(root / "annotations", name)
+        self._root = root
+        self._items = [(picture, masks / f"{picture.stem}.png") for picture in pictures_in(folder)]
+        if not self._items:
+            raise UserError(f"the folder {folder} holds no pictures: fill it or name another split")
+        missing = [str(mask) for _, mask in self._items if not mask.is_file()]
+        if missing:
+            raise UserError(
+                f"every picture of {folder} needs a label map, but there is no {some(missing)}: add it"
+            )
+        classes = config.classes or _named_classes(root) or _counted_classes(root, config.train_split)
+        if len(classes) > IGNORE:
+            raise UserError(
+                f"label maps hold at most {IGNORE} classes, but {root} has {len(classes)}: merge classes"
+            )
+        self.info = DataInfo(kind="segmentation", classes=classes)
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return a picture and its int64 label map (H, W) of classes and `IGNORE`."""
+        path, mask_path = self._items[index]
+        picture = read_picture(path)
+        labels = read_label_map(mask_path)
+        if labels.shape != (picture.height, picture.width):
+            raise UserError(
+                f"a label map must have the size of its picture, but {mask_path} is {labels.shape[1]}x"
+                f"{labels.shape[0]} and {path} is {picture.width}x{picture.height}: make them equal"
+            )
+        largest = int(labels.max(initial=0))
+        if largest > len(self.info.classes):
+            raise UserError(
+                f"the label map {mask_path} holds the label {largest}, but there are "
+                f"{len(self.info.classes)} classes: mend the map or name "
+                f"every class in root/classes.txt or 'classes'"
+            )
+        target = torch.from_numpy(np.where(labels == 0, IGNORE, labels.astype(np.int64) - 1))
+        return Sample(id=path.relative_to(self._root).as_posix(), image=picture, target=target)
+
+
+def read_label_map(path: Path) -> np.ndarray:
+    """Read a label map as an array (H, W) of whole numbers, as they stand in the file.
+
+    Raises:
+        UserError: if it can't be decoded or has several channels, naming the file.
+    """
+    try:
+        with Image.open(path) as picture:
+            labels = np.array(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        detail = " ".join(str(error).split())
+        raise UserError(f"the label map {path} can't be decoded ({detail}): replace it") from None
+    if labels.ndim != 2 or labels.dtype.kind not in "uib":
+        raise UserError(
+            f"a label map must be a grey or palette picture of labels, but {path} has the shape "
+            f"{labels.shape}: store one label per pixel"
+        )
+    return labels
+
+
+def _named_classes(root: Path) -> tuple[str, ...] | None:
+    """Read the names from classes.txt (`name` or `1<TAB>name` per line) or ADE20K's objectInfo150.txt."""
+    plain, table = root / "classes.txt", root / "objectInfo150.txt"
+    if plain.is_file():
+        return _unique([line.split("\t")[-1].strip() for line in _lines(plain)], plain)
+    if table.is_file():
+        # The table's names are lists of synonyms; the first one is the name in common use.
+        rows = _lines(table)[1:]
+        return _unique([row.split("\t")[-1].split(",")[0].strip() for row in rows], table)
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read ({error}): store it as UTF-8 text") from None
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _unique(names: list[str], path: Path) -> tuple[str, ...]:
+    if not names:
+        raise UserError(f"{path} must name the classes, but is empty: write one name per line")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"{path} must name every class once, but names {some(repeated)} twice: mend it")
+    return tuple(names)
+
+
+def _counted_classes(root: Path, train_split: str) -> tuple[str, ...]:
+    folder = split_folder(root / "annotations", train_split)
+    maps = [path for path in pictures_in(folder) if path.suffix.lower() == ".png"]
+    count = max((int(read_label_map(path).max(initial=0)) for path in maps), default=0)
+    if count == 0:
+        raise UserError(
+            f"the label maps of {folder} hold no label above 0: name the classes in {root / 'classes.txt'}"
+        )
+    return tuple(f"class_{label}" for label in range(1, count + 1))

@@ -1,0 +1,143 @@
+"""What a user may say about the data of one task."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from nasmvt.config import Config
+
+Format = Literal["shapes", "imagefolder", "coco", "ade20k"]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Triple = tuple[float, float, float]
+
+
+class AugmentationConfig(Config):
+    """Random changes of training pictures; evaluation never sees them."""
+
+    hflip: Probability = 0.5
+    """Probability of a horizontal flip."""
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Detection and segmentation: range of the random scale, as a factor of the scale at which the
+    picture just fits the canvas. What is larger than the canvas is cropped at random, what is smaller is
+    padded with the mean colour on the right and below. (1, 1) turns it off."""
+
+    color_jitter: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Strength of the random change of brightness, contrast and saturation; 0 turns it off. In
+    classification it has no effect while `auto_augment` is on (timm's rule)."""
+
+    auto_augment: str | None = "rand-m9-mstd0.5"
+    """Classification: timm's policy string (RandAugment of magnitude 9), or null for none."""
+
+    crop_scale: Annotated[float, Field(ge=0.08, le=1.0)] = 0.08
+    """Classification: smallest part of the picture's area that a random crop keeps; the largest is 1."""
+
+    erasing: Probability = 0.25
+    """Classification: probability of erasing one random rectangle with noise."""
+
+    mixup: Annotated[float, Field(ge=0.0)] = 0.8
+    """Classification: alpha of mixup; 0 turns it off. With mixup or cutmix on, targets are soft."""
+
+    cutmix: Annotated[float, Field(ge=0.0)] = 1.0
+    """Classification: alpha of cutmix; 0 turns it off. With both on, each batch draws one of them."""
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        low, high = scale
+        if not 0 < low <= high:
+            raise ValueError("scale must be two factors (low, high) with 0 < low <= high")
+        return scale
+
+
+class DataConfig(Config):
+    """Where the pictures of one task come from and how they become batches."""
+
+    format: Format = "shapes"
+    """Layout of the files: `shapes` (drawn on the fly, any task), `imagefolder` (classification),
+    `coco` (detection) or `ade20k` (segmentation)."""
+
+    root: Path | None = None
+    """Folder of the data set; needed by every format but `shapes`."""
+
+    train_split: str = "train"
+    """Name of the training split in the data set's folders and files."""
+
+    val_split: str = "val"
+    """Name of the validation split; only the final model ever sees it."""
+
+    image_size: tuple[int, int] = (64, 64)
+    """Height and width of the canvas in pixels; one number means a square."""
+
+    classes: tuple[str, ...] | None = None
+    """Names of the classes in the order of their labels, instead of those the files give. For `ade20k`
+    it also says how many classes there are."""
+
+    train_images: Annotated[int, Field(ge=1)] = 512
+    """Number of training pictures drawn; `shapes` only."""
+
+    val_images: Annotated[int, Field(ge=1)] = 128
+    """Number of validation pictures drawn; `shapes` only."""
+
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use only this many pictures of each split, chosen by the seed; null uses all."""
+
+    search_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Part of the training split that is set aside to compare candidates in the search."""
+
+    skip_unreadable: bool = False
+    """Go on without a picture that can't be decoded (it is logged), instead of stopping."""
+
+    mean: Triple = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue in 0..1 (ImageNet's), for normalising; padding takes its colour."""
+
+    std: Triple = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green and blue in 0..1 (ImageNet's)."""
+
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that prepare batches, 0 for none beside the training process; the batches are the same."""
+
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Random changes of training pictures."""
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, size: Any) -> Any:
+        return (size, size) if isinstance(size, int) and not isinstance(size, bool) else size
+
+    @field_validator("image_size")
+    @classmethod
+    def _check_size(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if min(size) < 16:
+            raise ValueError("image_size must be at least 16 pixels high and wide")
+        return size
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if classes is not None and (not classes or len(set(classes)) < len(classes)):
+            raise ValueError("classes must be one or more names, each once")
+        return classes
+
+    @field_validator("mean")
+    @classmethod
+    def _check_mean(cls, mean: Triple) -> Triple:
+        if not all(0 <= value <= 1 for value in mean):
+            raise ValueError("mean must be three values in 0..1 (divide by 255)")
+        return mean
+
+    @field_validator("std")
+    @classmethod
+    def _check_std(cls, std: Triple) -> Triple:
+        if not all(0 < value <= 1 for value in std):
+            raise ValueError("std must be three values above 0 and at most 1 (divide by 255)")
+        return std
+
+    @model_validator(mode="after")
+    def _check_root(self) -> Self:
+        if self.format != "shapes" and self.root is None:
+            raise ValueError(
+                f"the format '{self.format}' reads files: set root to the folder of the data set"
+            )
+        return self

@@ -1,0 +1,171 @@
+"""Drawn pictures of plain shapes: data for every kind of task with no download.
+
+A picture is a function of (seed, split, index) alone. The ground is blurred noise with thin strokes on
+it; a shape has a random place, size, rotation, colour and grain. There is one for classification; there
+are one to four, which may overlap, for detection and segmentation.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from nasmvt.data.config import DataConfig
+from nasmvt.data.dataset import Dataset, Split, class_names
+from nasmvt.data.types import DataInfo, Kind, Sample
+from nasmvt.seeding import derive_seed
+
+SHAPES = ("circle", "square", "triangle", "cross", "ring")
+"""The classes; segmentation puts "background" before them."""
+
+_MIN_CONTRAST = 90.0
+"""Least distance of a shape's colour from the ground's mean colour, in grey levels over three channels."""
+_MIN_VISIBLE = 0.5
+"""A shape of which less can be seen is not drawn."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    label: int
+    mask: np.ndarray
+    """(H, W) bool: the part that can be seen."""
+
+
+class Shapes(Dataset):
+    """Drawn shapes with labels for one kind of task.
+
+    Detection: boxes are tight around the visible part of a shape and every shape has a mask.
+    Segmentation: every pixel has a label, the ground's is 0.
+    """
+
+    def __init__(self, config: DataConfig, kind: Kind, split: Split, seed: int) -> None:
+        self._kind = kind
+        self._split = split
+        self._seed = seed
+        self._size = config.image_size
+        self._length = config.train_images if split == "train" else config.val_images
+        names = ("background", *SHAPES) if kind == "segmentation" else SHAPES
+        self.info = DataInfo(kind=kind, classes=class_names(config, names), has_masks=kind == "detection")
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return self._length
+
+    def __getitem__(self, index: int) -> Sample:
+        """Draw one picture and return it with its labels."""
+        if not 0 <= index < self._length:
+            raise IndexError(f"there is no picture {index} among {self._length}")
+        random = np.random.default_rng(derive_seed("shapes", self._seed, self._split, index))
+        canvas = _ground(random, self._size)
+        if self._kind == "classification":
+            shapes = _place(random, self._size, count=1, radii=(0.2, 0.4))
+        else:
+            shapes = _place(random, self._size, count=int(random.integers(1, 5)), radii=(0.12, 0.3))
+        mean_colour = canvas.mean(axis=(0, 1))
+        for shape in shapes:
+            _paint(random, canvas, shape.mask, mean_colour)
+        canvas += random.normal(0.0, 10.0, canvas.shape).astype(np.float32)
+        picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
+        return Sample(id=f"{self._split}/{index}", image=picture, target=self._target(shapes))
+
+    def _target(self, shapes: list[_Shape]) -> Any:
+        if self._kind == "classification":
+            return shapes[0].label
+        if self._kind == "segmentation":
+            labels = np.zeros(self._size, dtype=np.int64)
+            for shape in shapes:
+                labels[shape.mask] = shape.label + 1
+            return torch.from_numpy(labels)
+        return {
+            "boxes": torch.tensor([_bounds(shape.mask) for shape in shapes], dtype=torch.float32),
+            "labels": torch.tensor([shape.label for shape in shapes], dtype=torch.int64),
+            "crowd": torch.zeros(len(shapes), dtype=torch.bool),
+            "masks": torch.from_numpy(np.stack([shape.mask for shape in shapes])),
+        }
+
+
+def _ground(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Return (H, W, 3) float32 in 0..255: blurred noise around a random colour, with strokes on it."""
+    height, width = size
+    coarse = random.uniform(0, 255, 3) + random.normal(0.0, 30.0, (5, 5, 3))
+    picture = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    pen = ImageDraw.Draw(picture)
+    for x0, y0, x1, y1 in random.uniform(0, 1, (int(random.integers(2, 6)), 4)).tolist():
+        colour = tuple(random.integers(0, 256, 3).tolist())
+        pen.line(
+            (x0 * width, y0 * height, x1 * width, y1 * height), fill=colour, width=max(1, min(size) // 64)
+        )
+    return np.asarray(picture).astype(np.float32)
+
+
+def _place(
+    random: np.random.Generator, size: tuple[int, int], *, count: int, radii: tuple[float, float]
+) -> list[_Shape]:
+    """Place shapes from the topmost down; one that the others mostly cover is left out."""
+    height, width = size
+    shapes: list[_Shape] = []
+    taken = np.zeros(size, dtype=bool)
+    for _ in range(count):
+        radius = random.uniform(*radii) * min(size)
+        x, y = random.uniform(radius, width - radius), random.uniform(radius, height - radius)
+        label, angle = int(random.integers(len(SHAPES))), random.uniform(0, 2 * math.pi)
+        mask = _silhouette(SHAPES[label], x, y, radius, angle, size)
+        visible = mask & ~taken
+        if visible.sum() >= _MIN_VISIBLE * mask.sum():
+            shapes.append(_Shape(label, visible))
+            taken |= mask
+    return shapes
+
+
+def _silhouette(
+    name: str, x: float, y: float, radius: float, angle: float, size: tuple[int, int]
+) -> np.ndarray:
+    """Draw a shape inside the circle of `radius` around (x, y) as a bool array (H, W), never empty."""
+    picture = Image.new("1", (size[1], size[0]))
+    pen = ImageDraw.Draw(picture)
+    if name in ("circle", "ring"):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
+        if name == "ring":
+            hole = 0.55 * radius
+            pen.ellipse((x - hole, y - hole, x + hole, y + hole), fill=0)
+    else:
+        corners = _corners(name)
+        turned = [
+            (
+                x + radius * (math.cos(angle) * u - math.sin(angle) * v),
+                y + radius * (math.sin(angle) * u + math.cos(angle) * v),
+            )
+            for u, v in corners
+        ]
+        pen.polygon(turned, fill=1)
+    return np.asarray(picture).astype(bool)
+
+
+def _corners(name: str) -> list[tuple[float, float]]:
+    """Return the corners of a shape with straight sides, inside the unit circle around 0."""
+    if name == "cross":
+        arm, half = 0.95, 0.28
+        quarter = [(half, -half), (arm, -half), (arm, half)]
+        turns = ((1, 0), (0, 1), (-1, 0), (0, -1))
+        return [(c * u - s * v, s * u + c * v) for c, s in turns for u, v in quarter]
+    sides = {"triangle": 3, "square": 4}[name]
+    return [(math.cos(2 * math.pi * k / sides), math.sin(2 * math.pi * k / sides)) for k in range(sides)]
+
+
+def _paint(random: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, ground: np.ndarray) -> None:
+    """Fill `mask` with a random colour that stands out from the ground, grained, in place."""
+    colours = random.uniform(0, 255, (8, 3))
+    distances = np.linalg.norm(colours - ground, axis=1)
+    fitting = np.flatnonzero(distances >= _MIN_CONTRAST)
+    colour = colours[fitting[0] if fitting.size else int(distances.argmax())]
+    canvas[mask] = colour + random.normal(0.0, 12.0, (int(mask.sum()), 1))
+
+
+def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

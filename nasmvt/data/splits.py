@@ -1,0 +1,35 @@
+"""Dividing the training pictures into those that train weights and those that compare candidates."""
+
+import numpy as np
+
+from nasmvt.errors import UserError
+from nasmvt.seeding import derive_seed
+
+
+def split_train(n: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Divide `n` pictures by seed.
+
+    Args:
+        n: number of pictures of the training split.
+        fraction: part that goes to the search split, rounded to whole pictures.
+        seed: what the choice depends on.
+
+    Returns:
+        The indices for training and those for search, disjoint, each in rising order.
+
+    Raises:
+        UserError: if one of the two would be empty.
+    """
+    count = round(n * fraction)
+    if count < 1:
+        raise UserError(
+            f"no search split is left: search_fraction {fraction} of {n} training pictures is less than one "
+            f"picture: raise search_fraction or use more pictures"
+        )
+    if count >= n:
+        raise UserError(
+            f"no training pictures are left: search_fraction {fraction} of {n} training pictures takes all "
+            f"of them: lower search_fraction or use more pictures"
+        )
+    order = np.random.default_rng(derive_seed("search split", seed)).permutation(n)
+    return sorted(order[count:].tolist()), sorted(order[:count].tolist())

@@ -1,0 +1,82 @@
+"""What the rooms above hold in their hands: samples, batches, and where an image came from.
+
+Shapes: B batch, H height, W width, n objects, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+
+Kind = Literal["classification", "detection", "segmentation"]
+
+IGNORE = 255
+"""The label of pixels that count neither in the loss nor in the metric."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """What a network has to know of its data set."""
+
+    kind: Kind
+    classes: tuple[str, ...]
+    """Class names; a label is an index into them."""
+    has_masks: bool = False
+    """Detection: whether every object carries a mask."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageInfo:
+    """Where an image came from, and how it lies on the canvas: top left, padded right and below."""
+
+    id: int | str
+    """COCO's image id, or the path relative to the data root."""
+    size: tuple[int, int]
+    """Height and width of the original picture in pixels."""
+    valid: tuple[int, int]
+    """Height and width that the resized picture covers on the canvas; the rest is padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One decoded picture with its labels, in the pixels of the original picture.
+
+    `target` is, by kind: the class index (int); a dict with `boxes` (n, 4) float32 xyxy, `labels` (n,)
+    int64, `crowd` (n,) bool, and `masks` (n, H, W) bool where the data set has masks; an int64 label
+    map (H, W) in which `IGNORE` counts for nothing.
+    """
+
+    id: int | str
+    image: Image.Image
+    target: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Pictures on a common canvas.
+
+    `images` is (B, 3, H, W), uint8 in 0..255 or float32 in 0..1; networks normalise it themselves.
+    `targets` is in canvas pixels for a training batch, and as in `Sample` (original pixels) for an
+    evaluation batch: classification (B,) int64 or soft (B, K) float32; detection a list of dicts;
+    segmentation (B, H, W) int64, or a list of (H, W) for evaluation.
+    """
+
+    images: torch.Tensor
+    targets: Any
+    infos: Sequence[ImageInfo]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch with its images and targets on `device`."""
+        return replace(self, images=self.images.to(device), targets=_move(self.targets, device))
+
+
+def _move(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _move(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_move(item, device) for item in value]
+    return value

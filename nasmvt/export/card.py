@@ -1,0 +1,73 @@
+"""The model card: what a stranger has to know of an exported folder."""
+
+from typing import Any
+
+_CARD = """# {space} for {tasks}
+
+A vision transformer found by nasmvt: one backbone arch for {n} tasks, every shared tensor stored once.
+
+```python
+import nasmvt
+
+model = nasmvt.load("path/to/this/folder")
+predictions = model.task("{first}").predict(["picture.jpg"])
+```
+
+## Tasks
+
+| task | kind | classes | input | metrics on `{split}` (%) |
+| --- | --- | --- | --- | --- |
+{rows}
+
+## Parameters
+
+{total:,} in all, a shared tensor counted once.
+
+| part | parameters |
+| --- | ---: |
+{parts}
+
+{layers} layers can be shared; {full} of them are shared by all tasks.
+
+## Arch
+
+{arch}
+
+## How it was made
+
+Supernet training, evolutionary search under a bound on the total parameters, retraining, with nasmvt
+{version}, after ViT-MVT (TNNLS 2023). The figures hold for the data named in `config.json` and say nothing of
+other data. Pictures are prepared as `config.json` says under `preprocessing`; `predict` does it.
+"""
+
+
+def model_card(config: dict[str, Any]) -> str:
+    """Return the card of an exported model as Markdown."""
+    tasks, parameters, sharing = config["tasks"], config["parameters"], config["sharing"]
+    rows = []
+    for name, task in tasks.items():
+        figures = ", ".join(f"{key} {value:.2f}" for key, value in config["metrics"].get(name, {}).items())
+        height, width = task["config"]["data"]["image_size"]
+        rows.append(
+            f"| {name} | {task['config']['kind']} | {len(task['data']['classes'])} | {height} x {width} px | "
+            f"{figures or 'not measured'} |"
+        )
+    parts = [f"| shared | {parameters['shared']:,} |"]
+    for name in tasks:
+        parts.append(f"| {name}, own part of the backbone | {parameters['specific'][name]:,} |")
+        parts.append(f"| {name}, neck and head | {parameters['heads'][name]:,} |")
+    arch = "\n".join(f"- `{key}`: {value}" for key, value in config["arch"].items())
+    return _CARD.format(
+        space=config["space"]["name"],
+        tasks=", ".join(tasks),
+        n=len(tasks),
+        first=next(iter(tasks)),
+        split=config["metrics"]["split"],
+        rows="\n".join(rows),
+        total=parameters["total"],
+        parts="\n".join(parts),
+        layers=len(sharing),
+        full=sum(len(shared) == len(tasks) for shared in sharing.values()),
+        arch=arch,
+        version=config["nasmvt"],
+    )

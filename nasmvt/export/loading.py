@@ -1,0 +1,139 @@
+"""From an exported folder to modules that any PyTorch program can use."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nasmvt.config import parse
+from nasmvt.data import DataInfo, EvalTransform, read_picture
+from nasmvt.errors import UserError, listed, nearest
+from nasmvt.export.folder import FORMAT
+from nasmvt.model import MultiTaskModel
+from nasmvt.space import SearchSpace, Sharing
+from nasmvt.tasks.build import Slot
+from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.task import Task
+
+
+class TaskModel(nn.Module):
+    """One task of a loaded model, with its pre- and postprocessing.
+
+    `forward` takes images as the network does; `predict` takes pictures of any size.
+    """
+
+    def __init__(self, model: MultiTaskModel, name: str) -> None:
+        super().__init__()
+        self.network = model.task(name)
+        self.task = model.tasks[name]
+        self.classes = self.task.info.classes
+        self.preprocess = EvalTransform(self.task.config.data)
+
+    def forward(self, images: Tensor) -> Any:
+        """Turn images (B, 3, H, W), uint8 in 0..255 or float in 0..1, into the head's raw outputs."""
+        return self.network(images)
+
+    def predict(self, pictures: Iterable[str | Path | Image.Image | Tensor | Any]) -> list[Any]:
+        """Predict for pictures, in the pixels of each.
+
+        Args:
+            pictures: paths, PIL images, arrays (H, W, 3) uint8 or tensors (3, H, W) uint8, of any size.
+
+        Returns:
+            One prediction per picture: `ClassificationPrediction`, `DetectionPrediction` or
+            `SegmentationPrediction`, each with `to_json()`.
+
+        Raises:
+            UserError: if a file can't be read as a picture.
+        """
+        device = next(self.network.parameters()).device
+        predictions = []
+        for number, picture in enumerate(pictures):
+            opened = read_picture(Path(picture)) if isinstance(picture, (str, Path)) else picture
+            image, info = self.preprocess(opened, number)
+            predictions.extend(self.network.predict(image[None].to(device), [info]))
+        return predictions
+
+
+class LoadedModel:
+    """A finished model: the networks of all tasks, with their shared tensors held once."""
+
+    def __init__(self, model: MultiTaskModel, config: dict[str, Any]) -> None:
+        self.model = model
+        self.config = config
+        """The content of config.json."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return tuple(self.model.tasks)
+
+    def task(self, name: str) -> TaskModel:
+        """Return one task as an ordinary module, in evaluation mode.
+
+        Raises:
+            UserError: if the model has no such task.
+        """
+        if name not in self.model.tasks:
+            raise UserError(f"the model has no task {name!r}{nearest(name, self.tasks)} (tasks: {listed(self.tasks)})")
+        return TaskModel(self.model, name).eval()
+
+    def to(self, device: torch.device | str) -> "LoadedModel":
+        """Move all tensors to a device; return self."""
+        self.model.to(device)
+        return self
+
+
+def load(folder: str | Path) -> LoadedModel:
+    """Load an exported folder.
+
+    Raises:
+        UserError: if the folder is none, has another format, or its tensors do not fit its config.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no exported model (it holds no config.json): make one with 'nasmvt export'") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}): export the model again") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise UserError(f"{path} is not of format {FORMAT}: export the model again with this version of nasmvt")
+    source = str(path)
+    space = parse(SearchSpace, config["space"], source)
+    tasks = {}
+    for name, task in config["tasks"].items():
+        info = DataInfo(**{**task["data"], "classes": tuple(task["data"]["classes"])})
+        tasks[name] = Task(name=name, config=parse(TaskConfig, task["config"], source), info=info)
+    arch, sharing = space.arch(config["arch"], source), Sharing.of(config["sharing"])
+    tensors = _read_tensors(folder / "model.safetensors")
+    unused = set(tensors)
+
+    def stored(task: str, slot: Slot, shared: bool) -> Tensor:
+        key = f"shared.{slot.name}" if shared else f"{task}.{slot.name}"
+        tensor = tensors.get(key)
+        if tensor is None or tensor.shape != slot.shape:
+            found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+            raise UserError(f"{folder}: the tensor {key} must have shape {tuple(slot.shape)}, but is {found}: export again")
+        unused.discard(key)
+        return tensor
+
+    model = MultiTaskModel.assemble(space, tasks, arch, sharing, stored)
+    if unused:
+        raise UserError(f"{folder}: model.safetensors holds tensors that the config does not know: {listed(sorted(unused)[:5])}")
+    return LoadedModel(model.eval(), config)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} can't be read ({error}): export the model again") from None
+    return tensors

@@ -1,0 +1,6 @@
+"""Plain backbones, one file each, and the registry that finds them by name."""
+
+from nasmvt.families.registry import Family, family, register
+from nasmvt.families.vit_mvt import ViTMVT
+
+__all__ = ["Family", "ViTMVT", "family", "register"]

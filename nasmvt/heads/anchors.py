@@ -1,0 +1,46 @@
+"""Anchors at declared strides.
+
+torchvision's generator divides the canvas by the map to learn the stride, which is wrong wherever a canvas is
+not a multiple of the largest stride, and keeps the device of its last call as state; this one does neither.
+
+Shapes: A anchors per cell, H height, W width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+
+
+class StridedAnchors(AnchorGenerator):
+    """One anchor per ratio in every cell, of area `(scale * stride)^2`, around the cell's top left corner.
+
+    Args:
+        strides: pixels of the picture per cell of each level.
+        scale: side of the square anchor in cells.
+        ratios: height divided by width of each anchor.
+    """
+
+    def __init__(self, strides: Sequence[int], scale: float, ratios: Sequence[float]) -> None:
+        with torch.device("cpu"):
+            super().__init__(tuple((scale * stride,) for stride in strides), (tuple(ratios),) * len(strides))
+        self.strides = tuple(strides)
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Return for each picture the anchors of all levels, (sum of H * W * A, 4), xyxy in pixels."""
+        levels = [
+            _shift(cell.to(map_BCHW), map_BCHW.shape[-2:], stride)
+            for cell, map_BCHW, stride in zip(self.cell_anchors, feature_maps, self.strides, strict=True)
+        ]
+        anchors = torch.cat(levels)
+        return [anchors] * len(image_list.image_sizes)
+
+
+def _shift(cell_A4: Tensor, size: Sequence[int], stride: int) -> Tensor:
+    """Copy the anchors of one cell to every cell of a map of `size` (H, W), row by row."""
+    y, x = (torch.arange(n, device=cell_A4.device, dtype=cell_A4.dtype) * stride for n in size)
+    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+    shifts_HW4 = torch.stack((grid_x, grid_y, grid_x, grid_y), dim=-1)
+    return (shifts_HW4.reshape(-1, 1, 4) + cell_A4).reshape(-1, 4)

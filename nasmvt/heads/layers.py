@@ -1,0 +1,32 @@
+"""The convolution blocks and starting values that several heads share."""
+
+from torch import nn
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    """A convolution of unchanged size without bias, then BatchNorm; no activation."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+def conv_bn_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    """A convolution of unchanged size without bias (He's start, fan out), then BatchNorm and ReLU."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def conv_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    """A convolution of unchanged size with bias (He's start, fan out), then ReLU; no norm."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, nn.ReLU(inplace=True))
+
+
+def start_normal(layer: nn.Linear | nn.Conv2d, std: float) -> None:
+    """Start a layer that predicts: weights normal with deviation `std`, biases zero."""
+    nn.init.normal_(layer.weight, std=std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

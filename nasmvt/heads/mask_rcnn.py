@@ -1,0 +1,171 @@
+"""Mask R-CNN on a pyramid, from torchvision's region proposals and region heads.
+
+torchvision's own `MaskRCNN` also resizes and pads pictures; here they come on a fixed canvas.
+
+Source: Mask R-CNN (arXiv:1703.06870), settings of mmdetection's (see `nasmvt/heads/roi.py`).
+
+Shapes: B batch, C channels, H height, W width, K classes, n objects of a picture.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+
+from nasmvt.heads.anchors import StridedAnchors
+from nasmvt.heads.roi import BoxHead, BoxPredictor, MaskHead, MaskPredictor, roi_align
+
+
+class MaskRCNNHead(nn.Module):
+    """Region proposals, boxes and, if wanted, masks of a pyramid of maps.
+
+    Args:
+        strides: pixels of the picture per cell of each level of the pyramid.
+        classes: number K of classes, background not counted.
+        masks: whether there is a mask branch.
+        extra_level: whether the last level serves region proposals only.
+        width: channels C of the pyramid and of every convolution here.
+        anchor_scale: side of the square anchor in cells.
+        anchor_ratios: height divided by width of the anchors.
+        rpn_convs: 3x3 convolutions of the proposal head.
+        box_convs: 3x3 convolutions of the box branch.
+        box_hidden: outputs of the box branch's linear layer.
+        mask_convs: 3x3 convolutions of the mask branch.
+        box_size: side of a region pooled for the box branch.
+        mask_size: side of a region pooled for the mask branch; masks have twice that side.
+        rpn_batch: anchors per picture in the loss.
+        roi_batch: regions per picture in the loss.
+        pre_nms: proposals kept per level before suppression, while training and while predicting.
+        post_nms: proposals kept per picture after it, while training and while predicting.
+        score_threshold: detections with a lower score are dropped.
+        nms: overlap (IoU) above which the weaker of two detections of a class is dropped.
+        detections: most detections kept per picture.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[int],
+        classes: int,
+        *,
+        masks: bool = True,
+        extra_level: bool = True,
+        width: int = 256,
+        anchor_scale: float = 8,
+        anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        rpn_convs: int = 2,
+        box_convs: int = 4,
+        box_hidden: int = 1024,
+        mask_convs: int = 4,
+        box_size: int = 7,
+        mask_size: int = 14,
+        rpn_batch: int = 256,
+        roi_batch: int = 512,
+        pre_nms: tuple[int, int] = (2000, 1000),
+        post_nms: tuple[int, int] = (1000, 1000),
+        score_threshold: float = 0.05,
+        nms: float = 0.5,
+        detections: int = 100,
+    ) -> None:
+        super().__init__()
+        self.rpn = RegionProposalNetwork(
+            StridedAnchors(strides, anchor_scale, anchor_ratios),
+            RPNHead(width, len(anchor_ratios), conv_depth=rpn_convs),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=rpn_batch,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": pre_nms[0], "testing": pre_nms[1]},
+            post_nms_top_n={"training": post_nms[0], "testing": post_nms[1]},
+            nms_thresh=0.7,
+        )
+        regions = strides[:-1] if extra_level else strides
+        self.roi_heads = RoIHeads(
+            roi_align(regions, box_size),
+            BoxHead(width, box_size, box_convs, box_hidden),
+            BoxPredictor(box_hidden, classes),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=roi_batch,
+            positive_fraction=0.25,
+            bbox_reg_weights=None,
+            score_thresh=score_threshold,
+            nms_thresh=nms,
+            detections_per_img=detections,
+            mask_roi_pool=roi_align(regions, mask_size) if masks else None,
+            mask_head=MaskHead(width, mask_convs) if masks else None,
+            mask_predictor=MaskPredictor(width, classes) if masks else None,
+        )
+
+    def losses(
+        self,
+        maps: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        targets: Sequence[dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Return the losses of a batch, drawing anchors and regions at random; needs `train()`.
+
+        Args:
+            maps: the pyramid, one (B, C, H, W) per stride.
+            image_sizes: height and width of each picture on the canvas.
+            targets: for each picture `boxes` (n, 4) float xyxy of positive width and height, `labels` (n,)
+                int64 from 0, and `masks` (n, H, W) if there is a mask branch; n may be 0.
+
+        Returns:
+            `loss_objectness`, `loss_rpn_box_reg`, `loss_classifier`, `loss_box_reg` and, with masks,
+            `loss_mask`.
+
+        Raises:
+            RuntimeError: if the head is not in training mode.
+        """
+        if not self.training:
+            raise RuntimeError("MaskRCNNHead.losses needs training mode: call train() before it")
+        targets = [{**target, "labels": target["labels"] + 1} for target in targets]
+        features, images = _torchvision_inputs(maps, image_sizes)
+        proposals, rpn_losses = self.rpn(images, features, targets)
+        _, roi_losses = self.roi_heads(features, proposals, images.image_sizes, targets)
+        return {**rpn_losses, **roi_losses}
+
+    def detect(
+        self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]
+    ) -> list[dict[str, Tensor]]:
+        """Return the detections of each picture, best score first; needs `eval()`.
+
+        Args:
+            maps: the pyramid, one (B, C, H, W) per stride.
+            image_sizes: height and width of each picture on the canvas; boxes are clipped to it.
+
+        Returns:
+            For each picture `boxes` (n, 4) xyxy, `labels` (n,) from 0, `scores` (n,) in 0..1 and, with a mask
+            branch, `masks` (n, 28, 28), the probability of the object inside its box.
+
+        Raises:
+            RuntimeError: if the head is in training mode.
+        """
+        if self.training:
+            raise RuntimeError("MaskRCNNHead.detect needs evaluation mode: call eval() before it")
+        features, images = _torchvision_inputs(maps, image_sizes)
+        proposals, _ = self.rpn(images, features)
+        detections, _ = self.roi_heads(features, proposals, images.image_sizes)
+        for detection in detections:
+            detection["labels"] = detection["labels"] - 1
+            if "masks" in detection:
+                detection["masks"] = detection["masks"].squeeze(1)
+        result: list[dict[str, Tensor]] = detections
+        return result
+
+    def forward(
+        self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]
+    ) -> list[dict[str, Tensor]]:
+        """Return `detect(maps, image_sizes)`."""
+        return self.detect(maps, image_sizes)
+
+
+def _torchvision_inputs(
+    maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]
+) -> tuple[dict[str, Tensor], ImageList]:
+    """Name the levels and wrap the sizes; the list's tensors are never read, so the first map stands in."""
+    features = OrderedDict((str(i), map_BCHW) for i, map_BCHW in enumerate(maps))
+    return features, ImageList(maps[0], [(int(height), int(width)) for height, width in image_sizes])

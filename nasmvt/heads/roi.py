@@ -1,0 +1,105 @@
+"""What Mask R-CNN does to one region: pooling, the box branch and the mask branch.
+
+torchvision's `RoIHeads` counts the background as class 0 everywhere. Only the class scores need it: boxes
+and masks are predicted for the K foreground classes and padded with zeros in the background's place.
+
+Source: Mask R-CNN (arXiv:1703.06870) with the "4 conv 1 fc" box branch of mmdetection.
+
+Shapes: R regions, C channels, K classes, S side of a pooled region.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import LevelMapper
+
+from nasmvt.heads.layers import conv_bn_relu, conv_relu, start_normal
+
+
+def roi_align(strides: Sequence[int], size: int) -> MultiScaleRoIAlign:
+    """Build the pooling of regions from the levels "0", "1", ... of a pyramid of declared strides.
+
+    A region of 224 x 224 pixels is read at stride 16, one of half that side at stride 8, and so on (FPN,
+    eq. 1). torchvision guesses the scales from the first picture that it sees and keeps them; here they
+    are set.
+    """
+    pool = MultiScaleRoIAlign([str(i) for i in range(len(strides))], size, sampling_ratio=0)
+    levels = [round(math.log2(stride)) for stride in strides]
+    pool.scales = [1 / stride for stride in strides]
+    pool.map_levels = LevelMapper(levels[0], levels[-1])
+    return pool
+
+
+class BoxHead(nn.Sequential):
+    """Convolutions with BatchNorm on the pooled region, then one hidden linear layer.
+
+    Args:
+        width: channels C of the pyramid and of the convolutions.
+        size: side S of the pooled region.
+        convs: number of 3x3 convolutions.
+        hidden: outputs of the linear layer.
+    """
+
+    def __init__(self, width: int, size: int, convs: int, hidden: int) -> None:
+        layers: list[nn.Module] = [conv_bn_relu(width, width, 3) for _ in range(convs)]
+        linear = nn.Linear(width * size * size, hidden)
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        super().__init__(*layers, nn.Flatten(), linear, nn.ReLU(inplace=True))
+
+
+class BoxPredictor(nn.Module):
+    """Class scores, background first, and one box per foreground class.
+
+    Args:
+        hidden: inputs.
+        classes: number K of foreground classes.
+    """
+
+    def __init__(self, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.scores = nn.Linear(hidden, classes + 1)
+        self.boxes = nn.Linear(hidden, classes * 4)
+        start_normal(self.scores, 0.01)
+        start_normal(self.boxes, 0.001)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn features (R, hidden) into logits (R, K + 1) and box offsets (R, 4 * (K + 1))."""
+        return self.scores(features), F.pad(self.boxes(features), (4, 0))
+
+
+class MaskHead(nn.Sequential):
+    """3x3 convolutions with bias and without norm.
+
+    Args:
+        width: channels C.
+        convs: number of convolutions.
+    """
+
+    def __init__(self, width: int, convs: int) -> None:
+        super().__init__(*(conv_relu(width, width, 3) for _ in range(convs)))
+
+
+class MaskPredictor(nn.Module):
+    """One mask of doubled side per foreground class.
+
+    Args:
+        width: channels C.
+        classes: number K of foreground classes.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.deconv = nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+        self.masks = nn.Conv2d(width, classes, 1)
+        for layer in (self.deconv, self.masks):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Turn features (R, C, S, S) into mask logits (R, K + 1, 2S, 2S), the background's zero."""
+        return F.pad(self.masks(F.relu(self.deconv(features))), (0, 0, 0, 0, 1, 0))

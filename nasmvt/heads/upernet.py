@@ -1,0 +1,104 @@
+"""UPerNet and the auxiliary FCN head.
+
+Source: Unified Perceptual Parsing (arXiv:1807.10221), settings of mmsegmentation 0.x. Bilinear resizes use
+align_corners=False.
+
+Shapes: B batch, C channels, H height, W width, K classes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nasmvt.errors import UserError
+from nasmvt.heads.layers import conv_bn_relu, start_normal
+
+
+class UPerNetHead(nn.Module):
+    """Pyramid pooling on the last map, a top-down pyramid, fusion of all levels at the largest, classifier.
+
+    Args:
+        widths: channels of each map, finest first.
+        classes: number K of classes.
+        channels: channels of every convolution inside.
+        pool_scales: sides of the grids that the last map is averaged to.
+        dropout: probability of dropping a channel before the classifier while training.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        classes: int,
+        channels: int = 576,
+        pool_scales: Sequence[int] = (1, 2, 3, 6),
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.pool_scales = tuple(pool_scales)
+        self.pools = nn.ModuleList(conv_bn_relu(widths[-1], channels, 1) for _ in self.pool_scales)
+        self.bottleneck = conv_bn_relu(widths[-1] + len(self.pool_scales) * channels, channels, 3)
+        self.laterals = nn.ModuleList(conv_bn_relu(width, channels, 1) for width in widths[:-1])
+        self.fpn_convs = nn.ModuleList(conv_bn_relu(channels, channels, 3) for _ in widths[:-1])
+        self.fusion = conv_bn_relu(len(widths) * channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+        start_normal(self.classifier, 0.01)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Turn one map (B, C_i, H_i, W_i) per width into logits (B, K, H, W) of the first map's size.
+
+        Raises:
+            UserError: while training with a single picture and a pool scale of 1, where BatchNorm would see
+                one value per channel.
+        """
+        if self.training and maps[-1].shape[0] == 1 and 1 in self.pool_scales:
+            raise UserError(
+                "UPerNet with a pool scale of 1 trains on 2 or more pictures at a time, but got 1: "
+                "raise batch_size"
+            )
+        levels = [lateral(map_BCHW) for lateral, map_BCHW in zip(self.laterals, maps[:-1], strict=True)]
+        levels.append(self._pool(maps[-1]))
+        for i in range(len(levels) - 1, 0, -1):
+            levels[i - 1] = levels[i - 1] + _resize(levels[i], levels[i - 1].shape[2:])
+        smoothed = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)]
+        smoothed.append(levels[-1])
+        size = smoothed[0].shape[2:]
+        fused = self.fusion(torch.cat([_resize(level, size) for level in smoothed], dim=1))
+        logits_BKHW: Tensor = self.classifier(self.dropout(fused))
+        return logits_BKHW
+
+    def _pool(self, map_BCHW: Tensor) -> Tensor:
+        pooled = [map_BCHW]
+        for scale, conv in zip(self.pool_scales, self.pools, strict=True):
+            pooled.append(_resize(conv(F.adaptive_avg_pool2d(map_BCHW, scale)), map_BCHW.shape[2:]))
+        result: Tensor = self.bottleneck(torch.cat(pooled, dim=1))
+        return result
+
+
+class FCNHead(nn.Module):
+    """Auxiliary head, used in the loss only: one 3x3 convolution on the last map, then the classifier.
+
+    Args:
+        width: channels C of the last map.
+        classes: number K of classes.
+        channels: channels of the convolution.
+        dropout: probability of dropping a channel before the classifier while training.
+    """
+
+    def __init__(self, width: int, classes: int, channels: int = 256, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.conv = conv_bn_relu(width, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+        start_normal(self.classifier, 0.01)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Turn maps, of which the last is (B, C, H, W), into logits (B, K, H, W)."""
+        logits_BKHW: Tensor = self.classifier(self.dropout(self.conv(maps[-1])))
+        return logits_BKHW
+
+
+def _resize(map_BCHW: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(map_BCHW, size=list(size), mode="bilinear", align_corners=False)

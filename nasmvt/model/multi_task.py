@@ -1,0 +1,102 @@
+"""Several task networks of one arch that hold their shared tensors in common."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from nasmvt.space import Arch, SearchSpace, Sharing
+from nasmvt.space.sharing import layer_of
+from nasmvt.tasks.build import Slot, buffer_slots, build_network, build_skeleton, parameter_slots
+from nasmvt.tasks.network import TaskNetwork
+from nasmvt.tasks.task import Task
+
+Source = Callable[[str, Slot, bool], Tensor]
+"""`source(task, slot, shared)` gives the tensor for a slot of a task's network; it is kept, not copied."""
+
+
+class MultiTaskModel(nn.Module):
+    """Plain task networks with tied tensors.
+
+    A layer that `sharing` ties for some tasks is one set of parameters, held by each of their
+    networks; `parameters()` yields it once. Buffers are never shared.
+    """
+
+    def __init__(
+        self, space: SearchSpace, tasks: Mapping[str, Task], arch: Arch, sharing: Sharing, networks: Mapping[str, TaskNetwork]
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.tasks = dict(tasks)
+        self.arch = arch
+        self.sharing = sharing
+        self.networks = nn.ModuleDict(networks)
+
+    @classmethod
+    def assemble(
+        cls, space: SearchSpace, tasks: Mapping[str, Task], arch: Arch, sharing: Sharing, source: Source
+    ) -> "MultiTaskModel":
+        """Build a model whose tensors come from `source`, asked once for each tensor."""
+        networks = {name: build_skeleton(space, task, arch) for name, task in tasks.items()}
+        layers = {layer_of(slot.name) for network in networks.values() for slot in parameter_slots(network)}
+        model = cls(space, tasks, arch, sharing.of_layers(layers), networks)
+        parameters: dict[str, nn.Parameter] = {}
+        for task, network in networks.items():
+            for slot in parameter_slots(network):
+                key = model.key(task, slot.name)
+                if key not in parameters:
+                    parameters[key] = nn.Parameter(source(task, slot, key.startswith(_SHARED)))
+                slot.owner._parameters[slot.leaf] = parameters[key]
+            for slot in buffer_slots(network):
+                slot.owner._buffers[slot.leaf] = source(task, slot, False)
+        return model
+
+    @classmethod
+    def fresh(cls, space: SearchSpace, tasks: Mapping[str, Task], arch: Arch, sharing: Sharing) -> "MultiTaskModel":
+        """Build a model with freshly drawn weights; a shared tensor is drawn by the first task that has it."""
+        drawn = {name: build_network(space, task, arch).state_dict() for name, task in tasks.items()}
+        return cls.assemble(space, tasks, arch, sharing, lambda task, slot, shared: drawn[task][slot.name])
+
+    def task(self, name: str) -> TaskNetwork:
+        """Return the network of one task, an ordinary module."""
+        network = self.networks[name]
+        assert isinstance(network, TaskNetwork)
+        return network
+
+    def key(self, task: str, parameter: str) -> str:
+        """Return the name under which a parameter is stored: `shared.<name>` or `<task>.<name>`."""
+        shared = task in self.sharing.tasks(layer_of(parameter))
+        return f"{_SHARED}{parameter}" if shared else f"{task}.{parameter}"
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every parameter and buffer by the key it is stored under, shared ones once."""
+        found: dict[str, Tensor] = {}
+        for task, network in self.networks.items():
+            for slot in parameter_slots(network):
+                found[self.key(task, slot.name)] = slot.owner._parameters[slot.leaf].detach()  # type: ignore[union-attr]
+            for slot in buffer_slots(network):
+                buffer = slot.owner._buffers[slot.leaf]
+                assert buffer is not None
+                found[f"{task}.{slot.name}"] = buffer
+        return found
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that are not to decay, as the backbones declare them."""
+        return backbone_no_decay(self.networks)
+
+
+_SHARED = "shared."
+
+
+def backbone_no_decay(networks: nn.ModuleDict) -> set[str]:
+    """Return the parameters that the backbones declare free of weight decay, by their name in the whole."""
+    return {
+        f"networks.{task}.backbone.{name}"
+        for task, network in networks.items()
+        for name in getattr(network.backbone, "no_weight_decay", set)()
+    }
+
+
+def copy_of(tensor: Tensor) -> Tensor:
+    """Return a contiguous copy without a gradient."""
+    return torch.clone(tensor.detach(), memory_format=torch.contiguous_format)

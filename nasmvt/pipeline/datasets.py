@@ -1,0 +1,88 @@
+"""The data of an experiment: opened once, divided by the seed, handed out as batches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from nasmvt.data.config import AugmentationConfig, DataConfig
+from nasmvt.data.dataset import Dataset, open_dataset
+from nasmvt.data.loader import TrainLoader, eval_batches
+from nasmvt.data.splits import split_train
+from nasmvt.data.types import Batch, DataInfo
+from nasmvt.pipeline.experiment import Experiment
+from nasmvt.seeding import derive_seed
+from nasmvt.tasks.config import TaskConfig
+
+PLAIN = AugmentationConfig(
+    hflip=0, scale=(1, 1), color_jitter=0, auto_augment=None, crop_scale=1, erasing=0, mixup=0, cutmix=0
+)
+"""No augmentation: training pictures as the evaluation sees them, for BatchNorm statistics."""
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The data set of one task and its division."""
+
+    name: str
+    config: TaskConfig
+    seed: int
+
+    @cached_property
+    def train(self) -> Dataset:
+        """The training split as it comes."""
+        return self._open(self.config.data, "train")
+
+    @cached_property
+    def val(self) -> Dataset:
+        """The validation split, for the final model alone."""
+        return self._open(self.config.data, "val")
+
+    @cached_property
+    def division(self) -> tuple[list[int], list[int]]:
+        """Indices into `train`: for training, and for comparing candidates."""
+        return split_train(len(self.train), self.config.data.search_fraction, derive_seed("split", self.name, self.seed))
+
+    def _open(self, config: DataConfig, split: str) -> Dataset:
+        return open_dataset(config, self.config.kind, split, self.seed)  # type: ignore[arg-type]
+
+    def train_loader(self, batch_size: int | None = None) -> TrainLoader:
+        """Return the augmented training batches."""
+        seed = derive_seed("train", self.name, self.seed)
+        size = batch_size or self.config.batch_size
+        return TrainLoader(self.train, self.division[0], self.config.data, self.config.kind, size, seed)
+
+    def recalibration_batches(self, count: int) -> list[Batch]:
+        """Return training batches without augmentation, for BatchNorm statistics."""
+        plain = self.config.data.model_copy(update={"augmentation": PLAIN, "workers": 0})
+        seed = derive_seed("recalibration", self.name, self.seed)
+        loader = TrainLoader(self.train, self.division[0], plain, self.config.kind, self.config.batch_size, seed)
+        return [loader.batch(step) for step in range(count)]
+
+    def search_batches(self, images: int | None = None) -> list[Batch]:
+        """Return the pictures that candidates are compared on, the first `images` of the search split."""
+        return list(self._batches(self.train, self.division[1][:images]))
+
+    def val_batches(self) -> Iterator[Batch]:
+        """Yield the whole validation split."""
+        return self._batches(self.val, range(len(self.val)))
+
+    def _batches(self, dataset: Dataset, indices: Sequence[int]) -> Iterator[Batch]:
+        return eval_batches(dataset, indices, self.config.data, self.config.eval_batch_size)
+
+
+def open_data(experiment: Experiment) -> dict[str, TaskData]:
+    """Open the training data of every task and check what can be checked before anything is written.
+
+    Raises:
+        UserError: if a data set is missing or broken, or no search split is left.
+    """
+    found = {name: TaskData(name, config, experiment.seed) for name, config in experiment.tasks.items()}
+    for data in found.values():
+        _ = data.division
+        data.train_loader().batch(0)
+    return found
+
+
+def infos_of(data: dict[str, TaskData]) -> dict[str, DataInfo]:
+    """Return what the networks have to know of the data sets."""
+    return {name: item.train.info for name, item in data.items()}

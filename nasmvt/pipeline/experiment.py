@@ -1,0 +1,118 @@
+"""One YAML file that says everything: space, tasks, data, training, search."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from nasmvt.config import Config, parse, read_yaml
+from nasmvt.data.config import DataConfig
+from nasmvt.errors import UserError
+from nasmvt.resources import find
+from nasmvt.search.config import SearchConfig
+from nasmvt.space import SearchSpace, load_space
+from nasmvt.supernet.config import SupernetConfig
+from nasmvt.tasks.config import TaskConfig
+from nasmvt.training.config import TrainingConfig
+
+DEFAULT = "shapes"
+"""The experiment that runs when none is named: the built-in data set and the nano space."""
+
+
+class Experiment(Config):
+    """What goes into a run."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    """How the experiment is called; part of its run directory's name."""
+    space: SearchSpace
+    """The search space: the name of a shipped one, a YAML file, or its content."""
+    seed: int = Field(default=0, ge=0)
+    """Of everything random: splits, order, augmentation, archs, initial weights, search."""
+    tasks: dict[str, TaskConfig]
+    """The tasks by name, one or more."""
+    supernet: SupernetConfig = SupernetConfig()
+    """How the tasks share layers."""
+    training: TrainingConfig = TrainingConfig()
+    """Training of the supernet."""
+    search: SearchConfig = SearchConfig()
+    """The search for the best arch."""
+    retrain: TrainingConfig = TrainingConfig()
+    """Training of the chosen arch, from the supernet's weights on."""
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return load_space(value) if isinstance(value, (str, Path)) else value
+
+    @field_validator("tasks")
+    @classmethod
+    def _task_names(cls, tasks: dict[str, TaskConfig]) -> dict[str, TaskConfig]:
+        if not tasks:
+            raise ValueError("an experiment needs at least one task")
+        for name in tasks:
+            if not name.isidentifier() or name == "shared":
+                raise ValueError(f"a task's name is a word of letters, digits and _, and not 'shared', unlike {name!r}")
+        return tasks
+
+    @model_validator(mode="before")
+    @classmethod
+    def _absolute_roots(cls, values: Any) -> Any:
+        """Make data roots absolute, so that a run works from any folder."""
+        tasks = values.get("tasks") if isinstance(values, dict) else None
+        for task in tasks.values() if isinstance(tasks, dict) else ():
+            data = task.get("data") if isinstance(task, dict) else None
+            if isinstance(data, dict) and isinstance(data.get("root"), str):
+                data["root"] = str(Path(data["root"]).expanduser().resolve())
+        return values
+
+    def data(self, task: str) -> DataConfig:
+        """Return the data settings of a task."""
+        return self.tasks[task].data
+
+    def to_yaml(self) -> str:
+        """Return the whole experiment, the space's content included, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_experiment(name: str | Path | None = None, changes: Sequence[str] = (), seed: int | None = None) -> Experiment:
+    """Load an experiment by the name of a shipped one or from a YAML file.
+
+    Args:
+        name: name or path; None: the built-in default.
+        changes: settings such as "training.steps=100", each value read as YAML.
+        seed: replaces the file's seed.
+
+    Raises:
+        UserError: if there is no such file, or a key or value breaks a rule.
+    """
+    path = find("experiments", name or DEFAULT)
+    values = {"name": path.stem, **read_yaml(path)}
+    for change in changes:
+        apply_change(values, change)
+    if seed is not None:
+        values["seed"] = seed
+    return parse(Experiment, values, str(path))
+
+
+def apply_change(values: dict[str, Any], change: str) -> None:
+    """Set one dotted key in nested mappings: "training.steps=100".
+
+    Raises:
+        UserError: if the text is no `key=value`, or the key leads through something that is no mapping.
+    """
+    key, equals, text = change.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set takes key=value such as training.steps=100, not {change!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {key}: the value {text!r} is not valid YAML; put it in quotes") from None
+    for part in parts[:-1]:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {key}: {part!r} holds {inner!r} and has no keys of its own")
+        values = inner
+    values[parts[-1]] = value

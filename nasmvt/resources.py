@@ -1,0 +1,37 @@
+"""The YAML files that come with nasmvt: search spaces and experiments."""
+
+from pathlib import Path
+
+from nasmvt.errors import UserError, listed, nearest
+
+_PACKAGE = Path(__file__).parent
+
+
+def shipped(folder: str) -> dict[str, Path]:
+    """Return the shipped YAML files of `search_spaces` or `experiments`, by name without suffix.
+
+    An installed wheel holds them inside the package, a source checkout beside it.
+    """
+    inside = _PACKAGE / folder
+    home = inside if inside.is_dir() else _PACKAGE.parent / folder
+    return {path.stem: path for path in sorted(home.glob("*.yaml"))}
+
+
+def find(folder: str, name: str | Path) -> Path:
+    """Return the file that a name or path means.
+
+    Raises:
+        UserError: if there is neither such a file nor a shipped one of that name.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise UserError(f"there is no file {path}: check the path")
+        return path
+    known = shipped(folder)
+    if str(name) not in known:
+        kind = folder.replace("_", " ").removesuffix("s")
+        raise UserError(
+            f"there is no {kind} {str(name)!r}{nearest(name, known)} (shipped: {listed(known)}; or give a .yaml file)"
+        )
+    return known[str(name)]

@@ -1,0 +1,73 @@
+"""From settings to a searcher and a pool."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+
+import torch
+
+from nasmvt.data.types import Batch
+from nasmvt.search.config import SearchConfig
+from nasmvt.search.evaluator import Evaluator
+from nasmvt.search.evolution import EvolutionSearcher
+from nasmvt.search.pool import InProcessPool, Pool
+from nasmvt.search.random_search import RandomSearcher
+from nasmvt.search.sampler import Feasible
+from nasmvt.search.searcher import Searcher
+from nasmvt.space import SearchSpace
+from nasmvt.supernet import Supernet
+
+_SEARCHERS: dict[str, type[Searcher]] = {"evolution": EvolutionSearcher, "random": RandomSearcher}
+
+
+def make_searcher(config: SearchConfig, space: SearchSpace, feasible: Feasible, seed: int) -> Searcher:
+    """Return the searcher that the settings ask for.
+
+    Raises:
+        UserError: if not even the smallest arch is feasible.
+    """
+    return _SEARCHERS[config.algorithm](space, feasible, config, seed)
+
+
+def make_pool(
+    config: SearchConfig,
+    supernet: Supernet,
+    batches: Mapping[str, Sequence[Batch]],
+    recalibration: Mapping[str, Sequence[Batch]],
+    device: torch.device | str = "cpu",
+    address: str | None = None,
+) -> Pool:
+    """Return the pool that the settings ask for: in this process without workers, else on Ray.
+
+    Args:
+        config: number and size of the workers.
+        supernet: the trained weights.
+        batches: the search split of every task.
+        recalibration: training batches of every task.
+        device: where networks run.
+        address: a Ray cluster; None: a local Ray.
+
+    Raises:
+        UserError: if Ray is missing, can't be reached or has too few CPUs or GPUs.
+    """
+    if config.workers == 0:
+        return InProcessPool(Evaluator(supernet, batches, recalibration, device))
+    from nasmvt.search.ray_pool import RayPool
+    from nasmvt.search.recipe import Recipe
+
+    return RayPool(
+        Recipe.of(supernet, batches, recalibration, device),
+        config.workers,
+        address=address,
+        cpus_per_worker=config.cpus_per_worker,
+        gpus_per_worker=_gpus(config, torch.device(device), address),
+    )
+
+
+def _gpus(config: SearchConfig, device: torch.device, address: str | None) -> float:
+    if device.type != "cuda":
+        return 0.0
+    if config.gpus_per_worker is not None:
+        return config.gpus_per_worker
+    if address is not None:
+        return 1.0
+    return 1 / ceil(config.workers / torch.cuda.device_count())

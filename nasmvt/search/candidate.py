@@ -1,0 +1,52 @@
+"""An evaluated arch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nasmvt.cost import ParameterCount
+from nasmvt.space import Arch, SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An arch with what it costs and what it reaches."""
+
+    arch: Arch
+    """The subnet."""
+    parameters: ParameterCount
+    """What the budget bounds, with its parts."""
+    metrics: Mapping[str, Mapping[str, float]]
+    """Every figure on the search split, in percent, by task and name."""
+    score: float
+    """The T-score."""
+    generation: int
+    """When it was proposed, from 0."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON or YAML; `from_dict` reads them back."""
+        return {
+            "arch": self.arch.to_dict(),
+            "parameters": self.parameters.to_dict(),
+            "metrics": {task: dict(metrics) for task, metrics in self.metrics.items()},
+            "score": self.score,
+            "generation": self.generation,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> "Candidate":
+        """Read a candidate of a space from plain values.
+
+        Raises:
+            UserError: if the arch does not belong to the space.
+        """
+        count = values["parameters"]
+        return cls(
+            arch=space.arch(values["arch"], "the candidate"),
+            parameters=ParameterCount(
+                shared=count["shared"], specific=count["specific"], heads=count["heads"]
+            ),
+            metrics=values["metrics"],
+            score=values["score"],
+            generation=values["generation"],
+        )

@@ -1,0 +1,47 @@
+"""What a candidate is worth on one task."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from nasmvt.data.types import Batch
+from nasmvt.space import Arch
+from nasmvt.supernet import Supernet
+from nasmvt.tasks.evaluate import evaluate
+from nasmvt.tasks.recalibrate import recalibrate
+
+
+class Evaluator:
+    """Evaluates subnets with the supernet's weights; the same in this process and in a worker.
+
+    The result is a function of (arch, task) alone: the same on the same machine and number of threads.
+
+    Args:
+        supernet: the trained weights.
+        batches: the search split of every task, as evaluation batches.
+        recalibration: training batches of every task that BatchNorm statistics are estimated on.
+        device: where networks run.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        batches: Mapping[str, Sequence[Batch]],
+        recalibration: Mapping[str, Sequence[Batch]],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.supernet = supernet
+        self.batches = batches
+        self.recalibration = recalibration
+        self.device = torch.device(device)
+        self._sharing = supernet.sharing()
+
+    def __call__(self, arch: Arch, task: str) -> dict[str, float]:
+        """Return the figures of one task in percent.
+
+        Raises:
+            UserError: if the search split of the task is empty.
+        """
+        network = self.supernet.materialize(arch, self._sharing, (task,)).task(task).to(self.device)
+        recalibrate(network, self.recalibration[task], self.device)
+        return evaluate(network, self.batches[task], self.supernet.tasks[task], self.device)

@@ -1,0 +1,64 @@
+"""Evolution as in AutoFormer (Chen et al., ICCV 2021, section 3.4), which ViT-MVT's search follows."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nasmvt.search.searcher import Searcher
+from nasmvt.space import Arch
+
+
+class EvolutionSearcher(Searcher):
+    """Generations of mutants and crossovers of the best archs so far.
+
+    Generation 0 is random. Every later one takes the best `parents` of all archs told so far, makes
+    `mutants` and `crossovers` of them and adds random archs where that makes fewer than `population`. It is
+    planned as a whole once the one before has all its scores, so the order of the scores has no influence.
+    What does not fit the budget is lowered until it does.
+    """
+
+    @property
+    def _all_planned(self) -> bool:
+        return self._generations == self.config.generations
+
+    @property
+    def _generations(self) -> int:
+        """Number of generations planned."""
+        return 1 + next(reversed(self._records.values())).generation if self._records else 0
+
+    def _plan(self) -> tuple[int, list[Arch]]:
+        number = self._generations
+        if self._open or self._exhausted or self._all_planned:
+            return number, []
+        rng = np.random.default_rng((self.seed, number))
+        made: list[Arch] = []
+        if number:
+            parents = [arch for arch, _ in self.best(self.config.parents)]
+            self._breed(made, self.config.mutants, lambda: self._mutant(parents, rng), rng)
+            self._breed(made, self.config.crossovers, lambda: self._crossover(parents, rng), rng)
+        while len(made) < (self.config.per_generation if number else self.config.population):
+            arch = self._sampler.random(self._records.keys() | made, rng)
+            if arch is None:
+                self._exhausted = True
+                break
+            made.append(arch)
+        return number, made
+
+    def _breed(
+        self, made: list[Arch], count: int, draw: Callable[[], Arch], rng: np.random.Generator
+    ) -> None:
+        """Add `count` new archs to `made`, or as many as can be found."""
+        for _ in range(count):
+            arch = self._sampler.fresh(draw, self._records.keys() | made, rng)
+            if arch is None:
+                return
+            made.append(arch)
+
+    def _mutant(self, parents: list[Arch], rng: np.random.Generator) -> Arch:
+        parent = parents[int(rng.integers(len(parents)))]
+        config = self.config
+        return self.space.mutate(parent, rng, config.mutation_probability, config.global_mutation_probability)
+
+    def _crossover(self, parents: list[Arch], rng: np.random.Generator) -> Arch:
+        first, second = rng.choice(len(parents), size=2, replace=len(parents) < 2)
+        return self.space.crossover(parents[first], parents[second], rng)

@@ -1,0 +1,111 @@
+"""What a search has found so far, kept so that nothing is evaluated twice."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nasmvt.errors import UserError
+from nasmvt.search.candidate import Candidate
+from nasmvt.search.pool import Evaluation
+from nasmvt.space import Arch
+
+FORMAT = 1
+
+
+class Journal:
+    """`journal.jsonl` in a folder: a header, then a line per evaluation and per completed candidate.
+
+    Each line is written and flushed at once. A search that starts again over an existing journal finds the
+    evaluations in it; with the same seed it visits the same archs and so goes on where it ended. A line that
+    was torn by a crash is dropped.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "journal.jsonl"
+        self._metrics: dict[tuple[str, str], dict[str, float]] = {}
+        self._completed: set[str] = set()
+
+    def begin(self, header: Mapping[str, Any]) -> None:
+        """Read what is there, or start anew.
+
+        Args:
+            header: what evaluations and archs depend on, as plain values: space, seed, budget, weights ...
+
+        Raises:
+            UserError: if the journal there belongs to a search with another header, or is damaged.
+        """
+        wanted = json.loads(json.dumps({"format": FORMAT, **header}))
+        entries = self._read()
+        if not entries:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._append(wanted)
+            return
+        self._compare(entries[0], wanted)
+        for entry in entries[1:]:
+            if entry["kind"] == "evaluation":
+                self._metrics[entry["id"], entry["task"]] = entry["metrics"]
+            else:
+                self._completed.add(entry["id"])
+
+    def find(self, arch: Arch, task: str) -> dict[str, float] | None:
+        """Return the metrics of an arch on a task if they are known."""
+        return self._metrics.get((arch.id, task))
+
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        """Write an evaluation."""
+        arch, task, metrics = evaluation.arch, evaluation.task, evaluation.metrics
+        self._metrics[arch.id, task] = metrics
+        entry = {"kind": "evaluation", "id": arch.id, "task": task, "metrics": metrics}
+        self._append({**entry, "seconds": round(evaluation.seconds, 3), "arch": arch.to_dict()})
+
+    def add_candidate(self, candidate: Candidate) -> None:
+        """Write a completed candidate, once."""
+        if candidate.arch.id not in self._completed:
+            self._completed.add(candidate.arch.id)
+            self._append({"kind": "candidate", "id": candidate.arch.id, **candidate.to_dict()})
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _read(self) -> list[dict[str, Any]]:
+        """Return the entries; what stands behind the last whole line is cut off the file."""
+        if not self.path.is_file():
+            return []
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
+        entries = []
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                raise UserError(
+                    f"line {number} of {self.path} is damaged: delete the file, or give another --out"
+                ) from None
+        return entries
+
+    def _compare(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        for key in sorted(found.keys() | wanted.keys()):
+            there, here = found.get(key), wanted.get(key)
+            if isinstance(there, dict) and isinstance(here, dict):
+                differing = [
+                    inner
+                    for inner in sorted(there.keys() | here.keys())
+                    if there.get(inner) != here.get(inner)
+                ]
+                if differing:
+                    key, there, here = (
+                        f"{key}.{differing[0]}",
+                        there.get(differing[0]),
+                        here.get(differing[0]),
+                    )
+            if there != here:
+                raise UserError(
+                    f"{self.path} belongs to another search ({key} is {there!r} there and {here!r} here): give another "
+                    "--out, or delete it"
+                )

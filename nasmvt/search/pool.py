@@ -1,0 +1,97 @@
+"""Where evaluations run. A unit of work is one arch on one task."""
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from nasmvt.space import Arch
+
+Evaluate = Callable[[Arch, str], dict[str, float]]
+"""Gives the figures of an arch on a task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A finished unit of work."""
+
+    arch: Arch
+    task: str
+    metrics: dict[str, float]
+    """Figures of the task in percent."""
+    seconds: float
+    """What it took, without waiting."""
+
+
+class Pool(ABC):
+    """Takes units of work and gives back evaluations, in any order; a context manager that closes itself."""
+
+    @property
+    @abstractmethod
+    def capacity(self) -> int:
+        """Units that should be pending at a time, so that every worker is busy."""
+
+    @property
+    @abstractmethod
+    def pending(self) -> int:
+        """Units that were submitted and whose result was not fetched."""
+
+    @abstractmethod
+    def submit(self, arch: Arch, task: str) -> None:
+        """Take in a unit of work."""
+
+    @abstractmethod
+    def result(self) -> Evaluation:
+        """Wait for a pending unit and return it.
+
+        Raises:
+            UserError: if an evaluation failed.
+        """
+
+    def close(self) -> None:
+        """Stop all work and give back what was taken."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class InProcessPool(Pool):
+    """Evaluates in this process, one unit after the other, when the result is fetched."""
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+        self._units: deque[tuple[Arch, str]] = deque()
+
+    @property
+    def capacity(self) -> int:
+        """One: nothing runs beside it."""
+        return 1
+
+    @property
+    def pending(self) -> int:
+        """Units not yet evaluated."""
+        return len(self._units)
+
+    def submit(self, arch: Arch, task: str) -> None:
+        """Take in a unit of work."""
+        self._units.append((arch, task))
+
+    def result(self) -> Evaluation:
+        """Evaluate the oldest unit; an exception of the evaluator passes through."""
+        arch, task = self._units.popleft()
+        return timed(self._evaluate, arch, task)
+
+
+def timed(evaluate: Evaluate, arch: Arch, task: str) -> Evaluation:
+    """Evaluate an arch on a task and note the time."""
+    start = time.perf_counter()
+    metrics = evaluate(arch, task)
+    return Evaluation(arch=arch, task=task, metrics=metrics, seconds=time.perf_counter() - start)

@@ -1,0 +1,65 @@
+"""What travels to a worker: all that an evaluator is rebuilt from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nasmvt.data.types import Batch
+from nasmvt.search.evaluator import Evaluator
+from nasmvt.search.packing import pack, unpack
+from nasmvt.space import SearchSpace
+from nasmvt.supernet import Supernet, SupernetConfig
+from nasmvt.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Space, tasks, weights and decoded pictures; picklable, the big parts as plain arrays."""
+
+    space: SearchSpace
+    tasks: Mapping[str, Task]
+    config: SupernetConfig
+    weights: dict[str, Any]
+    """The supernet's state dict, packed."""
+    batches: dict[str, Any]
+    """The search split of every task, packed."""
+    recalibration: dict[str, Any]
+    """Training batches of every task, packed."""
+    device: str
+    """Where a worker runs its networks: `cpu` or `cuda`."""
+
+    @classmethod
+    def of(
+        cls,
+        supernet: Supernet,
+        batches: Mapping[str, Sequence[Batch]],
+        recalibration: Mapping[str, Sequence[Batch]],
+        device: torch.device | str = "cpu",
+    ) -> "Recipe":
+        """Return the recipe of an evaluator, given as to `Evaluator`. Ray numbers a worker's GPUs from 0."""
+        return cls(
+            space=supernet.space,
+            tasks=supernet.tasks,
+            config=supernet.config,
+            weights=pack(dict(supernet.state_dict())),
+            batches=pack({task: list(items) for task, items in batches.items()}),
+            recalibration=pack({task: list(items) for task, items in recalibration.items()}),
+            device=torch.device(device).type,
+        )
+
+    def __call__(self) -> Evaluator:
+        """Build the evaluator; on the CPU its weights and pictures stay in the recipe's memory."""
+        with torch.device("meta"):
+            supernet = Supernet(self.space, self.tasks, self.config)
+        supernet.load_state_dict(unpack(self.weights), assign=True)
+        if self.device != "cpu":
+            for store in (supernet.networks, supernet.shared, supernet.scores):
+                _move(store, torch.device(self.device))
+        return Evaluator(supernet, unpack(self.batches), unpack(self.recalibration), self.device)
+
+
+def _move(store: torch.nn.Module, device: torch.device) -> None:
+    """Move what has values; constants outside the state dict stay on `meta`, where nobody reads them."""
+    store._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))

@@ -1,0 +1,75 @@
+"""The outcome of a search as files: candidates.csv and best.yaml."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from nasmvt.cost import Budget
+from nasmvt.files import atomic, write_text
+from nasmvt.search.candidate import Candidate
+from nasmvt.search.objective import Objective
+from nasmvt.space import Sharing
+from nasmvt.space.arch import Value
+
+
+def candidates_table(candidates: Sequence[Candidate], objective: Objective) -> pd.DataFrame:
+    """Return one row per candidate in the order given.
+
+    Columns: `rank` from 1, `score`, `parameters` (the total), `shared`, `specific_<task>`, `heads_<task>`,
+    `<task>_<metric>` for the metric that counts, one column per choice of the space ("3 3 4" where it is
+    made per block), `id`, `generation`.
+    """
+    return pd.DataFrame(
+        [_row(rank, candidate, objective) for rank, candidate in enumerate(candidates, start=1)]
+    )
+
+
+def _row(rank: int, candidate: Candidate, objective: Objective) -> dict[str, Any]:
+    count = candidate.parameters
+    return {
+        "rank": rank,
+        "score": candidate.score,
+        "parameters": count.total,
+        "shared": count.shared,
+        **{f"specific_{task}": number for task, number in count.specific.items()},
+        **{f"heads_{task}": number for task, number in count.heads.items()},
+        **{f"{task}_{name}": candidate.metrics[task][name] for task, name in objective.primaries.items()},
+        **{name: _text(value) for name, value in candidate.arch.items()},
+        "id": candidate.arch.id,
+        "generation": candidate.generation,
+    }
+
+
+def _text(value: Value) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def best_values(
+    best: Candidate, sharing: Sharing, budget: Budget, header: Mapping[str, Any], evaluated: int
+) -> dict[str, Any]:
+    """Return what retraining and reports need of the best candidate, as plain values."""
+    return {
+        "space": header["space"],
+        "id": best.arch.id,
+        "arch": best.arch.to_dict(),
+        "sharing": sharing.to_dict(),
+        "parameters": best.parameters.to_dict(),
+        "budget": budget.parameters,
+        "score": best.score,
+        "metrics": {task: dict(metrics) for task, metrics in best.metrics.items()},
+        "generation": best.generation,
+        "seed": header["seed"],
+        "algorithm": header["config"]["algorithm"],
+        "evaluated": evaluated,
+        "weights": header["weights"],
+    }
+
+
+def write_results(folder: Path, table: pd.DataFrame, best: Mapping[str, Any]) -> None:
+    """Write `candidates.csv` and `best.yaml`, each whole or not at all."""
+    with atomic(folder / "candidates.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    write_text(folder / "best.yaml", yaml.safe_dump(dict(best), sort_keys=False))

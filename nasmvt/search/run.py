@@ -1,0 +1,166 @@
+"""The search itself: keeps the pool busy, tells the searcher, writes down what is found."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from nasmvt.cost import Budget, ParameterCounter
+from nasmvt.search.candidate import Candidate
+from nasmvt.search.journal import Journal
+from nasmvt.search.objective import Objective
+from nasmvt.search.packing import fingerprint
+from nasmvt.search.pool import Pool
+from nasmvt.search.results import best_values, candidates_table, write_results
+from nasmvt.search.searcher import Searcher
+from nasmvt.space import Arch, Sharing
+from nasmvt.space.sharing import layer_of
+from nasmvt.supernet import Supernet
+from nasmvt.tasks.build import build_skeleton, parameter_slots
+
+
+class SearchListener(Protocol):
+    """Whoever wants to know how a search goes."""
+
+    def on_candidate(self, done: int, total: int | None, candidate: Candidate, best: Candidate) -> None:
+        """Hear of a completed candidate, the number so far, how many there will be at most, and the best so far."""
+        ...
+
+
+def search(
+    supernet: Supernet,
+    searcher: Searcher,
+    pool: Pool,
+    objective: Objective,
+    counter: ParameterCounter,
+    budget: Budget,
+    journal: Journal,
+    listener: SearchListener | None = None,
+) -> list[Candidate]:
+    """Evaluate what the searcher asks for and return all candidates, best first.
+
+    Evaluations that the journal holds are not repeated. `candidates.csv` and `best.yaml` are written to the
+    journal's folder at the end, and also when the search is interrupted or fails after the first candidate.
+
+    Args:
+        supernet: the trained weights; the journal is bound to them.
+        searcher: proposes archs; its feasibility must be `budget`.
+        pool: evaluates with the same weights; the caller closes it.
+        objective: gives the score, and the tasks that are evaluated.
+        counter: counts parameters under the sharing of the supernet.
+        budget: the bound on the total parameters.
+        journal: where evaluations are kept.
+        listener: told of every completed candidate.
+
+    Raises:
+        UserError: if the budget is below the smallest subnet, the journal belongs to another search, or an
+            evaluation fails.
+    """
+    budget.check(counter)
+    header = {
+        "space": searcher.space.name,
+        "choices": {name: choice.model_dump(mode="json") for name, choice in searcher.space.choices.items()},
+        "seed": searcher.seed,
+        "budget": budget.parameters,
+        "config": searcher.config.identity(),
+        "weights": fingerprint(supernet.state_dict()),
+        "score_weights": dict(objective.weights),
+        "score_metrics": dict(objective.primaries),
+    }
+    journal.begin(header)
+    driver = _Driver(searcher, pool, objective, counter, journal, listener)
+    try:
+        driver.run()
+    finally:
+        ranked = driver.ranked()
+        if ranked:
+            best = best_values(ranked[0], _sharing_of(counter, ranked[0].arch), budget, header, len(ranked))
+            write_results(journal.folder, candidates_table(ranked, objective), best)
+    return ranked
+
+
+class _Driver:
+    """Moves units from the searcher to the pool and metrics back."""
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        pool: Pool,
+        objective: Objective,
+        counter: ParameterCounter,
+        journal: Journal,
+        listener: SearchListener | None,
+    ) -> None:
+        self._searcher = searcher
+        self._pool = pool
+        self._objective = objective
+        self._counter = counter
+        self._journal = journal
+        self._listener = listener
+        self._waiting: deque[tuple[Arch, str]] = deque()
+        self._partial: dict[Arch, dict[str, dict[str, float]]] = {}
+        self._candidates: dict[Arch, Candidate] = {}
+
+    def run(self) -> None:
+        while True:
+            self._fill()
+            if self._pool.pending:
+                evaluation = self._pool.result()
+                self._journal.add_evaluation(evaluation)
+                self._learn(evaluation.arch, evaluation.task, evaluation.metrics)
+            elif self._searcher.done:
+                return
+
+    def _fill(self) -> None:
+        """Submit units until the pool is full or the searcher waits for scores."""
+        while self._pool.pending < self._pool.capacity:
+            if self._waiting:
+                self._pool.submit(*self._waiting.popleft())
+                continue
+            archs = self._searcher.ask(1)
+            if not archs:
+                return
+            for arch in archs:
+                self._open(arch)
+
+    def _open(self, arch: Arch) -> None:
+        """Take what the journal knows of an arch and line up the rest."""
+        self._partial[arch] = {}
+        known = {task: self._journal.find(arch, task) for task in self._objective.weights}
+        self._waiting.extend((arch, task) for task, metrics in known.items() if metrics is None)
+        for task, metrics in known.items():
+            if metrics is not None:
+                self._learn(arch, task, metrics)
+
+    def _learn(self, arch: Arch, task: str, metrics: Mapping[str, float]) -> None:
+        """Take in the metrics of one task; with the last one the candidate is complete."""
+        partial = self._partial[arch]
+        partial[task] = dict(metrics)
+        if len(partial) < len(self._objective.weights):
+            return
+        in_order = {name: self._partial[arch][name] for name in self._objective.weights}
+        del self._partial[arch]
+        score = self._objective(in_order)
+        candidate = Candidate(
+            arch=arch,
+            parameters=self._counter.count(arch),
+            metrics=in_order,
+            score=score,
+            generation=self._searcher.generation(arch),
+        )
+        self._candidates[arch] = candidate
+        self._journal.add_candidate(candidate)
+        self._searcher.tell([(arch, score)])
+        if self._listener is not None:
+            best = self._candidates[self._searcher.best(1)[0][0]]
+            self._listener.on_candidate(len(self._candidates), self._searcher.total, candidate, best)
+
+    def ranked(self) -> list[Candidate]:
+        return [self._candidates[arch] for arch, _ in self._searcher.best()]
+
+
+def _sharing_of(counter: ParameterCounter, arch: Arch) -> Sharing:
+    """Return the part of the sharing that concerns an arch."""
+    networks: list[Any] = [build_skeleton(counter.space, task, arch) for task in counter.tasks.values()]
+    return counter.sharing.of_layers(
+        {layer_of(slot.name) for network in networks for slot in parameter_slots(network)}
+    )

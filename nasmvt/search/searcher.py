@@ -1,0 +1,133 @@
+"""Ask and tell: what to evaluate next, as a function of the seed and the scores alone. No torch, no Ray."""
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from nasmvt.errors import UserError
+from nasmvt.search.config import SearchConfig
+from nasmvt.search.sampler import Feasible, FeasibleSampler
+from nasmvt.space import Arch, SearchSpace
+
+
+@dataclass
+class _Record:
+    generation: int
+    score: float | None = None
+
+
+class Searcher(ABC):
+    """Proposes archs and learns their scores.
+
+    No arch is proposed twice and none that is infeasible. Which archs are proposed depends on the seed and
+    on the scores, never on the order in which the scores come or on how many archs are asked for at once.
+
+    Args:
+        space: the search space.
+        feasible: whether an arch may be proposed; asked often for the same arch, so best cached.
+        config: sizes and probabilities.
+        seed: what the random draws depend on.
+
+    Raises:
+        UserError: if not even the smallest arch is feasible.
+    """
+
+    def __init__(self, space: SearchSpace, feasible: Feasible, config: SearchConfig, seed: int) -> None:
+        self.space = space
+        self.config = config
+        self.seed = seed
+        self._sampler = FeasibleSampler(space, feasible)
+        self._records: dict[Arch, _Record] = {}  # in the order of proposal
+        self._queue: deque[Arch] = deque()
+        self._open = 0  # proposed or queued, without a score
+        self._exhausted = False
+
+    @abstractmethod
+    def _plan(self) -> tuple[int, list[Arch]]:
+        """Return the next archs with their generation; none while scores are missing or nothing is left."""
+
+    @property
+    @abstractmethod
+    def _all_planned(self) -> bool:
+        """Whether the last arch has been planned."""
+
+    def ask(self, n: int) -> list[Arch]:
+        """Return up to `n` archs to evaluate; fewer or none while scores are missing, or at the end."""
+        archs: list[Arch] = []
+        while len(archs) < n:
+            if not self._queue:
+                generation, planned = self._plan()
+                if not planned:
+                    break
+                self._records |= {arch: _Record(generation) for arch in planned}
+                self._queue.extend(planned)
+                self._open += len(planned)
+            archs.append(self._queue.popleft())
+        return archs
+
+    def tell(self, scores: Iterable[tuple[Arch, float]]) -> None:
+        """Take in scores, in any order; higher is better, and not-a-number counts as the worst.
+
+        Raises:
+            KeyError: if an arch was never asked for.
+        """
+        for arch, score in scores:
+            record = self._records[arch]
+            self._open -= record.score is None
+            record.score = float(score)
+
+    @property
+    def done(self) -> bool:
+        """Whether every arch of the search has its score."""
+        return self._open == 0 and (self._exhausted or self._all_planned)
+
+    @property
+    def total(self) -> int:
+        """Archs that the search will have evaluated in the end; an upper bound until then."""
+        return len(self._records) if self._exhausted else self.config.evaluations
+
+    def generation(self, arch: Arch) -> int:
+        """Return the generation of an arch that was asked for, from 0."""
+        return self._records[arch].generation
+
+    def best(self, k: int | None = None) -> list[tuple[Arch, float]]:
+        """Return the `k` best archs with their scores, best first, the earlier proposal first among equals; None: all."""
+        scored = [(arch, record.score) for arch, record in self._records.items() if record.score is not None]
+        return sorted(scored, key=lambda pair: math.inf if math.isnan(pair[1]) else -pair[1])[:k]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the search depends on, as plain values for JSON."""
+        archs = [
+            {"arch": arch.to_dict(), "generation": record.generation, "score": record.score}
+            for arch, record in self._records.items()
+        ]
+        return {
+            "algorithm": self.config.algorithm,
+            "seed": self.seed,
+            "exhausted": self._exhausted,
+            "archs": archs,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another searcher was; archs that had no score yet are handed out again.
+
+        Raises:
+            UserError: if the state belongs to another algorithm or seed, or to another space.
+        """
+        for key, own in (("algorithm", self.config.algorithm), ("seed", self.seed)):
+            if state[key] != own:
+                raise UserError(
+                    f"the state of a search with {key} {state[key]} can't go on with {own}: use the same {key}"
+                )
+        self._records = {
+            self.space.arch(entry["arch"], "the state of the search"): _Record(
+                entry["generation"], entry["score"]
+            )
+            for entry in state["archs"]
+        }
+        self._queue = deque(arch for arch, record in self._records.items() if record.score is None)
+        self._open = len(self._queue)
+        self._exhausted = state["exhausted"]

@@ -1,0 +1,223 @@
+"""The search space: ordered choices, the family that builds their networks, and fixed sizes."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from pydantic import model_validator
+
+from nasmvt.config import Config
+from nasmvt.errors import UserError, listed, nearest
+from nasmvt.space.arch import Arch, Option, Value
+from nasmvt.space.choice import Choice
+from nasmvt.space.sharing import Role, Roles
+
+Pick = Callable[[Choice, str, int | None], Option]
+"""Chooses an option: given the choice, its name, and the block (None for a choice made once)."""
+
+
+class SearchSpace(Config):
+    """Ordered choices + family + fixed sizes.
+
+    A choice with `per: depth` is made for every block, and `depth` is itself a choice: an arch has as
+    many entries as its own depth asks for. Choices of blocks beyond it do not exist.
+    """
+
+    name: str
+    """How the space is called; the file's name without suffix in a shipped space."""
+    family: str
+    """The backbone family that builds a network of an arch (see `nasmvt.families`)."""
+    choices: dict[str, Choice]
+    """The decisions, in order; a plain list in YAML is a choice made once."""
+    fixed: dict[str, Any] = {}
+    """Sizes that do not vary, passed to the family by keyword."""
+    roles: dict[str, Role] | None = None
+    """Layer patterns and their roles (specific, adaptive, shared); None: the family's own."""
+    archs: dict[str, dict[str, Any]] = {}
+    """Named archs, published ones for example."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("choices"), dict):
+            full = {k: {"options": v} if isinstance(v, list) else v for k, v in values["choices"].items()}
+            return {**values, "choices": full}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SearchSpace":
+        if not self.choices:
+            raise ValueError("a search space needs at least one choice")
+        for name, choice in self.choices.items():
+            if choice.per is None:
+                continue
+            count = self.choices.get(choice.per)
+            if count is None or count.per is not None:
+                raise ValueError(f"choice {name!r} is made per {choice.per!r}, which is no choice made once")
+            if not all(type(option) is int and option > 0 for option in count.options):
+                raise ValueError(f"{choice.per!r} counts blocks, so its options must be positive integers")
+        for named in self.archs:
+            try:
+                self.named(named)
+            except UserError as error:
+                raise ValueError(f"arch {named!r}: {error}") from None
+        return self
+
+    # -- building archs ---------------------------------------------------------------------------
+
+    def build(self, pick: Pick) -> Arch:
+        """Return the arch whose options `pick` chooses, one choice after the other."""
+        once = {name: pick(c, name, None) for name, c in self.choices.items() if c.per is None}
+
+        def value(name: str, choice: Choice) -> Value:
+            if choice.per is None:
+                return once[name]
+            return tuple(pick(choice, name, block) for block in range(int(once[choice.per])))
+
+        return Arch(tuple((name, value(name, choice)) for name, choice in self.choices.items()))
+
+    def arch(self, values: Mapping[str, Any], source: str = "the arch") -> Arch:
+        """Return the canonical arch of plain values.
+
+        Args:
+            values: option (or list of options, one per block) of every choice.
+            source: where the values come from, named in errors.
+
+        Raises:
+            UserError: if a choice is unknown or missing, an option does not exist, or a list has
+                another length than its `per` choice asks for.
+        """
+        for name in values:
+            if name not in self.choices:
+                raise UserError(f"{source} names the choice {name!r}, unknown in {self.name}{nearest(name, self.choices)}")
+
+        def pick(choice: Choice, name: str, block: int | None) -> Option:
+            if name not in values:
+                raise UserError(f"{source} lacks the choice {name!r} of {self.name}: add it")
+            given = values[name]
+            if block is not None:
+                count = int(values[str(choice.per)])
+                if not isinstance(given, (list, tuple)) or len(given) != count:
+                    raise UserError(f"{source} must give {count} values for {name!r} ({choice.per} is {count}), not {given!r}")
+                given = given[block]
+            if isinstance(given, (list, tuple)) or given not in choice.options:
+                raise UserError(f"{source} has {name}={given!r}, but {self.name} offers {listed(choice.options)}")
+            return choice.options[choice.options.index(given)]
+
+        return self.build(pick)
+
+    def named(self, name: str) -> Arch:
+        """Return a named arch of the space's file.
+
+        Raises:
+            UserError: if the space has no arch of that name.
+        """
+        if name not in self.archs:
+            known = listed(self.archs) or "none"
+            raise UserError(f"{self.name} has no arch named {name!r}{nearest(name, self.archs)} (named archs: {known})")
+        return self.arch(self.archs[name], f"arch {name!r}")
+
+    @property
+    def smallest(self) -> Arch:
+        """The arch of first options."""
+        return self.build(lambda choice, name, block: choice.smallest)
+
+    @property
+    def largest(self) -> Arch:
+        """The arch of last options."""
+        return self.build(lambda choice, name, block: choice.largest)
+
+    # -- randomness -------------------------------------------------------------------------------
+
+    def sample(self, rng: np.random.Generator) -> Arch:
+        """Draw every active choice independently and uniformly from its options."""
+        return self.build(lambda choice, name, block: _draw(choice, rng))
+
+    def mutate(
+        self, arch: Arch, rng: np.random.Generator, probability: float = 0.2, global_probability: float = 0.4
+    ) -> Arch:
+        """Redraw each choice with a probability; blocks that a deeper arch gains are drawn anew.
+
+        Args:
+            arch: the parent.
+            rng: source of randomness.
+            probability: of redrawing a choice made per block, for each block.
+            global_probability: of redrawing a choice made once (depth, width). Both as in
+                AutoFormer's search (Chen et al., ICCV 2021): 0.2 and 0.4.
+        """
+
+        def pick(choice: Choice, name: str, block: int | None) -> Option:
+            old = _gene(arch, name, block)
+            chance = global_probability if block is None else probability
+            return _draw(choice, rng) if old is None or rng.random() < chance else old
+
+        return self.build(pick)
+
+    def crossover(self, first: Arch, second: Arch, rng: np.random.Generator) -> Arch:
+        """Take each choice from one of two parents, by the flip of a coin.
+
+        The depth comes from one parent like every other choice, and a block that only one parent has
+        comes from that one: parents of different depth always have children.
+        """
+
+        def pick(choice: Choice, name: str, block: int | None) -> Option:
+            genes = [gene for gene in (_gene(first, name, block), _gene(second, name, block)) if gene is not None]
+            return genes[int(rng.integers(len(genes)))]
+
+        return self.build(pick)
+
+    # -- numbers ----------------------------------------------------------------------------------
+
+    @cached_property
+    def slots(self) -> tuple[tuple[str, int | None], ...]:
+        """Every decision that an arch can hold: (choice, block), those of blocks up to the largest depth."""
+        found: list[tuple[str, int | None]] = []
+        for name, choice in self.choices.items():
+            if choice.per is None:
+                found.append((name, None))
+            else:
+                found.extend((name, block) for block in range(int(self.choices[choice.per].largest)))
+        return tuple(found)
+
+    def encode(self, arch: Arch) -> np.ndarray:
+        """Return the option indices of an arch, int64 of length `len(slots)`; -1 where a slot is inactive."""
+        genes = ((name, _gene(arch, name, block)) for name, block in self.slots)
+        return np.array(
+            [-1 if gene is None else self.choices[name].options.index(gene) for name, gene in genes], dtype=np.int64
+        )
+
+    def decode(self, indices: np.ndarray) -> Arch:
+        """Return the arch of an index vector; what stands in inactive slots is ignored."""
+        at = dict(zip(self.slots, map(int, indices), strict=True))
+        return self.build(lambda choice, name, block: choice.options[at[name, block]])
+
+    @property
+    def size(self) -> int:
+        """Number of archs in the space."""
+        counted = {choice.per for choice in self.choices.values() if choice.per is not None}
+        total = prod(
+            len(choice.options) for name, choice in self.choices.items() if choice.per is None and name not in counted
+        )
+        for count in counted:
+            ways = prod(len(choice.options) for choice in self.choices.values() if choice.per == count)
+            total *= sum(ways ** int(option) for option in self.choices[count].options)
+        return total
+
+    def layer_roles(self, default: Roles) -> Roles:
+        """Return the space's own roles, or the family's where the space names none."""
+        return default if self.roles is None else Roles.of(self.roles)
+
+
+def _draw(choice: Choice, rng: np.random.Generator) -> Option:
+    return choice.options[int(rng.integers(len(choice.options)))]
+
+
+def _gene(arch: Arch, name: str, block: int | None) -> Option | None:
+    """Return an arch's option, or None where it has no such block."""
+    value = arch[name]
+    if block is None:
+        return value  # type: ignore[return-value]
+    options: tuple[Option, ...] = value  # type: ignore[assignment]
+    return options[block] if block < len(options) else None

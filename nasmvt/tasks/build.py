@@ -1,0 +1,100 @@
+"""From a space, a task and an arch to a task network: with weights, or as a skeleton on `meta`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from nasmvt.families import family
+from nasmvt.space import Arch, SearchSpace
+from nasmvt.tasks.network import TaskNetwork
+from nasmvt.tasks.task import Task
+
+
+def build_network(space: SearchSpace, task: Task, arch: Arch) -> TaskNetwork:
+    """Build the plain network of an arch for a task, with freshly drawn weights."""
+    backbone = family(space.family).build(
+        arch, kind=task.config.kind, image_size=task.config.data.image_size, **space.fixed
+    )
+    return task.network(backbone)
+
+
+def build_skeleton(space: SearchSpace, task: Task, arch: Arch) -> TaskNetwork:
+    """Build the network on `meta`: structure without weights, to count or to bind tensors to.
+
+    Constants that are no part of the state dict (buffers registered with `persistent=False`) are real.
+    """
+    with torch.device("meta"), _no_initialisation():
+        network = build_network(space, task, arch)
+    _materialize_constants(network, lambda: build_network(space, task, arch))
+    return network
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in a network where a parameter or buffer hangs."""
+
+    owner: nn.Module
+    leaf: str
+    name: str
+    """The tensor's full name; the first one where a network uses a tensor under several names."""
+    shape: torch.Size
+
+
+def parameter_slots(network: nn.Module) -> list[Slot]:
+    """Return where the parameters of a network hang, those it uses twice included."""
+    first: dict[int, str] = {}
+    slots = []
+    for name, owner, leaf, tensor in _members(network, "_parameters"):
+        slots.append(Slot(owner, leaf, first.setdefault(id(tensor), name), tensor.shape))
+    return slots
+
+
+def buffer_slots(network: nn.Module) -> list[Slot]:
+    """Return where the buffers of a network's state dict hang (BatchNorm statistics)."""
+    return [
+        Slot(owner, leaf, name, tensor.shape)
+        for name, owner, leaf, tensor in _members(network, "_buffers")
+        if leaf not in owner._non_persistent_buffers_set
+    ]
+
+
+def _members(network: nn.Module, kind: str) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
+    for prefix, owner in network.named_modules():
+        members: dict[str, Tensor | None] = getattr(owner, kind)
+        for leaf, tensor in members.items():
+            if tensor is not None:
+                yield f"{prefix}.{leaf}" if prefix else leaf, owner, leaf, tensor
+
+
+def _materialize_constants(network: nn.Module, rebuild: Callable[[], nn.Module]) -> None:
+    """Give real values to constants that were computed on `meta`, by building the network once for real."""
+    on_meta = [
+        (name, owner, leaf)
+        for name, owner, leaf, tensor in _members(network, "_buffers")
+        if leaf in owner._non_persistent_buffers_set and tensor.is_meta
+    ]
+    if on_meta:
+        real = dict(rebuild().named_buffers())
+        for name, owner, leaf in on_meta:
+            owner._buffers[leaf] = real[name]
+
+
+class _SkipInit(TorchFunctionMode):
+    """Makes the functions of `torch.nn.init` return at once: on `meta` there is nothing to draw."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def _no_initialisation() -> Iterator[None]:
+    with _SkipInit():
+        yield

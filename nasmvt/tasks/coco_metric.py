@@ -1,0 +1,115 @@
+"""COCO's mean average precision, computed by faster-coco-eval with COCOeval's rules.
+
+Shapes: H, W of the picture, n objects.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nasmvt.tasks.detection import DetectionPrediction
+from nasmvt.tasks.masks import encode_masks
+from nasmvt.tasks.network import TaskMetric
+
+
+class CocoMetric(TaskMetric):
+    """Box and, with masks, mask mAP in percent: over IoU 0.50 to 0.95, and at 0.50 (boxes also at 0.75).
+
+    As in COCOeval, at most 100 detections of a picture count, a crowd takes in any number of detections
+    without rewarding or punishing them, and classes without an object do not enter the mean.
+
+    Args:
+        classes: number of classes.
+        masks: whether masks are compared too.
+    """
+
+    primary = "box_map"
+
+    def __init__(self, classes: int, masks: bool) -> None:
+        self._masks = masks
+        self._categories = [{"id": i + 1, "name": str(i)} for i in range(classes)]
+        self._images: list[dict[str, Any]] = []
+        self._objects: list[dict[str, Any]] = []
+        self._detections: list[dict[str, Any]] = []
+
+    def update(
+        self, predictions: Sequence[DetectionPrediction], targets: Sequence[dict[str, Tensor]]
+    ) -> None:
+        """Take in detections and true objects, both in the pixels of the original pictures.
+
+        A target has `boxes` (n, 4) xyxy and `labels` (n,), and may have `crowd` (n,) bool, `masks` (n, H, W)
+        bool (needed for mask mAP) and `area` (n,), which defaults to that of the mask or else the box.
+        """
+        for prediction, target in zip(predictions, targets, strict=True):
+            height, width = prediction.size
+            image = len(self._images) + 1
+            self._images.append({"id": image, "height": height, "width": width})
+            masks = prediction.masks if self._masks else None
+            found = _records(image, prediction.boxes, prediction.labels, masks)
+            scores = prediction.scores.tolist()
+            self._detections += [{**item, "score": s} for item, s in zip(found, scores, strict=True)]
+            self._objects += _truth(image, target, self._masks, first_id=len(self._objects) + 1)
+
+    def compute(self) -> dict[str, float]:
+        """Return `box_map`, `box_ap50`, `box_ap75` and, with masks, `mask_map`, `mask_ap50`.
+
+        Without detections, or without objects, all are 0.
+        """
+        box = self._average_precision("bbox")
+        figures = dict(zip(("box_map", "box_ap50", "box_ap75"), box, strict=True))
+        if self._masks:
+            figures["mask_map"], figures["mask_ap50"], _ = self._average_precision("segm")
+        return figures
+
+    def _average_precision(self, kind: str) -> tuple[float, float, float]:
+        from faster_coco_eval import COCO, COCOeval_faster  # imported only where mAP is computed
+
+        if not self._detections or not any(not item["iscrowd"] for item in self._objects):
+            return 0.0, 0.0, 0.0
+        hidden = "segmentation" if kind == "bbox" else "bbox"
+        detections = [{k: v for k, v in item.items() if k != hidden} for item in self._detections]
+        truth = COCO(
+            {
+                "info": {},
+                "images": self._images,
+                "categories": self._categories,
+                "annotations": [dict(item) for item in self._objects],
+            }
+        )
+        evaluation = COCOeval_faster(truth, truth.loadRes(detections), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        ap, ap50, ap75 = (100 * max(float(value), 0.0) for value in evaluation.stats[:3])
+        return ap, ap50, ap75
+
+
+def _records(image: int, boxes: Tensor, labels: Tensor, masks: Tensor | None) -> list[dict[str, Any]]:
+    """Return objects as COCO writes them: class ids from 1, boxes as x, y, width, height."""
+    x0, y0, x1, y1 = boxes.cpu().double().unbind(1)
+    boxes_xywh = torch.stack((x0, y0, x1 - x0, y1 - y0), dim=1).tolist()
+    records: list[dict[str, Any]] = [
+        {"image_id": image, "category_id": label + 1, "bbox": box}
+        for label, box in zip(labels.tolist(), boxes_xywh, strict=True)
+    ]
+    if masks is not None:
+        for record, rle in zip(records, encode_masks(masks), strict=True):
+            record["segmentation"] = rle
+    return records
+
+
+def _truth(image: int, target: dict[str, Tensor], masks: bool, first_id: int) -> list[dict[str, Any]]:
+    boxes = target["boxes"]
+    if "area" in target:
+        areas = target["area"]
+    elif masks:
+        areas = target["masks"].sum(dim=(1, 2))
+    else:
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    crowd = target["crowd"].tolist() if "crowd" in target else [False] * len(boxes)
+    records = _records(image, boxes, target["labels"], target["masks"] if masks else None)
+    for i, record in enumerate(records):
+        record.update(id=first_id + i, iscrowd=int(crowd[i]), area=float(areas[i]))
+    return records

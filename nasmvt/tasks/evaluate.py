@@ -1,0 +1,39 @@
+"""A network's figures on a data set."""
+
+from collections.abc import Iterable
+
+import torch
+
+from nasmvt.data.types import Batch
+from nasmvt.errors import UserError
+from nasmvt.tasks.modes import evaluating
+from nasmvt.tasks.network import TaskNetwork
+from nasmvt.tasks.task import Task
+
+
+def evaluate(
+    network: TaskNetwork, batches: Iterable[Batch], task: Task, device: torch.device | str
+) -> dict[str, float]:
+    """Return the task's metric of a network on evaluation batches, in percent.
+
+    The network is in evaluation mode meanwhile; its mode is given back. The size of the batches and their
+    padding have no influence on what is counted.
+
+    Args:
+        network: the task's network, on `device`.
+        batches: pictures with targets in their original pixels.
+        task: whose metric is wanted.
+        device: where the network is.
+
+    Raises:
+        UserError: if there is no picture.
+    """
+    metric = task.metric()
+    pictures = 0
+    with evaluating(network), torch.inference_mode():
+        for batch in batches:
+            metric.update(network.predict(batch.images.to(device), batch.infos), batch.targets)
+            pictures += len(batch.images)
+    if not pictures:
+        raise UserError(f"an evaluation needs pictures, but '{task.name}' has none: check its splits")
+    return metric.compute()

@@ -1,0 +1,113 @@
+"""What the networks of all tasks have in common. They know nothing of archs, stores or searches.
+
+Shapes: B batch, H canvas height, W canvas width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nasmvt.data.types import ImageInfo
+from nasmvt.tasks.modes import evaluating
+
+Triple = tuple[float, float, float]
+
+
+class Prediction(Protocol):
+    """What a network says of one picture."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the prediction as plain values."""
+        ...
+
+
+class TaskMetric(ABC):
+    """Figures of a data set, gathered batch by batch; how it is cut into batches has no influence."""
+
+    primary: str
+    """The figure that stands for the task in the T-score."""
+
+    @abstractmethod
+    def update(self, predictions: Sequence[Any], targets: Any) -> None:
+        """Take in the predictions of a batch and its targets, in the pixels of the original pictures."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Return the figures of all pictures so far, in percent."""
+
+
+class TaskNetwork(nn.Module, ABC):
+    """Backbone, neck and head of one task.
+
+    Args:
+        backbone: a module that turns images (B, 3, H, W) into a tuple of maps and declares their `strides`
+            and `widths`.
+        neck: turns these maps into those that the head reads.
+        head: the task's head.
+        classes: class names; a label is an index into them.
+        mean: mean of red, green and blue in 0..1, by which images are normalised.
+        std: standard deviation of red, green and blue in 0..1.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        head: nn.Module,
+        *,
+        classes: Sequence[str],
+        mean: Triple,
+        std: Triple,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+        self.classes = tuple(classes)
+        self.mean, self.std = mean, std
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn images (B, 3, H, W), uint8 in 0..255 or float in 0..1, into what the backbone reads."""
+        if not images.is_floating_point():
+            images = images.float() / 255
+        mean, std = images.new_tensor(self.mean), images.new_tensor(self.std)
+        return (images - mean[:, None, None]) / std[:, None, None]
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Turn images (B, 3, H, W) into the maps that the head reads."""
+        maps: tuple[Tensor, ...] = self.neck(self.backbone(self.normalize(images)))
+        return maps
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Any:
+        """Turn images (B, 3, H, W) into the head's raw outputs, in evaluation mode."""
+
+    @abstractmethod
+    def loss(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        """Return named scalars whose sum is the training loss; needs training mode.
+
+        Args:
+            images: (B, 3, H, W), uint8 in 0..255 or floating point in 0..1.
+            targets: as in a training `Batch`, in canvas pixels.
+        """
+
+    def predict(self, images: Tensor, infos: Sequence[ImageInfo] | None = None) -> list[Any]:
+        """Predict in evaluation mode, without gradients; the network's mode is given back.
+
+        Args:
+            images: (B, 3, H, W), uint8 in 0..255 or floating point in 0..1.
+            infos: where each picture lies on the canvas; predictions are then in the pixels of the original
+                pictures, free of padding. Without it they are in canvas pixels.
+        """
+        if infos is None:
+            canvas = (int(images.shape[2]), int(images.shape[3]))
+            infos = [ImageInfo(id=i, size=canvas, valid=canvas) for i in range(len(images))]
+        with evaluating(self), torch.inference_mode():
+            return self._predict(images, infos)
+
+    @abstractmethod
+    def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[Any]:
+        """Do what `predict` says, evaluation mode being set."""

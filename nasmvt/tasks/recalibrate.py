@@ -1,0 +1,64 @@
+"""BatchNorm statistics of a subnet, estimated anew.
+
+A subnet's slice of the supernet's running statistics was averaged over many subnets and fits none, so
+every candidate gets its own before it is compared (Slimmable networks, arXiv:1903.05134, section 3).
+"""
+
+from collections.abc import Iterable
+
+import torch
+from timm.layers import DropPath
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from nasmvt.data.types import Batch
+from nasmvt.seeding import seeded
+from nasmvt.tasks.modes import keeping_modes
+from nasmvt.tasks.network import TaskNetwork
+
+
+def recalibrate(
+    network: TaskNetwork, batches: Iterable[Batch], device: torch.device | str, seed: int = 0
+) -> None:
+    """Replace the running statistics of every BatchNorm by their plain average over training batches.
+
+    Nothing but these statistics changes: no gradients, dropout and drop path are off, the network's mode
+    and every momentum are given back. The same batches and seed give the same statistics. Without
+    BatchNorm, or without batches, nothing happens.
+
+    Args:
+        network: the task's network, on `device`.
+        batches: training batches, finitely many.
+        device: where the network is.
+        seed: what the random choices of a loss (a detector's regions) are drawn from.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    with keeping_modes(network), torch.no_grad():
+        network.train()
+        for module in network.modules():
+            if _drops(module):
+                module.eval()
+        try:
+            for step, batch in enumerate(batches):
+                if step == 0:
+                    _start_over(norms)
+                batch = batch.to(device)
+                with seeded("recalibrate", seed, step):
+                    network.loss(batch.images, batch.targets)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+
+def _start_over(norms: list[_BatchNorm]) -> None:
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # PyTorch's word for a cumulative average
+
+
+def _drops(module: nn.Module) -> bool:
+    return isinstance(module, _DropoutNd | DropPath)

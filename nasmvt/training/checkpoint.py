@@ -1,0 +1,75 @@
+"""Checkpoints: one file, written whole, read without running code from it."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nasmvt.errors import UserError
+from nasmvt.files import atomic
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state of a training between two steps."""
+
+    step: int
+    """Steps done."""
+    space: dict[str, Any]
+    """The search space, as plain values."""
+    tasks: dict[str, Any]
+    """Kind, classes and input size of each task: what the shapes of the weights depend on."""
+    weights: dict[str, torch.Tensor]
+    """State dict of the supernet or model."""
+    optimizer: dict[str, Any]
+    """State dict of the optimizer."""
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint to `path`, whole or not at all."""
+        with atomic(path) as temporary:
+            torch.save({"format": FORMAT, **vars(self)}, temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """Read a checkpoint; tensors come to the CPU.
+
+        Raises:
+            UserError: if there is none, if it is damaged, or if it has another format.
+        """
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise UserError(f"there is no checkpoint {path}: train first, or give another run directory") from None
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{path} is no readable checkpoint ({reason}): give another run directory") from None
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise UserError(f"{path} is no checkpoint of format {FORMAT}: train again with this version of nasmvt")
+        return cls(**content)
+
+    def check(self, path: Path, space: dict[str, Any], tasks: dict[str, Any]) -> None:
+        """Refuse a checkpoint that was written for another space or other tasks.
+
+        Raises:
+            UserError: naming both spaces, or the task that differs.
+        """
+        if _structure(self.space) != _structure(space):
+            raise UserError(
+                f"{path} belongs to the space {self.space['name']!r}, which differs from {space['name']!r} of this run: "
+                "use the run's own checkpoint, or start a new run"
+            )
+        for name in sorted(set(self.tasks) | set(tasks)):
+            if self.tasks.get(name) != tasks.get(name):
+                raise UserError(
+                    f"{path} was written for task {name!r} as {self.tasks.get(name)}, but this run has {tasks.get(name)}: "
+                    "use the run's own checkpoint, or start a new run"
+                )
+
+
+def _structure(space: dict[str, Any]) -> dict[str, Any]:
+    """Return what the shapes of the weights depend on: neither the name of a space nor its named archs."""
+    return {key: space[key] for key in ("family", "choices", "fixed", "roles")}

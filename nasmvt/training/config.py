@@ -1,0 +1,38 @@
+"""Settings of a training."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from nasmvt.config import Config
+
+
+class TrainingConfig(Config):
+    """One training, of a supernet or of a chosen model. A step runs every task once."""
+
+    steps: int = Field(default=300, ge=1)
+    """Optimizer steps in all."""
+    optimizer: str = "adamw"
+    """Name of a timm optimizer."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Highest learning rate (the paper: 8e-5 at 300k steps)."""
+    weight_decay: float = Field(default=0.05, ge=0)
+    """Weight decay; none on norms, biases, position embeddings and scores."""
+    warmup_steps: int = Field(default=20, ge=0)
+    """Steps of linear warm-up, part of `steps`."""
+    final_lr_fraction: float = Field(default=0.01, ge=0, le=1)
+    """Learning rate at the end of the cosine over the highest one."""
+    clip: float | None = Field(default=1.0, gt=0)
+    """Bound on the gradients; None: no clipping."""
+    clip_mode: Literal["norm", "value"] = "norm"
+    """Whether `clip` bounds the norm of all gradients, or each of their values (the paper)."""
+    evaluate_every: int | None = Field(default=None, ge=1)
+    """Steps between evaluations on the search split; None: at the end only."""
+    evaluation_images: int | None = Field(default=128, ge=1)
+    """Pictures of the search split per evaluation and task; None: all."""
+    recalibration_batches: int = Field(default=4, ge=1)
+    """Training batches that re-estimate a subnet's BatchNorm statistics before it is evaluated."""
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Steps between checkpoints."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between lines in metrics.jsonl."""

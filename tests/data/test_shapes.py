@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+
+from nasmvt.data import DataConfig, open_dataset
+from nasmvt.data.geometry import mask_boxes
+
+KINDS = ("classification", "detection", "segmentation")
+CONFIG = DataConfig(train_images=60, val_images=20, image_size=(48, 80))
+
+
+def pixels(sample):
+    return torch.from_numpy(np.array(sample.image))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_is_a_function_of_seed_split_and_index(kind):
+    one, two = (open_dataset(CONFIG, kind, "train", 3) for _ in range(2))
+    assert torch.equal(pixels(one[7]), pixels(two[7]))
+    torch.testing.assert_close(one[7].target, two[7].target, rtol=0, atol=0)
+    for other in (one[8], open_dataset(CONFIG, kind, "val", 3)[7], open_dataset(CONFIG, kind, "train", 4)[7]):
+        assert not torch.equal(pixels(one[7]), pixels(other))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_drawing_leaves_the_global_generators_alone(kind):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    open_dataset(CONFIG, kind, "train", 3)[0]
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_size_length_and_end(kind):
+    dataset = open_dataset(CONFIG, kind, "val", 0)
+    assert (len(dataset), len(list(dataset))) == (20, 20)
+    assert dataset[0].image.size == (80, 48)
+    with pytest.raises(IndexError):
+        dataset[20]
+
+
+def test_classification_draws_every_class():
+    dataset = open_dataset(CONFIG, "classification", "train", 0)
+    assert {dataset[i].target for i in range(60)} == set(range(len(dataset.info.classes)))
+
+
+def test_boxes_are_tight_around_visible_masks_that_do_not_overlap():
+    dataset = open_dataset(CONFIG, "detection", "train", 0)
+    counts = set()
+    for i in range(60):
+        target = dataset[i].target
+        counts.add(len(target["boxes"]))
+        assert torch.equal(target["boxes"], mask_boxes(target["masks"]))
+        assert target["masks"].sum(dim=0).max() == 1
+        assert not target["crowd"].any()
+        assert target["labels"].dtype == torch.int64
+    assert dataset.info.has_masks
+    assert counts == {1, 2, 3, 4}
+
+
+def test_detection_and_segmentation_show_the_same_scenes():
+    boxes = open_dataset(CONFIG, "detection", "train", 0)[5]
+    areas = open_dataset(CONFIG, "segmentation", "train", 0)[5]
+    expected = torch.zeros(48, 80, dtype=torch.int64)
+    for label, mask in zip(boxes.target["labels"], boxes.target["masks"], strict=True):
+        expected[mask] = label + 1
+    assert torch.equal(areas.target, expected)
+    assert torch.equal(pixels(boxes), pixels(areas))
+    assert open_dataset(CONFIG, "segmentation", "train", 0).info.classes[0] == "background"
+
+
+def test_a_shape_stands_out_from_its_ground():
+    dataset = open_dataset(CONFIG, "detection", "train", 0)
+    for i in range(20):
+        image, target = np.asarray(dataset[i].image).astype(float), dataset[i].target
+        ground = image[~target["masks"].any(dim=0).numpy()].mean(axis=0)
+        for mask in target["masks"].numpy():
+            assert np.linalg.norm(image[mask].mean(axis=0) - ground) > 40

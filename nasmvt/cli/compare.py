@@ -1,0 +1,25 @@
+"""`nasmvt compare`."""
+
+from nasmvt.cli.common import Device, RunArgument, reports_errors
+
+
+@reports_errors
+def compare(run: RunArgument = None, device: Device = "auto") -> None:
+    """Retrain the smallest, the largest, a random and the searched arch equally, and measure them on val.
+
+    Says whether the search was worth it. Leaves the searched arch retrained, ready for export.
+
+    Example: nasmvt compare runs/my-run
+    """
+    from nasmvt.cli.display import comparison_table, console, training_progress
+    from nasmvt.pipeline.compare import compare as begin
+    from nasmvt.pipeline.run import Run, device_of
+
+    target = device_of(device)
+    opened = Run.open(run)
+    found = begin(opened, device=target, progress=training_progress)
+    console.print(comparison_table(found))
+    within = [item for item in found if item.within_budget]
+    best = max(within, key=lambda item: item.score)
+    verdict = "is the best" if best.name == "best" else f"is beaten by {best.name}"
+    console.print(f"of the archs within the budget the searched one {verdict}  (next: nasmvt export {opened.path})", highlight=False)

@@ -1,11 +1,15 @@
 """Progress bars and tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from nasmvt.pipeline.compare import Compared
+from nasmvt.search import Candidate
 
 console = Console()
 
@@ -73,4 +77,44 @@ def parameters_table(parameters: Mapping[str, object]) -> Table:
                 table.add_row(f"{task}, {'own part of the backbone' if part == 'specific' else 'neck and head'}", f"{number:,}")
         else:
             table.add_row(part, f"{count:,}", end_section=part == "total")
+    return table
+
+
+class SearchTable:
+    """Shows a search: how far it is, and the best candidates so far."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._found: list[Candidate] = []
+
+    def on_candidate(self, done: int, total: int | None, candidate: Candidate, best: Candidate) -> None:
+        """Take in a candidate and draw the table anew."""
+        self._found.append(candidate)
+        ranked = sorted(self._found, key=lambda item: -item.score)[:5]
+        of = "" if total is None else f" of at most {total}"
+        tasks = list(best.metrics)
+        table = Table("T-score", "parameters", *tasks, "arch", title=f"{done}{of} candidates, generation {candidate.generation}")
+        for item in ranked:
+            figures = [", ".join(f"{n} {v:.1f}" for n, v in item.metrics[task].items()) for task in tasks]
+            table.add_row(f"{item.score:.2f}", f"{item.parameters.total:,}", *figures, str(item.arch))
+        self._live.update(table)
+
+
+@contextmanager
+def search_progress() -> Iterator[SearchTable]:
+    """Show a live table while a search runs."""
+    with Live(console=console, refresh_per_second=2) as live:
+        yield SearchTable(live)
+
+
+def comparison_table(found: Sequence[Compared]) -> Table:
+    """Return the table of a comparison: T-score on val and total parameters of each arch."""
+    tasks = list(found[0].metrics)
+    table = Table("arch", "T-score", "parameters", "in budget", *tasks, title="on val, all retrained equally")
+    for item in found:
+        figures = [", ".join(f"{n} {v:.1f}" for n, v in item.metrics[task].items()) for task in tasks]
+        name = "searched" if item.name == "best" else item.name
+        table.add_row(
+            name, f"{item.score:.2f}", f"{item.parameters.total:,}", "yes" if item.within_budget else "no", *figures
+        )
     return table

@@ -1,0 +1,55 @@
+"""`nasmvt search`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasmvt.cli.common import Device, RunArgument, reports_errors
+
+
+@reports_errors
+def search(
+    run: RunArgument = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Most parameters in all, heads included: 135M, 1.2B, 86_300_000.", show_default="no bound"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Ray workers; 0: in this process, without Ray.", show_default="the experiment's")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to use.", show_default="a local Ray, started and ended by itself")
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="evolution or random.", show_default="the experiment's")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the search.", show_default="RUN/search")] = None,
+    device: Device = "auto",
+) -> None:
+    """Search the supernet for the arch with the highest T-score under a budget.
+
+    An interrupted search goes on where it was when the same command is run again.
+
+    Example: nasmvt search runs/my-run --budget 2.5M --workers 4
+    """
+    from nasmvt.cli.display import console, parameters_table, search_progress
+    from nasmvt.cost import Budget, parse_count
+    from nasmvt.pipeline.run import Run, device_of
+    from nasmvt.pipeline.search import counter_of, with_settings
+    from nasmvt.pipeline.search import search as begin
+    from nasmvt.pipeline.training import load_supernet
+
+    bound = Budget(None if budget is None else parse_count(budget))
+    target = device_of(device)
+    opened = Run.open(run)
+    config = with_settings(opened.experiment.search, workers=workers, algorithm=algorithm)
+    remark = bound.check(counter_of(load_supernet(opened, target)))
+    if remark:
+        console.print(remark, highlight=False)
+    with search_progress() as listener:
+        ranked = begin(opened, bound, config, device=target, address=address, out=out, listener=listener)
+    best = ranked[0]
+    console.print(parameters_table(best.parameters.to_dict()))
+    console.print(f"best of {len(ranked)} candidates: T-score {best.score:.2f}, {best.arch}", highlight=False)
+    console.print(f"written: {out or opened.folder('search')}  (next: nasmvt retrain {opened.path})", highlight=False)

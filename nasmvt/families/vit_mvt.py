@@ -91,7 +91,7 @@ class ViTMVT(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
             elif isinstance(module, Attention):
                 nn.init.trunc_normal_(module.relative_bias, std=0.02)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torchvision.transforms.functional import to_pil_image
 
 from nasmvt.data.types import Batch
 from nasmvt.files import atomic
@@ -24,8 +25,8 @@ def save_predictions(
 ) -> None:
     """Draw what a network says of the first batch, on the canvas it sees."""
     batch = batches[0].to(device)
-    network.eval()
-    predictions = network.predict(batch.images)
-    pictures = [draw_prediction(image.cpu(), p, task.info) for image, p in zip(batch.images, predictions, strict=True)]
+    predictions = network.predict(batch.images[:16])
+    images = [to_pil_image(image) for image in batch.images[:16].cpu()]
+    pictures = [draw_prediction(image, p, task.info) for image, p in zip(images, predictions, strict=True)]
     with atomic(path) as temporary:
         draw_grid(pictures).save(temporary)

@@ -57,7 +57,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use: a searcher needs no torch, and nothing but the Ray pool needs Ray."""
+    """Import a public name on first use: a searcher needs no torch, and only the Ray pool needs Ray."""
     if name not in _HOME:
         raise AttributeError(f"module 'nasmvt.search' has no attribute {name!r}")
     return getattr(import_module(f"nasmvt.search.{_HOME[name]}"), name)

@@ -50,7 +50,7 @@ def make_pool(
         UserError: if Ray is missing, can't be reached or has too few CPUs or GPUs.
     """
     if config.workers == 0:
-        return InProcessPool(Evaluator(supernet, batches, recalibration, device))
+        return InProcessPool(Evaluator(supernet, batches, recalibration, device), config.cpus_per_worker)
     from nasmvt.search.ray_pool import RayPool
     from nasmvt.search.recipe import Recipe
 

@@ -9,10 +9,11 @@ from nasmvt.config import Config
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _EXECUTION = {"workers", "cpus_per_worker", "gpus_per_worker"}
+"""Settings that say how the work is spread."""
 
 
 class SearchConfig(Config):
-    """How the best arch is looked for. The defaults are AutoFormer's (Chen et al., ICCV 2021) and the paper's."""
+    """How the best arch is looked for. The defaults are AutoFormer's (Chen et al., ICCV 2021)."""
 
     algorithm: Literal["evolution", "random"] = "evolution"
     """`evolution`, or `random`: archs drawn independently, the baseline that evolution has to beat."""
@@ -51,7 +52,8 @@ class SearchConfig(Config):
     """Ray workers, each evaluating one candidate on one task at a time; 0: in this process, without Ray."""
 
     cpus_per_worker: int = Field(default=1, ge=1)
-    """CPU cores and torch threads of a worker."""
+    """CPU cores and torch threads of a worker, or torch threads of a search in this process. Figures agree to
+    the last bit between any numbers of workers, but not always between numbers of threads."""
 
     gpus_per_worker: float | None = Field(default=None, ge=0)
     """GPUs of a worker, fractions allowed; None: on CUDA an even part of this machine's GPUs (a whole one

@@ -106,6 +106,6 @@ class Journal:
                     )
             if there != here:
                 raise UserError(
-                    f"{self.path} belongs to another search ({key} is {there!r} there and {here!r} here): give another "
-                    "--out, or delete it"
+                    f"{self.path} belongs to another search ({key} is {there!r} there and {here!r} here): "
+                    "give another --out, or delete it"
                 )

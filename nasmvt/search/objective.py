@@ -23,7 +23,7 @@ class Objective:
     def __post_init__(self) -> None:
         if not any(weight > 0 for weight in self.weights.values()):
             raise UserError(
-                f"a search needs a task whose score_weight is above 0, but has {dict(self.weights)}: raise one"
+                f"a search needs a task with a score_weight above 0, but has {dict(self.weights)}: raise one"
             )
 
     @classmethod

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from nasmvt.space import Arch
 
 Evaluate = Callable[[Arch, str], dict[str, float]]
@@ -51,8 +53,9 @@ class Pool(ABC):
             UserError: if an evaluation failed.
         """
 
+    @abstractmethod
     def close(self) -> None:
-        """Stop all work and give back what was taken."""
+        """Stop all work and give back what was taken; nothing happens the second time."""
 
     def __enter__(self) -> Self:
         return self
@@ -64,10 +67,17 @@ class Pool(ABC):
 
 
 class InProcessPool(Pool):
-    """Evaluates in this process, one unit after the other, when the result is fetched."""
+    """Evaluates in this process, one unit after the other, when the result is fetched.
 
-    def __init__(self, evaluate: Evaluate) -> None:
+    Args:
+        evaluate: gives the figures.
+        threads: torch threads meanwhile; None: as they are. Sums are cut otherwise between other numbers of
+            threads, so the same figures as a worker's to the last bit need the same number.
+    """
+
+    def __init__(self, evaluate: Evaluate, threads: int | None = None) -> None:
         self._evaluate = evaluate
+        self._threads = threads
         self._units: deque[tuple[Arch, str]] = deque()
 
     @property
@@ -87,11 +97,20 @@ class InProcessPool(Pool):
     def result(self) -> Evaluation:
         """Evaluate the oldest unit; an exception of the evaluator passes through."""
         arch, task = self._units.popleft()
-        return timed(self._evaluate, arch, task)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads or before)
+        try:
+            return timed(self._evaluate, arch, task)
+        finally:
+            torch.set_num_threads(before)
+
+    def close(self) -> None:
+        """Forget the units not yet evaluated."""
+        self._units.clear()
 
 
 def timed(evaluate: Evaluate, arch: Arch, task: str) -> Evaluation:
     """Evaluate an arch on a task and note the time."""
     start = time.perf_counter()
-    metrics = evaluate(arch, task)
+    metrics = {name: float(value) for name, value in evaluate(arch, task).items()}
     return Evaluation(arch=arch, task=task, metrics=metrics, seconds=time.perf_counter() - start)

@@ -2,9 +2,10 @@
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ _ENVIRONMENT = {
 
 
 class _Worker:
-    """Runs in a process of its own. The evaluator is built by the first unit, so that its errors can be told."""
+    """Runs in a process of its own. The first unit builds the evaluator, so that its errors can be told."""
 
     def __init__(self, factory: Factory, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -76,7 +77,8 @@ class RayPool(Pool):
             import ray
         except ImportError:
             raise UserError(
-                f"a search with {workers} workers needs Ray, which is not installed: install ray or pass --workers 0"
+                f"a search with {workers} workers needs Ray, which is not installed: install ray or pass "
+                "--workers 0"
             ) from None
         self._ray: Any = ray
         self._owned = not ray.is_initialized()
@@ -86,29 +88,29 @@ class RayPool(Pool):
         self._workers: list[Any] = []
         if self._owned:
             self._connect(address, workers * cpus_per_worker)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._check_room(workers, {"CPU": cpus_per_worker, "GPU": gpus_per_worker})
             remote = ray.remote(_Worker).options(num_cpus=cpus_per_worker, num_gpus=gpus_per_worker)
             shared = ray.put(factory)
             self._spawn = lambda: remote.remote(shared, cpus_per_worker)
             self._workers = [self._spawn() for _ in range(workers)]
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
         self._idle = deque(self._workers)
 
     def _connect(self, address: str | None, cpus: int) -> None:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         with _environment(_ENVIRONMENT):
-            if address is None:
-                self._ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+            if address is None:  # "local": without an address Ray joins whatever runs on this machine
+                self._ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
                 return
             try:
+                _knock(address)
                 self._ray.init(address=address, **quiet)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError, ImportError) as error:
                 raise UserError(
-                    f"no Ray cluster answers at {address!r} ({_first_line(error)}): check --address, or leave it out "
-                    "for a local Ray"
+                    f"no Ray cluster lets us in at {address!r} ({_first_line(error)}): check --address, set "
+                    "RAY_AUTH_MODE=token if the cluster wants a token, or leave --address out for a local Ray"
                 ) from None
 
     def _check_room(self, workers: int, each: Mapping[str, float]) -> None:
@@ -118,7 +120,7 @@ class RayPool(Pool):
             if need and workers * need > there.get(resource, 0) + 1e-6:
                 raise UserError(
                     f"{workers} workers of {need:g} {resource} each need {workers * need:g}, but Ray has "
-                    f"{there.get(resource, 0):g}: lower --workers or the search's {resource.lower()}s_per_worker"
+                    f"{there.get(resource, 0):g}: lower --workers or {resource.lower()}s_per_worker"
                 )
 
     @property
@@ -167,8 +169,8 @@ class RayPool(Pool):
         deaths = unit.deaths + 1
         if deaths > self._retries:
             raise UserError(
-                f"the worker evaluating arch {unit.arch.id} ({unit.arch}) on task '{unit.task}' died {deaths} times "
-                f"({_first_line(error)}): check the machine's memory, lower --workers, or pass --workers 0"
+                f"the worker evaluating {_name(unit)} died {deaths} times ({_first_line(error)}): check the "
+                "machine's memory, lower --workers, or pass --workers 0"
             )
         self._ray.kill(worker)
         self._workers.remove(worker)
@@ -191,9 +193,16 @@ class RayPool(Pool):
             self._ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """Raise OSError at once where nobody listens; Ray would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables inside the block, for the processes started there, unless the user set them."""
+    """Set environment variables for the processes started in the block, unless the user set them."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -206,7 +215,11 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 def _failure(unit: _Unit, cause: BaseException) -> str:
     if isinstance(cause, UserError):
         return str(cause)
-    return f"evaluating arch {unit.arch.id} ({unit.arch}) on task '{unit.task}' failed: {type(cause).__name__}: {_first_line(cause)}"
+    return f"evaluating {_name(unit)} failed with {type(cause).__name__}: {_first_line(cause)}"
+
+
+def _name(unit: _Unit) -> str:
+    return f"arch {unit.arch.id} ({unit.arch}) on task '{unit.task}'"
 
 
 def _first_line(error: BaseException) -> str:

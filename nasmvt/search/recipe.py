@@ -53,13 +53,8 @@ class Recipe:
         """Build the evaluator; on the CPU its weights and pictures stay in the recipe's memory."""
         with torch.device("meta"):
             supernet = Supernet(self.space, self.tasks, self.config)
-        supernet.load_state_dict(unpack(self.weights), assign=True)
-        if self.device != "cpu":
-            for store in (supernet.networks, supernet.shared, supernet.scores):
-                _move(store, torch.device(self.device))
+        once = {id(packed): unpack(packed).to(self.device) for packed in self.weights.values()}
+        supernet.load_state_dict(
+            {name: once[id(packed)] for name, packed in self.weights.items()}, assign=True
+        )
         return Evaluator(supernet, unpack(self.batches), unpack(self.recalibration), self.device)
-
-
-def _move(store: torch.nn.Module, device: torch.device) -> None:
-    """Move what has values; constants outside the state dict stay on `meta`, where nobody reads them."""
-    store._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))

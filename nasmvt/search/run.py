@@ -22,7 +22,7 @@ class SearchListener(Protocol):
     """Whoever wants to know how a search goes."""
 
     def on_candidate(self, done: int, total: int | None, candidate: Candidate, best: Candidate) -> None:
-        """Hear of a completed candidate, the number so far, how many there will be at most, and the best so far."""
+        """Hear of a completed candidate: how many are done, of how many at most, and which is the best."""
         ...
 
 

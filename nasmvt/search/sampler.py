@@ -31,8 +31,8 @@ class FeasibleSampler:
     def __init__(self, space: SearchSpace, feasible: Feasible) -> None:
         if not feasible(space.smallest):
             raise UserError(
-                f"a search needs archs within the budget, but not even the smallest of {space.name} is: raise --budget "
-                "or give the space smaller options"
+                f"a search needs archs within the budget, but not even the smallest of {space.name} is: "
+                "raise --budget or give the space smaller options"
             )
         self.space = space
         self._feasible = feasible

@@ -94,7 +94,7 @@ class Searcher(ABC):
         return self._records[arch].generation
 
     def best(self, k: int | None = None) -> list[tuple[Arch, float]]:
-        """Return the `k` best archs with their scores, best first, the earlier proposal first among equals; None: all."""
+        """Return the `k` best archs (None: all) and scores, best first; of equals the earlier one."""
         scored = [(arch, record.score) for arch, record in self._records.items() if record.score is not None]
         return sorted(scored, key=lambda pair: math.inf if math.isnan(pair[1]) else -pair[1])[:k]
 
@@ -120,7 +120,7 @@ class Searcher(ABC):
         for key, own in (("algorithm", self.config.algorithm), ("seed", self.seed)):
             if state[key] != own:
                 raise UserError(
-                    f"the state of a search with {key} {state[key]} can't go on with {own}: use the same {key}"
+                    f"a search with {key} {state[key]} can't go on with {own}: use the same {key}"
                 )
         self._records = {
             self.space.arch(entry["arch"], "the state of the search"): _Record(

@@ -1,4 +1,8 @@
-"""Tasks: the network, loss, prediction and metric of each kind, evaluation and recalibration."""
+"""Tasks: the network, loss, prediction and metric of each kind, evaluation and recalibration.
+
+The functions `evaluate`, `recalibrate`, `draw_targets` and `draw_prediction` are imported from their files:
+the first two have the names of theirs.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,10 +16,7 @@ if TYPE_CHECKING:
     from nasmvt.tasks.coco_metric import CocoMetric
     from nasmvt.tasks.config import HeadConfig, LinearConfig, MaskRCNNConfig, TaskConfig, UPerNetConfig
     from nasmvt.tasks.detection import DetectionNetwork, DetectionPrediction
-    from nasmvt.tasks.draw import draw_prediction, draw_targets
-    from nasmvt.tasks.evaluate import evaluate
     from nasmvt.tasks.network import Prediction, TaskMetric, TaskNetwork
-    from nasmvt.tasks.recalibrate import recalibrate
     from nasmvt.tasks.segmentation import SegmentationMetric, SegmentationNetwork, SegmentationPrediction
     from nasmvt.tasks.task import Task
 

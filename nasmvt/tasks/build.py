@@ -1,7 +1,6 @@
 """From a space, a task and an arch to a task network: with weights, or as a skeleton on `meta`."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,7 @@ def build_skeleton(space: SearchSpace, task: Task, arch: Arch) -> TaskNetwork:
 
     Constants that are no part of the state dict (buffers registered with `persistent=False`) are real.
     """
-    with torch.device("meta"), _no_initialisation():
+    with _OnMeta():
         network = build_network(space, task, arch)
     _materialize_constants(network, lambda: build_network(space, task, arch))
     return network
@@ -84,17 +83,32 @@ def _materialize_constants(network: nn.Module, rebuild: Callable[[], nn.Module])
             owner._buffers[leaf] = real[name]
 
 
-class _SkipInit(TorchFunctionMode):
-    """Makes the functions of `torch.nn.init` return at once: on `meta` there is nothing to draw."""
+class _OnMeta(TorchFunctionMode):
+    """Puts new tensors on `meta`, and makes `torch.nn.init` return at once: there is nothing to draw.
+
+    One mode for both, since every call of torch passes through each mode that is active.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
+        if func in _FACTORIES and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": "meta"}
+        elif getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
 
-@contextmanager
-def _no_initialisation() -> Iterator[None]:
-    with _SkipInit():
-        yield
+_FACTORIES = {
+    torch.empty,
+    torch.zeros,
+    torch.ones,
+    torch.full,
+    torch.rand,
+    torch.randn,
+    torch.randint,
+    torch.randperm,
+    torch.arange,
+    torch.linspace,
+    torch.eye,
+    torch.tensor,
+}

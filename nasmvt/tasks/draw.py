@@ -49,20 +49,18 @@ def draw_targets(batch: Batch, info: DataInfo, most: int = 16) -> Image.Image:
     """
     cells = []
     for i in range(min(most, len(batch.images))):
-        image = batch.images[i].cpu()
-        if image.is_floating_point():
-            image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-        cells.append(_draw_target(image, batch.targets[i], info))
-    return _grid(cells)
+        cells.append(_draw_target(_to_bytes(batch.images[i]), batch.targets[i], info))
+    return draw_grid(cells)
 
 
 def draw_prediction(
-    image: Image.Image, prediction: Any, info: DataInfo, min_score: float = 0.5
+    image: Image.Image | Tensor, prediction: Any, info: DataInfo, min_score: float = 0.5
 ) -> Image.Image:
-    """Draw a prediction on the original picture that it was made for.
+    """Draw a prediction on the picture that it was made for.
 
     Args:
-        image: the picture, in the pixels of the prediction.
+        image: the picture, in the pixels of the prediction: the original one, or the canvas (3, H, W),
+            uint8 in 0..255 or float in 0..1, if the prediction was made without infos.
         prediction: a prediction of one of the three kinds.
         info: class names.
         min_score: detections with a lower score are not drawn.
@@ -70,7 +68,7 @@ def draw_prediction(
     Raises:
         TypeError: if the prediction is of another type.
     """
-    picture = pil_to_tensor(image.convert("RGB"))
+    picture = _to_bytes(image) if isinstance(image, Tensor) else pil_to_tensor(image.convert("RGB"))
     match prediction:
         case ClassificationPrediction():
             text = ", ".join(f"{name} {p:.2f}" for name, p in prediction.top(2))
@@ -133,6 +131,12 @@ def _tag(picture: Image.Image, left: float, top: float, name: str, color: Color)
     draw.text((left + 2, top + 1), name, fill="white" if dark else "black", font=font)
 
 
+def _to_bytes(image: Tensor) -> Tensor:
+    """Return a picture (3, H, W), uint8 in 0..255 or float in 0..1, as uint8 on the CPU."""
+    image = image.cpu()
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8) if image.is_floating_point() else image
+
+
 def _to_pil(image: Tensor) -> Image.Image:
     picture: Image.Image = to_pil_image(image)
     return picture
@@ -174,7 +178,7 @@ def _with_caption(image: Tensor, *words: str, colors: Sequence[Color] = ()) -> I
     return strip
 
 
-def _grid(cells: Sequence[Image.Image]) -> Image.Image:
+def draw_grid(cells: Sequence[Image.Image]) -> Image.Image:
     """Lay pictures of one size in a grid that is about as wide as high."""
     gap = 4
     columns = max(round(len(cells) ** 0.5), 1)

@@ -1,6 +1,6 @@
 """A backbone of two convolutions, and small tasks on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -41,8 +41,13 @@ class TinyBackbone(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _seeded_on_one_thread() -> Iterator[None]:
+    """Make a test repeatable; several threads on layers this small only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

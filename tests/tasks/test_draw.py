@@ -98,6 +98,15 @@ def test_predictions_are_drawn_on_the_picture() -> None:
         draw_prediction(GRAY, "a circle", info)
 
 
+def test_a_canvas_may_be_drawn_on_as_a_tensor() -> None:
+    info = DataInfo(kind="segmentation", classes=CLASSES)
+    prediction = SegmentationPrediction(labels=torch.ones(48, 64, dtype=torch.uint8), classes=CLASSES)
+    expected = np.asarray(draw_prediction(GRAY, prediction, info))
+    canvas = torch.full((3, 48, 64), 128, dtype=torch.uint8)
+    assert np.array_equal(np.asarray(draw_prediction(canvas, prediction, info)), expected)
+    assert np.array_equal(np.asarray(draw_prediction(canvas / 255, prediction, info)), expected)
+
+
 def test_large_pictures_keep_their_size() -> None:
     large = Image.new("RGB", (640, 480))
     labels = torch.zeros(480, 640, dtype=torch.uint8)

@@ -6,7 +6,8 @@ import torch
 
 from nasmvt.data.types import Batch, ImageInfo, Kind
 from nasmvt.errors import UserError
-from nasmvt.tasks import Task, TaskNetwork, evaluate
+from nasmvt.tasks import Task, TaskNetwork
+from nasmvt.tasks.evaluate import evaluate
 
 SIZES = [
     ((64, 64), (64, 64)),

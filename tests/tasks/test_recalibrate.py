@@ -6,7 +6,8 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from nasmvt.data.types import Batch, ImageInfo
-from nasmvt.tasks import Task, TaskNetwork, recalibrate
+from nasmvt.tasks import Task, TaskNetwork
+from nasmvt.tasks.recalibrate import recalibrate
 
 
 class NormedBackbone(nn.Module):

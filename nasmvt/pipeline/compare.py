@@ -1,0 +1,79 @@
+"""Whether the search was worth it: its arch against others, all retrained equally, on `val`."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nasmvt.config import read_yaml
+from nasmvt.cost import Budget, ParameterCount
+from nasmvt.errors import UserError
+from nasmvt.files import write_json
+from nasmvt.pipeline.datasets import open_data
+from nasmvt.pipeline.evaluate import evaluate_on_val
+from nasmvt.pipeline.run import Run
+from nasmvt.pipeline.search import counter_of
+from nasmvt.pipeline.training import Chosen, choose_arch, load_retrained, load_supernet, retrain
+from nasmvt.search import Objective
+from nasmvt.search.sampler import FeasibleSampler
+from nasmvt.seeding import derive_seed
+from nasmvt.training.loop import Listener
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One arch of the comparison."""
+
+    name: str
+    parameters: ParameterCount
+    metrics: dict[str, dict[str, float]]
+    """On `val`, in percent."""
+    score: float
+    """T-score on `val`."""
+    within_budget: bool
+
+
+def compare(
+    run: Run, *, device: torch.device, progress: Callable[[str], AbstractContextManager[Listener]]
+) -> list[Compared]:
+    """Retrain the smallest, the largest, a random and the searched arch equally and measure them on `val`.
+
+    The random arch is within the search's budget. What was retrained already is not trained again.
+    The figures are also written to `<run>/compare.json`.
+
+    Raises:
+        UserError: if the run has no search result.
+    """
+    path = run.folder("search") / "best.yaml"
+    if not path.is_file():
+        raise UserError(f"{run.path} holds no search result: run 'nasmvt search' first")
+    budget = Budget(read_yaml(path)["budget"])
+    supernet = load_supernet(run, device)
+    counter = counter_of(supernet)
+    sampler = FeasibleSampler(run.experiment.space, lambda arch: budget.allows(counter, arch))
+    best = choose_arch(run, "best", supernet)
+    rng = np.random.default_rng(derive_seed(run.experiment.seed, "random subnet of the comparison"))
+    drawn = sampler.random({best.arch}, rng) or best.arch
+    sharing = supernet.sharing()
+    others = {"smallest": run.experiment.space.smallest, "largest": run.experiment.space.largest, "random": drawn}
+    objective = Objective(
+        weights={name: task.config.score_weight for name, task in supernet.tasks.items()},
+        primaries={name: task.primary for name, task in supernet.tasks.items()},
+    )
+    data = open_data(run.experiment)
+    found = []
+    for chosen in (*(Chosen(name, arch, sharing) for name, arch in others.items()), best):
+        folder = run.folder("retrain", chosen.name)
+        with progress(f"retrain {chosen.name}") as listener:
+            retrain(run, chosen, supernet, data=data, device=device, resume=folder.exists(), listener=listener)
+        model = load_retrained(run, chosen.name)
+        metrics = evaluate_on_val(model, run.experiment.tasks, run.experiment.seed, device)
+        count = counter.count(chosen.arch)
+        found.append(Compared(chosen.name, count, metrics, objective(metrics), budget.allows(counter, chosen.arch)))
+    write_json(
+        run.path / "compare.json",
+        [{**vars(item), "parameters": item.parameters.to_dict()} for item in found],
+    )
+    return found

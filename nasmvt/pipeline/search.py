@@ -1,0 +1,84 @@
+"""The search step of the main job."""
+
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from nasmvt.cost import Budget, ParameterCounter
+from nasmvt.errors import UserError
+from nasmvt.pipeline.datasets import TaskData
+from nasmvt.pipeline.run import Run
+from nasmvt.pipeline.training import load_supernet
+from nasmvt.search import Candidate, Journal, Objective, SearchConfig, SearchListener, make_pool, make_searcher
+from nasmvt.search import search as run_search
+from nasmvt.seeding import derive_seed
+from nasmvt.space import Sharing
+from nasmvt.supernet import Supernet
+
+
+def counter_of(supernet: Supernet, sharing: Sharing | None = None) -> ParameterCounter:
+    """Return the counter of a supernet's archs under its sharing, or another one."""
+    return ParameterCounter(supernet.space, supernet.tasks, supernet.sharing() if sharing is None else sharing)
+
+
+def with_settings(config: SearchConfig, **changes: object) -> SearchConfig:
+    """Return the settings with changes, those that are None left out.
+
+    Raises:
+        UserError: if a change breaks a rule.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    try:
+        return SearchConfig.model_validate({**config.model_dump(), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"search: {first['msg'].removeprefix('Value error, ')} (given: {given})") from None
+
+
+def search(
+    run: Run,
+    budget: Budget,
+    config: SearchConfig,
+    *,
+    device: torch.device,
+    address: str | None = None,
+    out: Path | None = None,
+    listener: SearchListener | None = None,
+) -> list[Candidate]:
+    """Search a run's supernet for the best arch within a budget; return all candidates, best first.
+
+    What it finds is written to `<run>/search`; an interrupted search goes on where it was.
+
+    Raises:
+        UserError: if the supernet is not trained, the budget is below the smallest subnet, or the folder
+            holds another search.
+    """
+    supernet = load_supernet(run, device)
+    counter = counter_of(supernet)
+    budget.check(counter)
+    data = {name: TaskData(name, task, run.experiment.seed) for name, task in run.experiment.tasks.items()}
+    objective = Objective(
+        weights={name: task.config.score_weight for name, task in supernet.tasks.items()},
+        primaries={name: task.primary for name, task in supernet.tasks.items()},
+    )
+    searcher = make_searcher(
+        config,
+        run.experiment.space,
+        lambda arch: budget.allows(counter, arch),
+        derive_seed(run.experiment.seed, "search"),
+    )
+    pool = make_pool(
+        config,
+        supernet,
+        {name: item.search_batches(config.images) for name, item in data.items()},
+        {name: item.recalibration_batches(config.recalibration_batches) for name, item in data.items()},
+        device,
+        address,
+    )
+    try:
+        return run_search(
+            supernet, searcher, pool, objective, counter, budget, Journal(out or run.folder("search")), listener
+        )
+    finally:
+        pool.close()

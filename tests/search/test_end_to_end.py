@@ -1,0 +1,73 @@
+"""A search with real networks, in this process and on Ray's workers."""
+
+import pytest
+import torch
+
+from nasmvt.config import parse
+from nasmvt.cost import Budget, ParameterCounter
+from nasmvt.data import TrainLoader, eval_batches, open_dataset
+from nasmvt.search import Journal, Objective, SearchConfig, make_pool, make_searcher, search
+from nasmvt.space import load_space
+from nasmvt.supernet import Supernet
+from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.task import Task
+from tests.conftest import TINY_TASKS, randomize
+
+TASKS = ("cls", "det")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's own sockets and files
+def test_workers_find_what_one_process_finds(tmp_path) -> None:
+    ray = pytest.importorskip("ray")
+    space = load_space("vit_mvt_nano")
+    tasks, batches, training = {}, {}, {}
+    for name in TASKS:
+        config = parse(TaskConfig, TINY_TASKS[name], name)
+        data = open_dataset(config.data, config.kind, "train", 0)
+        tasks[name] = Task(name=name, config=config, info=data.info)
+        batches[name] = list(eval_batches(data, range(12), config.data, 6))
+        loader = TrainLoader(data, range(12, 40), config.data, config.kind, 4, 0)
+        training[name] = [loader.batch(step) for step in range(2)]
+    torch.manual_seed(0)
+    supernet = Supernet(space, tasks)
+    randomize(supernet)
+    counter = ParameterCounter(space, tasks, supernet.sharing())
+    budget = Budget((counter.total(space.smallest) + counter.total(space.largest)) // 2)
+
+    def run(workers: int):
+        config = SearchConfig(
+            population=2, parents=2, generations=2, mutants=1, crossovers=1, workers=workers
+        )
+        searcher = make_searcher(config, space, lambda arch: budget.allows(counter, arch), seed=0)
+        journal = Journal(tmp_path / str(workers))
+        with make_pool(config, supernet, batches, training) as pool:
+            return search(supernet, searcher, pool, Objective.of(tasks), counter, budget, journal)
+
+    threads = torch.get_num_threads()
+    alone = run(0)
+    assert torch.get_num_threads() == threads
+    assert not ray.is_initialized()
+    weights = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    assert run(2) == alone
+    assert not ray.is_initialized()  # what was started is stopped
+    assert len(alone) == 4
+    assert len({tuple(candidate.metrics["cls"].values()) for candidate in alone}) > 1
+    assert all(torch.equal(weights[name], tensor) for name, tensor in supernet.state_dict().items())
+    same = (tmp_path / "0" / "candidates.csv").read_text() == (tmp_path / "2" / "candidates.csv").read_text()
+    assert same
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_an_interrupt_shuts_ray_down() -> None:
+    ray = pytest.importorskip("ray")
+    from nasmvt.search.ray_pool import RayPool
+    from tests.search.toys import Toy
+
+    def interrupted() -> None:
+        with RayPool(Toy(), 1):
+            assert ray.is_initialized()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not ray.is_initialized()

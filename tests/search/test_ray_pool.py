@@ -1,0 +1,97 @@
+"""Ray: one local Ray for all of these tests but those on starting and stopping it."""
+
+import builtins
+import logging
+
+import pytest
+
+from nasmvt.errors import UserError
+from nasmvt.search.ray_pool import RayPool
+from tests.search.toys import Broken, Failing, Fragile, Toy, make_space
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's own sockets and files
+
+ARCH = make_space().smallest
+TASKS = ("cls", "det", "seg")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    import ray
+
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+def results(pool: RayPool) -> dict[str, dict[str, float]]:
+    for task in TASKS:
+        pool.submit(ARCH, task)
+    found = [pool.result() for _ in TASKS]
+    assert pool.pending == 0
+    assert all(evaluation.arch == ARCH and evaluation.seconds >= 0 for evaluation in found)
+    return {evaluation.task: evaluation.metrics for evaluation in found}
+
+
+def expected() -> dict[str, dict[str, float]]:
+    return {task: Toy().evaluate(ARCH, task) for task in TASKS}
+
+
+def test_a_dead_worker_is_replaced_and_its_unit_tried_again(cluster, tmp_path) -> None:
+    with RayPool(Fragile(tmp_path, deaths=2), 2) as pool:
+        assert pool.capacity == 4
+        assert results(pool) == expected()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert cluster.is_initialized()  # it was not ours
+
+
+def test_a_unit_that_keeps_killing_workers_is_named(cluster, tmp_path) -> None:
+    with RayPool(Fragile(tmp_path, deaths=100), 1, retries=1) as pool:
+        pool.submit(ARCH, "det")
+        with pytest.raises(UserError, match=rf"arch {ARCH.id} .* on task 'det' died 2 times"):
+            pool.result()
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (Failing(UserError("give the task pictures")), r"^give the task pictures$"),
+        (
+            Failing(ZeroDivisionError("by zero\nsecond")),
+            rf"arch {ARCH.id} .*'cls' failed with ZeroDivisionError: by zero$",
+        ),
+        (Broken(), "^the evaluator can't be built: mend it$"),
+    ],
+)
+def test_errors_of_an_evaluation_are_told_in_one_sentence(cluster, factory, message) -> None:
+    with RayPool(factory, 1) as pool:
+        pool.submit(ARCH, "cls")
+        with pytest.raises(UserError, match=message):
+            pool.result()
+
+
+def test_more_workers_than_the_cluster_holds_are_refused(cluster) -> None:
+    with pytest.raises(UserError, match=r"9 workers of 1 CPU each need 9, but Ray has 2: lower --workers"):
+        RayPool(Toy(), 9)
+    with pytest.raises(UserError, match="1 workers of 1 GPU"):
+        RayPool(Toy(), 1, gpus_per_worker=1)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_a_cluster_that_does_not_answer_is_named(address) -> None:
+    pytest.importorskip("ray").shutdown()
+    with pytest.raises(UserError, match=rf"no Ray cluster lets us in at '{address}'.*check --address"):
+        RayPool(Toy(), 2, address=address)
+
+
+def test_without_ray_the_way_out_is_named(monkeypatch) -> None:
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name == "ray":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match="install ray or pass --workers 0"):
+        RayPool(Toy(), 2)

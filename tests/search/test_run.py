@@ -1,0 +1,221 @@
+"""The driver, with real counting and invented metrics."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from nasmvt.config import parse
+from nasmvt.cost import Budget, ParameterCounter
+from nasmvt.errors import UserError
+from nasmvt.search import (
+    Candidate,
+    InProcessPool,
+    Journal,
+    Objective,
+    Pool,
+    SearchConfig,
+    make_searcher,
+    search,
+)
+from nasmvt.space import Sharing
+from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.task import Task
+from tests.search.toys import Toy
+
+PRIMARIES = {"cls": "top1", "det": "box_map", "seg": "miou"}
+
+
+class Named(Toy):
+    """Gives each task its own metric, and counts."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def evaluate(self, arch, task):
+        self.calls.append((arch.id, task))
+        return {PRIMARIES[task]: sum(arch["mlp_ratio"]) + len(task), "other": 0.5}
+
+
+class Shuffled(InProcessPool):
+    """Gives results back in another order than units came, as workers do."""
+
+    capacity = 5
+
+    def result(self):
+        self._units.rotate(2)
+        return super().result()
+
+
+class Search:
+    """One search over the tiny space."""
+
+    def __init__(self, supernet, folder: Path, budget: int | None = None, seed: int = 0, **changes) -> None:
+        self.supernet = supernet
+        self.folder = folder
+        self.counter = ParameterCounter(supernet.space, supernet.tasks, supernet.sharing())
+        self.budget = Budget(budget)
+        sizes = {"population": 5, "parents": 2, "generations": 2, "mutants": 3, "crossovers": 2}
+        self.config = SearchConfig(**{**sizes, **changes})
+        self.seed = seed
+        self.toy = Named()
+        self.heard: list[tuple[int, int | None, Candidate, Candidate]] = []
+
+    def on_candidate(self, done, total, candidate, best) -> None:
+        self.heard.append((done, total, candidate, best))
+
+    def run(self, pool: Pool | None = None) -> list[Candidate]:
+        searcher = make_searcher(
+            self.config, self.supernet.space, lambda arch: self.budget.allows(self.counter, arch), self.seed
+        )
+        objective = Objective({"cls": 1.0, "det": 1.0, "seg": 2.0}, PRIMARIES)
+        pool = pool or InProcessPool(self.toy.evaluate)
+        journal = Journal(self.folder)
+        return search(
+            self.supernet, searcher, pool, objective, self.counter, self.budget, journal, listener=self
+        )
+
+
+@pytest.fixture
+def middle(supernet) -> int:
+    counter = ParameterCounter(supernet.space, supernet.tasks, supernet.sharing())
+    return (counter.total(supernet.space.smallest) + counter.total(supernet.space.largest)) // 2
+
+
+def test_candidates_are_ranked_and_complete(supernet, tmp_path, middle) -> None:
+    one = Search(supernet, tmp_path, middle)
+    candidates = one.run()
+    assert len(candidates) == 10
+    scores = [candidate.score for candidate in candidates]
+    assert scores == sorted(scores, reverse=True)
+    for candidate in candidates:
+        ratio = sum(candidate.arch["mlp_ratio"])
+        assert candidate.score == 4 * (ratio + 3)  # seg counts twice
+        assert candidate.parameters == one.counter.count(candidate.arch)
+        assert candidate.parameters.total <= middle
+        assert list(candidate.metrics) == ["cls", "det", "seg"]
+    assert {candidate.generation for candidate in candidates} == {0, 1}
+
+
+def test_the_listener_hears_every_candidate(supernet, tmp_path) -> None:
+    one = Search(supernet, tmp_path)
+    candidates = one.run()
+    assert [done for done, *_ in one.heard] == list(range(1, 11))
+    assert {total for _, total, *_ in one.heard} == {10}
+    assert one.heard[-1][3] == candidates[0]
+
+
+def test_results_do_not_depend_on_the_order_of_the_work(supernet, tmp_path) -> None:
+    first, second = Search(supernet, tmp_path / "a"), Search(supernet, tmp_path / "b")
+    assert first.run() == second.run(Shuffled(second.toy.evaluate))
+
+
+def test_a_second_run_evaluates_nothing(supernet, tmp_path) -> None:
+    candidates = Search(supernet, tmp_path).run()
+    before = (tmp_path / "journal.jsonl").read_text()
+    again = Search(supernet, tmp_path)
+    assert again.run() == candidates
+    assert again.toy.calls == []
+    assert (tmp_path / "journal.jsonl").read_text() == before
+
+
+def test_an_interrupted_search_goes_on(supernet, tmp_path) -> None:
+    expected = Search(supernet, tmp_path / "whole").run()
+
+    class Interrupted(InProcessPool):
+        left = 20
+
+        def result(self):
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+            return super().result()
+
+    first = Search(supernet, tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        first.run(Interrupted(first.toy.evaluate))
+    assert len(pd.read_csv(tmp_path / "cut" / "candidates.csv")) == 6  # what there was is written
+    second = Search(supernet, tmp_path / "cut")
+    assert second.run() == expected
+    assert len(first.toy.calls) + len(second.toy.calls) == 10 * 3
+    assert not set(first.toy.calls) & set(second.toy.calls)
+    for name in ("candidates.csv", "best.yaml"):
+        assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_other_weights_are_refused(supernet, tmp_path) -> None:
+    Search(supernet, tmp_path, algorithm="random", candidates=1).run()
+    supernet.networks["cls"].backbone.norm.weight.data[0] += 1
+    with pytest.raises(UserError, match="weights"):
+        Search(supernet, tmp_path, algorithm="random", candidates=1).run()
+
+
+def test_a_budget_below_the_smallest_is_refused(supernet, tmp_path) -> None:
+    with pytest.raises(UserError, match="budget"):
+        Search(supernet, tmp_path, 10).run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_the_evaluator_passes_through(supernet, tmp_path) -> None:
+    def broken(arch, task):
+        raise UserError("mend it")
+
+    with pytest.raises(UserError, match="mend it"):
+        Search(supernet, tmp_path).run(InProcessPool(broken))
+
+
+def test_the_table(supernet, tmp_path) -> None:
+    candidates = Search(supernet, tmp_path).run()
+    table = pd.read_csv(tmp_path / "candidates.csv")
+    assert list(table.columns) == [
+        *("rank", "score", "parameters", "shared"),
+        *("specific_cls", "specific_det", "specific_seg", "heads_cls", "heads_det", "heads_seg"),
+        *("cls_top1", "det_box_map", "seg_miou"),
+        *("depth", "embed_dim", "num_heads", "mlp_ratio"),
+        *("id", "generation"),
+    ]
+    assert list(table["rank"]) == list(range(1, 11))
+    assert table["score"].is_monotonic_decreasing
+    first, best = table.iloc[0], candidates[0]
+    assert first["id"] == best.arch.id
+    assert first["parameters"] == best.parameters.total
+    assert first["num_heads"] == " ".join(map(str, best.arch["num_heads"]))
+    parts = [name for name in table.columns if name == "shared" or name.startswith(("specific_", "heads_"))]
+    assert (table[parts].sum(axis=1) == table["parameters"]).all()
+
+
+def test_the_best(supernet, tmp_path) -> None:
+    best = Search(supernet, tmp_path).run()[0]
+    content = yaml.safe_load((tmp_path / "best.yaml").read_text())
+    assert supernet.space.arch(content["arch"]) == best.arch
+    model = supernet.materialize(best.arch)
+    assert Sharing.of(content["sharing"]) == model.sharing
+    assert content["parameters"]["total"] == sum(p.numel() for p in model.parameters())
+    assert content["space"] == "tiny"
+    assert content["budget"] is None
+    assert content["score"] == best.score
+    assert content["metrics"]["cls"]["top1"] == best.metrics["cls"]["top1"]
+
+
+def test_candidates_survive_json(supernet, tmp_path) -> None:
+    candidate = Search(supernet, tmp_path).run()[0]
+    assert Candidate.from_dict(json.loads(json.dumps(candidate.to_dict())), supernet.space) == candidate
+
+
+def test_the_objective_reads_the_tasks(tasks) -> None:
+    heavy = parse(TaskConfig, {**tasks["seg"].config.model_dump(), "score_weight": 0.5}, "seg")
+    named = {**tasks, "seg": Task(name="seg", config=heavy, info=tasks["seg"].info)}
+    objective = Objective.of(named)
+    metrics = {name: {task.primary: 10.0} for name, task in named.items()}
+    assert objective(metrics) == 25.0
+
+
+def test_a_search_without_weights_is_refused() -> None:
+    with pytest.raises(UserError, match="score_weight above 0"):
+        Objective({"cls": 0.0}, {"cls": "top1"})
+
+
+def test_default_config_fits_the_space() -> None:
+    assert SearchConfig().per_generation == 50

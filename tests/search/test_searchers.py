@@ -1,0 +1,164 @@
+import json
+import random
+
+import pytest
+
+from nasmvt.errors import UserError
+from nasmvt.search import EvolutionSearcher, RandomSearcher, SearchConfig, make_searcher
+from nasmvt.search.sampler import every_arch
+from tests.search.toys import LARGE, SMALL, fitness, make_space, play, size, small_config, within
+
+BOTH = pytest.mark.parametrize("algorithm", ["evolution", "random"])
+
+
+def searcher(algorithm: str = "evolution", seed: int = 0, budget: float = 300, choices=LARGE, **changes):
+    config = small_config(algorithm=algorithm, **changes)
+    return make_searcher(config, make_space(choices), within(budget), seed)
+
+
+def test_make_searcher() -> None:
+    assert type(searcher("evolution")) is EvolutionSearcher
+    assert type(searcher("random")) is RandomSearcher
+
+
+@BOTH
+@pytest.mark.parametrize("budget", [64, 80, 300, 10_000])  # 64 is the smallest arch itself
+def test_never_over_budget_and_never_twice(algorithm, budget) -> None:
+    asked = play(searcher(algorithm, budget=budget))
+    assert asked
+    assert all(size(arch) <= budget for arch in asked)
+    assert len(asked) == len(set(asked))
+
+
+@BOTH
+def test_all_evaluations_are_made(algorithm) -> None:
+    one = searcher(algorithm)
+    assert len(play(one)) == one.total == one.config.evaluations == 32
+    assert len(one.best()) == 32
+
+
+@BOTH
+def test_a_small_space_is_exhausted(algorithm) -> None:
+    budget = 6
+    expected = {arch for arch in every_arch(make_space(SMALL)) if size(arch) <= budget}
+    one = searcher(algorithm, budget=budget, choices=SMALL)
+    assert set(play(one)) == expected
+    assert one.done
+    assert one.total == len(expected)
+
+
+@BOTH
+def test_one_seed_one_search(algorithm) -> None:
+    assert play(searcher(algorithm, seed=1)) == play(searcher(algorithm, seed=1))
+    assert play(searcher(algorithm, seed=1)) != play(searcher(algorithm, seed=2))
+
+
+@BOTH
+@pytest.mark.parametrize("ask", [1, 5, 100])
+def test_neither_the_order_of_scores_nor_the_size_of_questions_matters(algorithm, ask) -> None:
+    def coarse(arch):
+        return round(fitness(arch) / 10)  # many equal scores
+
+    reference, other = searcher(algorithm), searcher(algorithm)
+    assert play(reference, score=coarse) == play(other, ask=ask, reverse=True, score=coarse)
+    assert reference.best() == other.best()
+
+
+@BOTH
+def test_many_workers_that_finish_at_random(algorithm) -> None:
+    """Scores that come one by one in a random order, while more archs are asked for."""
+    one, under_way, asked = searcher(algorithm), [], []
+    shuffle = random.Random(0)
+    while not one.done:
+        new = one.ask(5 - len(under_way))
+        asked += new
+        under_way += new
+        if under_way:
+            arch = under_way.pop(shuffle.randrange(len(under_way)))
+            one.tell([(arch, fitness(arch))])
+    assert asked == play(searcher(algorithm))
+
+
+def test_a_generation_waits_for_the_one_before() -> None:
+    one = searcher()
+    first = one.ask(100)
+    assert len(first) == 8
+    one.tell([(arch, fitness(arch)) for arch in first[:-1]])
+    assert one.ask(1) == []
+    assert not one.done
+    one.tell([(first[-1], fitness(first[-1]))])
+    second = one.ask(100)
+    assert len(second) == 8
+    assert {one.generation(arch) for arch in first} == {0}
+    assert {one.generation(arch) for arch in second} == {1}
+
+
+def test_later_generations_descend_from_the_best_of_all_so_far() -> None:
+    """Without mutation and random archs, every gene of a child is one of the parents'."""
+    one = searcher(population=6, parents=2, mutants=0, crossovers=6, budget=10_000)
+    first = one.ask(6)
+    one.tell([(arch, fitness(arch)) for arch in first])
+    parents = [arch for arch, _ in one.best(2)]
+    for child in one.ask(6):
+        assert child["width"] in {parent["width"] for parent in parents}
+        assert child["depth"] in {parent["depth"] for parent in parents}
+
+
+def test_random_archs_fill_a_generation() -> None:
+    one = searcher(mutants=1, crossovers=1)
+    assert len(play(one)) == 32
+
+
+def test_a_single_parent_has_no_crossovers_but_the_search_goes_on() -> None:
+    assert len(play(searcher(parents=1, mutants=0, crossovers=8))) == 32
+
+
+@BOTH
+@pytest.mark.parametrize("told", [0, 3, 8, 13, 31])
+def test_state_goes_on_in_the_middle_of_a_generation(algorithm, told) -> None:
+    reference = searcher(algorithm)
+    expected = play(reference)
+    first = searcher(algorithm)
+    seen = []
+    while len(seen) < told:
+        arch = first.ask(1)[0]
+        first.tell([(arch, fitness(arch))])
+        seen.append(arch)
+    first.ask(2)  # under way when the state is written
+    second = searcher(algorithm)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert seen + play(second) == expected
+    assert second.best() == reference.best()
+
+
+def test_state_of_another_search_is_refused() -> None:
+    with pytest.raises(UserError, match="seed 1 can't go on with 0"):
+        searcher(seed=0).load_state_dict(searcher(seed=1).state_dict())
+    with pytest.raises(UserError, match="algorithm random"):
+        searcher().load_state_dict(searcher("random").state_dict())
+
+
+def test_the_best_come_first_and_not_a_number_last() -> None:
+    one = searcher("random", candidates=3)
+    low, bad, high = one.ask(3)
+    one.tell([(bad, float("nan")), (low, 1.0), (high, 2.0)])
+    assert [arch for arch, _ in one.best()] == [high, low, bad]
+    assert one.best(1) == [(high, 2.0)]
+
+
+def test_a_score_nobody_asked_for_is_an_error() -> None:
+    one = searcher()
+    with pytest.raises(KeyError):
+        one.tell([(one.space.largest, 1.0)])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_evolution_finds_better_than_random(seed) -> None:
+    sizes = {"population": 20, "parents": 5, "generations": 8, "mutants": 10, "crossovers": 10}
+    found = {}
+    for algorithm in ("evolution", "random"):
+        config = SearchConfig(algorithm=algorithm, **sizes)
+        one = make_searcher(config, make_space(LARGE), within(500), seed)
+        assert len(play(one, ask=4)) == 160
+        found[algorithm] = one.best(1)[0][1]
+    assert found["evolution"] > found["random"]

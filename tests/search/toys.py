@@ -1,0 +1,96 @@
+"""Stand-ins for networks: sizes and scores as plain functions of an arch."""
+
+import os
+from pathlib import Path
+
+from nasmvt.config import parse
+from nasmvt.errors import UserError
+from nasmvt.search import SearchConfig, Searcher
+from nasmvt.space import Arch, SearchSpace
+
+LARGE = {"depth": [4, 6, 8], "width": [16, 24, 32, 40], "heads": {"options": [1, 2, 3, 4], "per": "depth"}}
+SMALL = {
+    "depth": [1, 2],
+    "width": [1, 2],
+    "heads": {"options": [1, 2], "per": "depth"},
+}  # 2 * (2 + 4) = 12 archs
+
+
+def make_space(choices: dict | None = None) -> SearchSpace:
+    return parse(SearchSpace, {"name": "toy", "family": "none", "choices": choices or LARGE}, "toy")
+
+
+def size(arch: Arch) -> int:
+    """Grows with every option, as parameters do."""
+    return arch["width"] * sum(arch["heads"])
+
+
+def fitness(arch: Arch) -> float:
+    """Wants wide archs whose heads alternate: good archs are rare, and near to other good ones."""
+    return arch["width"] + sum((4 if i % 2 else 1) == h for i, h in enumerate(arch["heads"])) * 10 / len(
+        arch["heads"]
+    )
+
+
+def within(budget: float):
+    return lambda arch: size(arch) <= budget
+
+
+def play(searcher: Searcher, ask: int = 3, reverse: bool = False, score=fitness) -> list[Arch]:
+    """Run a search to its end and return what it asked for, in order."""
+    asked: list[Arch] = []
+    for _ in range(100_000):
+        archs = searcher.ask(ask)
+        if not archs:
+            assert searcher.done
+            return asked
+        asked += archs
+        searcher.tell([(arch, score(arch)) for arch in (reversed(archs) if reverse else archs)])
+    raise AssertionError("the search does not end")
+
+
+def small_config(**changes) -> SearchConfig:
+    values = {"population": 8, "parents": 3, "generations": 4, "mutants": 4, "crossovers": 4}
+    return SearchConfig(**{**values, **changes})
+
+
+class Toy:
+    """An evaluator; picklable, and so its own factory."""
+
+    def __call__(self) -> "Toy":
+        return self.evaluate
+
+    def evaluate(self, arch: Arch, task: str) -> dict[str, float]:
+        return {"figure": len(task) + sum(map(len, map(str, arch.values()))), "other": 1.0}
+
+
+class Fragile(Toy):
+    """Kills its process the first `deaths` times, by marks in a folder, for one task only."""
+
+    def __init__(self, folder: Path, deaths: int) -> None:
+        self.folder = folder
+        self.deaths = deaths
+
+    def evaluate(self, arch: Arch, task: str) -> dict[str, float]:
+        marks = len(list(self.folder.iterdir()))
+        if task == "det" and marks < self.deaths:
+            (self.folder / str(marks)).touch()
+            os._exit(1)
+        return super().evaluate(arch, task)
+
+
+class Failing(Toy):
+    """Raises an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def evaluate(self, arch: Arch, task: str) -> dict[str, float]:
+        raise self.error
+
+
+class Broken:
+    """Can't build its evaluator."""
+
+    def __call__(self) -> Toy:
+        raise UserError("the evaluator can't be built: mend it")

@@ -1,10 +1,13 @@
 """Drawn pictures of plain shapes: data for every kind of task with no download.
 
-A picture is a function of (seed, split, index) alone. The ground is blurred noise with thin strokes on
-it; a shape has a random place, size, rotation, colour and grain. There is one for classification; there
+A picture is a function of (seed, split, index) alone. The ground is blurred noise, nearly grey, with thin
+strokes of any colour on it; a shape has a random place, size, rotation and grain. Its hue is drawn around
+that of its class: circles and rings are alike in it, and so are squares and crosses, so that colour is
+learned within a few hundred steps and form tells the rest. There is one shape for classification; there
 are one to four, which may overlap, for detection and segmentation.
 """
 
+import colorsys
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +24,9 @@ from nasmvt.seeding import derive_seed
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
 """The classes; segmentation puts "background" before them."""
 
-_MIN_CONTRAST = 90.0
-"""Least distance of a shape's colour from the ground's mean colour, in grey levels over three channels."""
+_HUES = {"circle": 0.0, "ring": 0.07, "square": 0.33, "cross": 0.42, "triangle": 0.64}
+"""Mean hue of each class, in 0..1; a shape's own is normal around it."""
+_HUE_SPREAD = 0.03
 _MIN_VISIBLE = 0.5
 """A shape of which less can be seen is not drawn."""
 
@@ -64,9 +68,8 @@ class Shapes(Dataset):
             shapes = _place(random, self._size, count=1, radii=(0.2, 0.4))
         else:
             shapes = _place(random, self._size, count=int(random.integers(1, 5)), radii=(0.12, 0.3))
-        mean_colour = canvas.mean(axis=(0, 1))
         for shape in shapes:
-            _paint(random, canvas, shape.mask, mean_colour)
+            _paint(random, canvas, shape)
         canvas += random.normal(0.0, 10.0, canvas.shape).astype(np.float32)
         picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
         return Sample(id=f"{self._split}/{index}", image=picture, target=self._target(shapes))
@@ -88,9 +91,9 @@ class Shapes(Dataset):
 
 
 def _ground(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Return (H, W, 3) float32 in 0..255: blurred noise around a random colour, with strokes on it."""
+    """Return (H, W, 3) float32 in 0..255: blurred noise around a random grey, with strokes on it."""
     height, width = size
-    coarse = random.uniform(0, 255, 3) + random.normal(0.0, 30.0, (5, 5, 3))
+    coarse = random.uniform(40, 215) + random.normal(0.0, 30.0, (5, 5, 1)) + random.normal(0.0, 10.0, (5, 5, 3))
     picture = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC
     )
@@ -157,13 +160,12 @@ def _corners(name: str) -> list[tuple[float, float]]:
     return [(math.cos(2 * math.pi * k / sides), math.sin(2 * math.pi * k / sides)) for k in range(sides)]
 
 
-def _paint(random: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, ground: np.ndarray) -> None:
-    """Fill `mask` with a random colour that stands out from the ground, grained, in place."""
-    colours = random.uniform(0, 255, (8, 3))
-    distances = np.linalg.norm(colours - ground, axis=1)
-    fitting = np.flatnonzero(distances >= _MIN_CONTRAST)
-    colour = colours[fitting[0] if fitting.size else int(distances.argmax())]
-    canvas[mask] = colour + random.normal(0.0, 12.0, (int(mask.sum()), 1))
+def _paint(random: np.random.Generator, canvas: np.ndarray, shape: _Shape) -> None:
+    """Fill a shape with a colour of its class, grained, in place."""
+    hue = (_HUES[SHAPES[shape.label]] + random.normal(0.0, _HUE_SPREAD)) % 1.0
+    colour = colorsys.hsv_to_rgb(hue, random.uniform(0.5, 0.95), random.uniform(0.45, 1.0))
+    grain = random.normal(0.0, 12.0, (int(shape.mask.sum()), 1))
+    canvas[shape.mask] = 255 * np.array(colour) + grain
 
 
 def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:

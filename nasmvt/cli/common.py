@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from nasmvt.errors import UserError
+
+# Threads that wait for work by spinning bring a busy machine to a standstill; it must be said before torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -92,11 +92,10 @@ class SearchTable:
         self._found.append(candidate)
         ranked = sorted(self._found, key=lambda item: -item.score)[:5]
         of = "" if total is None else f" of at most {total}"
-        tasks = list(best.metrics)
-        table = Table("T-score", "parameters", *tasks, "arch", title=f"{done}{of} candidates, generation {candidate.generation}")
+        title = f"{done}{of} candidates, generation {candidate.generation}"
+        table = Table("T-score", *_figures(best.metrics), "parameters", "arch", title=title)
         for item in ranked:
-            figures = [", ".join(f"{n} {v:.1f}" for n, v in item.metrics[task].items()) for task in tasks]
-            table.add_row(f"{item.score:.2f}", f"{item.parameters.total:,}", *figures, str(item.arch))
+            table.add_row(f"{item.score:.2f}", *_figures(item.metrics).values(), f"{item.parameters.total:,}", str(item.arch))
         self._live.update(table)
 
 
@@ -109,12 +108,15 @@ def search_progress() -> Iterator[SearchTable]:
 
 def comparison_table(found: Sequence[Compared]) -> Table:
     """Return the table of a comparison: T-score on val and total parameters of each arch."""
-    tasks = list(found[0].metrics)
-    table = Table("arch", "T-score", "parameters", "in budget", *tasks, title="on val, all retrained equally")
+    table = Table("arch", "T-score", *_figures(found[0].metrics), "parameters", "in budget", title="on val, all retrained equally")
     for item in found:
-        figures = [", ".join(f"{n} {v:.1f}" for n, v in item.metrics[task].items()) for task in tasks]
         name = "searched" if item.name == "best" else item.name
-        table.add_row(
-            name, f"{item.score:.2f}", f"{item.parameters.total:,}", "yes" if item.within_budget else "no", *figures
-        )
+        within = "yes" if item.within_budget else "no"
+        table.add_row(name, f"{item.score:.2f}", *_figures(item.metrics).values(), f"{item.parameters.total:,}", within)
     return table
+
+
+def _figures(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Return the first figure of every task, the one that enters the T-score, by "task figure"."""
+    firsts = {task: next(iter(values.items())) for task, values in metrics.items()}
+    return {f"{task} {name}": f"{value:.1f}" for task, (name, value) in firsts.items()}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.heads.layers import conv_bn_relu, start_normal
+from nasmvt.heads.layers import conv_bn_relu
 
 
 class UPerNetHead(nn.Module):
@@ -44,7 +44,6 @@ class UPerNetHead(nn.Module):
         self.fusion = conv_bn_relu(len(widths) * channels, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, classes, 1)
-        start_normal(self.classifier, 0.01)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Turn one map (B, C_i, H_i, W_i) per width into logits (B, K, H, W) of the first map's size.
@@ -92,7 +91,6 @@ class FCNHead(nn.Module):
         self.conv = conv_bn_relu(width, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, classes, 1)
-        start_normal(self.classifier, 0.01)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Turn maps, of which the last is (B, C, H, W), into logits (B, K, H, W)."""

@@ -58,10 +58,7 @@ def compare(
     drawn = sampler.random({best.arch}, rng) or best.arch
     sharing = supernet.sharing()
     others = {"smallest": run.experiment.space.smallest, "largest": run.experiment.space.largest, "random": drawn}
-    objective = Objective(
-        weights={name: task.config.score_weight for name, task in supernet.tasks.items()},
-        primaries={name: task.primary for name, task in supernet.tasks.items()},
-    )
+    objective = Objective.of(supernet.tasks)
     data = open_data(run.experiment)
     found = []
     for chosen in (*(Chosen(name, arch, sharing) for name, arch in others.items()), best):

@@ -58,10 +58,7 @@ def search(
     counter = counter_of(supernet)
     budget.check(counter)
     data = {name: TaskData(name, task, run.experiment.seed) for name, task in run.experiment.tasks.items()}
-    objective = Objective(
-        weights={name: task.config.score_weight for name, task in supernet.tasks.items()},
-        primaries={name: task.primary for name, task in supernet.tasks.items()},
-    )
+    objective = Objective.of(supernet.tasks)
     searcher = make_searcher(
         config,
         run.experiment.space,

@@ -105,7 +105,7 @@ def _follow(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[li
     """
     models, path = [model], []
     for part in location:
-        fields = [candidate.model_fields[part] for candidate in models if part in candidate.model_fields]  # type: ignore[index]
+        fields = [candidate.model_fields[part] for candidate in models if part in candidate.model_fields]
         tagged = [candidate for candidate in models if _has_tag(candidate, part)]
         if fields:
             models = [found for field in fields for found in _models_in(field.annotation)]
@@ -124,4 +124,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _has_tag(model: type[BaseModel], tag: object) -> bool:
-    return any(get_origin(field.annotation) is Literal and tag in get_args(field.annotation) for field in model.model_fields.values())
+    return any(
+        get_origin(field.annotation) is Literal and tag in get_args(field.annotation)
+        for field in model.model_fields.values()
+    )

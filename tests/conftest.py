@@ -13,7 +13,7 @@ from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.task import Task
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # networks are tiny, and threads that wait spin
 
 TINY_SPACE = {
     "name": "tiny",

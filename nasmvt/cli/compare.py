@@ -22,4 +22,7 @@ def compare(run: RunArgument = None, device: Device = "auto") -> None:
     within = [item for item in found if item.within_budget]
     best = max(within, key=lambda item: item.score)
     verdict = "is the best" if best.name == "best" else f"is beaten by {best.name}"
-    console.print(f"of the archs within the budget the searched one {verdict}  (next: nasmvt export {opened.path})", highlight=False)
+    console.print(
+        f"of the archs within the budget the searched one {verdict}  (next: nasmvt export {opened.path})",
+        highlight=False,
+    )

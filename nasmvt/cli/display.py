@@ -5,7 +5,14 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from nasmvt.pipeline.compare import Compared
@@ -74,7 +81,10 @@ def parameters_table(parameters: Mapping[str, object]) -> Table:
     for part, count in parameters.items():
         if isinstance(count, Mapping):
             for task, number in count.items():
-                table.add_row(f"{task}, {'own part of the backbone' if part == 'specific' else 'neck and head'}", f"{number:,}")
+                table.add_row(
+                    f"{task}, {'own part of the backbone' if part == 'specific' else 'neck and head'}",
+                    f"{number:,}",
+                )
         else:
             table.add_row(part, f"{count:,}", end_section=part == "total")
     return table
@@ -95,7 +105,12 @@ class SearchTable:
         title = f"{done}{of} candidates, generation {candidate.generation}"
         table = Table("T-score", *_figures(best.metrics), "parameters", "arch", title=title)
         for item in ranked:
-            table.add_row(f"{item.score:.2f}", *_figures(item.metrics).values(), f"{item.parameters.total:,}", str(item.arch))
+            table.add_row(
+                f"{item.score:.2f}",
+                *_figures(item.metrics).values(),
+                f"{item.parameters.total:,}",
+                str(item.arch),
+            )
         self._live.update(table)
 
 
@@ -108,7 +123,14 @@ def search_progress() -> Iterator[SearchTable]:
 
 def comparison_table(found: Sequence[Compared]) -> Table:
     """Return the table of a comparison: T-score on val and total parameters of each arch."""
-    table = Table("arch", "T-score", *_figures(found[0].metrics), "parameters", "in budget", title="on val, all retrained equally")
+    table = Table(
+        "arch",
+        "T-score",
+        *_figures(found[0].metrics),
+        "parameters",
+        "in budget",
+        title="on val, all retrained equally",
+    )
     for item in found:
         name = "searched" if item.name == "best" else item.name
         within = "yes" if item.within_budget else "no"

@@ -11,7 +11,8 @@ from nasmvt.cli.common import Device, RunArgument, reports_errors
 def retrain(
     run: RunArgument = None,
     arch: Annotated[
-        str, typer.Option(help="best (the search's), smallest, largest, a named arch of the space, or a YAML file.")
+        str,
+        typer.Option(help="best (the search's), smallest, largest, a named arch of the space, or a YAML file."),
     ] = "best",
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Start from fresh weights, not from the supernet's.")
@@ -25,9 +26,10 @@ def retrain(
     """
     from nasmvt.cli.display import console, training_progress
     from nasmvt.pipeline.datasets import open_data
+    from nasmvt.pipeline.retrain import choose_arch
+    from nasmvt.pipeline.retrain import retrain as train
     from nasmvt.pipeline.run import Run, device_of
-    from nasmvt.pipeline.training import choose_arch, load_supernet
-    from nasmvt.pipeline.training import retrain as train
+    from nasmvt.pipeline.supernet import load_supernet
 
     target = device_of(device)
     opened = Run.open(run)
@@ -36,6 +38,16 @@ def retrain(
     data = open_data(opened.experiment)
     with training_progress(f"retrain {chosen.name}") as listener:
         train(
-            opened, chosen, supernet, data=data, device=target, from_scratch=from_scratch, resume=resume, listener=listener
+            opened,
+            chosen,
+            supernet,
+            data=data,
+            device=target,
+            from_scratch=from_scratch,
+            resume=resume,
+            listener=listener,
         )
-    console.print(f"retrained: {opened.folder('retrain', chosen.name)}  (next: nasmvt export {opened.path})", highlight=False)
+    console.print(
+        f"retrained: {opened.folder('retrain', chosen.name)}  (next: nasmvt export {opened.path})",
+        highlight=False,
+    )

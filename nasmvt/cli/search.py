@@ -16,14 +16,14 @@ def search(
         typer.Option(help="Most parameters in all, heads included: 135M, 1.2B, 86_300_000.", show_default="no bound"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Ray workers; 0: in this process, without Ray.", show_default="the experiment's")
+        int | None,
+        typer.Option(help="Ray workers; 0: in this process, without Ray.", show_default="the experiment's"),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use.", show_default="a local Ray, started and ended by itself")
+        str | None,
+        typer.Option(help="Ray cluster to use.", show_default="a local Ray, started and ended by itself"),
     ] = None,
-    algorithm: Annotated[
-        str | None, typer.Option(help="evolution or random.", show_default="the experiment's")
-    ] = None,
+    algorithm: Annotated[str | None, typer.Option(help="evolution or random.", show_default="the experiment's")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the search.", show_default="RUN/search")] = None,
     device: Device = "auto",
 ) -> None:
@@ -38,7 +38,7 @@ def search(
     from nasmvt.pipeline.run import Run, device_of
     from nasmvt.pipeline.search import counter_of, with_settings
     from nasmvt.pipeline.search import search as begin
-    from nasmvt.pipeline.training import load_supernet
+    from nasmvt.pipeline.supernet import load_supernet
 
     bound = Budget(None if budget is None else parse_count(budget))
     target = device_of(device)

@@ -12,7 +12,10 @@ from nasmvt.cli.common import Changes, Device, reports_errors
 def train_supernet(
     experiment: Annotated[
         str | None,
-        typer.Argument(help="Experiment file, or the name of a shipped one.", show_default="shapes, the built-in data set"),
+        typer.Argument(
+            help="Experiment file, or the name of a shipped one.",
+            show_default="shapes, the built-in data set",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run directory to make.", show_default="runs/<time>-<experiment>")
@@ -21,7 +24,9 @@ def train_supernet(
         bool, typer.Option("--resume", help="Go on with the run in --out (default: the newest under runs/).")
     ] = False,
     changes: Changes = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="the experiment's")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything random.", show_default="the experiment's")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Train the supernet of an experiment, and begin a run directory with it.
@@ -32,8 +37,8 @@ def train_supernet(
     from nasmvt.errors import UserError
     from nasmvt.pipeline.experiment import load_experiment
     from nasmvt.pipeline.run import Run, device_of
-    from nasmvt.pipeline.training import resume_supernet
-    from nasmvt.pipeline.training import train_supernet as begin
+    from nasmvt.pipeline.supernet import resume_supernet
+    from nasmvt.pipeline.supernet import train_supernet as begin
 
     target = device_of(device)
     if resume:

@@ -51,11 +51,9 @@ class Budget:
         name = counter.space.name
         if self.parameters < smallest:
             raise UserError(
-                f"a budget of {self.parameters:,} parameters is below the smallest network of {name}, {smallest:,} in "
-                f"total: raise --budget or give the space smaller options"
+                f"a budget of {self.parameters:,} parameters is below the smallest network of {name}, "
+                f"{smallest:,} in total: raise --budget or give the space smaller options"
             )
         if self.parameters >= largest:
-            return (
-                f"the budget of {self.parameters:,} parameters does not bind: the largest network of {name} has {largest:,}"
-            )
+            return f"the budget of {self.parameters:,} does not bind: the largest network of {name} has {largest:,}"
         return None

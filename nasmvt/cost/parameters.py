@@ -29,7 +29,12 @@ class ParameterCount:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, the total first."""
-        return {"total": self.total, "shared": self.shared, "specific": dict(self.specific), "heads": dict(self.heads)}
+        return {
+            "total": self.total,
+            "shared": self.shared,
+            "specific": dict(self.specific),
+            "heads": dict(self.heads),
+        }
 
 
 class ParameterCounter:

@@ -38,14 +38,10 @@ class Ade20k(Dataset):
             raise UserError(f"the folder {folder} holds no pictures: fill it or name another split")
         missing = [str(mask) for _, mask in self._items if not mask.is_file()]
         if missing:
-            raise UserError(
-                f"every picture of {folder} needs a label map, but there is no {some(missing)}: add it"
-            )
+            raise UserError(f"every picture of {folder} needs a label map, but there is no {some(missing)}: add it")
         classes = config.classes or _named_classes(root) or _counted_classes(root, config.train_split)
         if len(classes) > IGNORE:
-            raise UserError(
-                f"label maps hold at most {IGNORE} classes, but {root} has {len(classes)}: merge classes"
-            )
+            raise UserError(f"label maps hold at most {IGNORE} classes, but {root} has {len(classes)}: merge classes")
         self.info = DataInfo(kind="segmentation", classes=classes)
 
     def __len__(self) -> int:
@@ -127,7 +123,5 @@ def _counted_classes(root: Path, train_split: str) -> tuple[str, ...]:
     maps = [path for path in pictures_in(folder) if path.suffix.lower() == ".png"]
     count = max((int(read_label_map(path).max(initial=0)) for path in maps), default=0)
     if count == 0:
-        raise UserError(
-            f"the label maps of {folder} hold no label above 0: name the classes in {root / 'classes.txt'}"
-        )
+        raise UserError(f"the label maps of {folder} hold no label above 0: name the classes in {root / 'classes.txt'}")
     return tuple(f"class_{label}" for label in range(1, count + 1))

@@ -49,14 +49,10 @@ class Coco(Dataset):
         self._pictures = content.pictures
         self._folder = _picture_folder(root, name, path)
         missing = [
-            str(self._folder / p.file_name)
-            for p in self._pictures
-            if not (self._folder / p.file_name).is_file()
+            str(self._folder / p.file_name) for p in self._pictures if not (self._folder / p.file_name).is_file()
         ]
         if missing:
-            raise UserError(
-                f"{path} lists pictures that do not exist, {some(missing)}: add them or mend the list"
-            )
+            raise UserError(f"{path} lists pictures that do not exist, {some(missing)}: add them or mend the list")
         self._labels = {category: label for label, category in enumerate(content.categories)}
         classes = class_names(config, list(content.categories.values()))
         self.info = DataInfo(kind="detection", classes=classes, has_masks=has_masks)
@@ -77,9 +73,7 @@ class Coco(Dataset):
             )
         target = {
             "boxes": torch.tensor([item.box for item in record.objects], dtype=torch.float32).reshape(-1, 4),
-            "labels": torch.tensor(
-                [self._labels[item.category] for item in record.objects], dtype=torch.int64
-            ),
+            "labels": torch.tensor([self._labels[item.category] for item in record.objects], dtype=torch.int64),
             "crowd": torch.tensor([item.crowd for item in record.objects], dtype=torch.bool),
         }
         if self.info.has_masks:

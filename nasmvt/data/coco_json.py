@@ -101,9 +101,7 @@ def read_annotations(path: Path) -> CocoFile:
     for record in _get(content, "images", "the file", path, list):
         picture = _picture(record, path)
         if picture.id in pictures:
-            raise UserError(
-                f"{path}: every image id stands once, but {picture.id} stands twice: renumber the images"
-            )
+            raise UserError(f"{path}: every image id stands once, but {picture.id} stands twice: renumber the images")
         pictures[picture.id] = picture
     for record in _get(content, "annotations", "the file", path, list):
         image_id = _get(record, "image_id", "an annotation", path, (int, str))
@@ -134,9 +132,7 @@ def _object(record: Any, size: tuple[int, int], categories: dict[int, str], path
         )
     box = _get(record, "bbox", what, path, list)
     if len(box) != 4 or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in box):
-        raise UserError(
-            f"{path}: the bbox of {what} must be four numbers x, y, width, height, but is {box}: mend it"
-        )
+        raise UserError(f"{path}: the bbox of {what} must be four numbers x, y, width, height, but is {box}: mend it")
     x, y, width, height = map(float, box)
     x0, y0 = min(max(x, 0.0), size[1]), min(max(y, 0.0), size[0])
     x1, y1 = min(max(x + width, x0), size[1]), min(max(y + height, y0), size[0])
@@ -155,7 +151,5 @@ def _get(record: Any, key: str, what: str, path: Path, kind: type | tuple[type, 
     value = record[key]
     if not isinstance(value, kind):
         expected = " or ".join(item.__name__ for item in (kind if isinstance(kind, tuple) else (kind,)))
-        raise UserError(
-            f"{path}: '{key}' of {what} must be of type {expected}, but is {str(value)[:60]!r}: mend it"
-        )
+        raise UserError(f"{path}: '{key}' of {what} must be of type {expected}, but is {str(value)[:60]!r}: mend it")
     return value

@@ -137,7 +137,5 @@ class DataConfig(Config):
     @model_validator(mode="after")
     def _check_root(self) -> Self:
         if self.format != "shapes" and self.root is None:
-            raise ValueError(
-                f"the format '{self.format}' reads files: set root to the folder of the data set"
-            )
+            raise ValueError(f"the format '{self.format}' reads files: set root to the folder of the data set")
         return self

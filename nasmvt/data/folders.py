@@ -4,9 +4,7 @@ from pathlib import Path
 
 from nasmvt.errors import UserError, listed
 
-PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
-)
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 """Endings of files that count as pictures, in lower case."""
 
 _ALIASES = {"train": "training", "training": "train", "val": "validation", "validation": "val"}

@@ -46,9 +46,7 @@ class ImageFolder(Dataset):
     def __getitem__(self, index: int) -> Sample:
         """Return a picture, upright by its EXIF orientation, and its label."""
         path, label = self._items[index]
-        return Sample(
-            id=path.relative_to(self._root).as_posix(), image=read_picture(path, upright=True), target=label
-        )
+        return Sample(id=path.relative_to(self._root).as_posix(), image=read_picture(path, upright=True), target=label)
 
 
 def _class_names(folder: Path) -> list[str]:

@@ -107,9 +107,7 @@ class TrainLoader:
             self._epoch = (epoch, generator.permutation(len(self._indices)))
         return self._epoch[1]
 
-    def _mix(
-        self, images: torch.Tensor, labels: torch.Tensor, step: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _mix(self, images: torch.Tensor, labels: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix pairs of pictures by timm's Mixup; of an odd batch the last picture stays as it is."""
         augmentation = self._config.augmentation
         if not augmentation.mixup and not augmentation.cutmix:
@@ -187,9 +185,7 @@ class EvalBatches(Iterator[Batch]):
         )
 
 
-def eval_batches(
-    dataset: Dataset, indices: Sequence[int], config: DataConfig, batch_size: int
-) -> EvalBatches:
+def eval_batches(dataset: Dataset, indices: Sequence[int], config: DataConfig, batch_size: int) -> EvalBatches:
     """Return an iterator of evaluation batches over the pictures of `indices`, see `EvalBatches`.
 
     Raises:

@@ -94,15 +94,11 @@ def _ground(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Return (H, W, 3) float32 in 0..255: blurred noise around a random grey, with strokes on it."""
     height, width = size
     coarse = random.uniform(40, 215) + random.normal(0.0, 30.0, (5, 5, 1)) + random.normal(0.0, 10.0, (5, 5, 3))
-    picture = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
+    picture = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(picture)
     for x0, y0, x1, y1 in random.uniform(0, 1, (int(random.integers(2, 6)), 4)).tolist():
         colour = tuple(random.integers(0, 256, 3).tolist())
-        pen.line(
-            (x0 * width, y0 * height, x1 * width, y1 * height), fill=colour, width=max(1, min(size) // 64)
-        )
+        pen.line((x0 * width, y0 * height, x1 * width, y1 * height), fill=colour, width=max(1, min(size) // 64))
     return np.asarray(picture).astype(np.float32)
 
 
@@ -125,9 +121,7 @@ def _place(
     return shapes
 
 
-def _silhouette(
-    name: str, x: float, y: float, radius: float, angle: float, size: tuple[int, int]
-) -> np.ndarray:
+def _silhouette(name: str, x: float, y: float, radius: float, angle: float, size: tuple[int, int]) -> np.ndarray:
     """Draw a shape inside the circle of `radius` around (x, y) as a bool array (H, W), never empty."""
     picture = Image.new("1", (size[1], size[0]))
     pen = ImageDraw.Draw(picture)

@@ -27,19 +27,9 @@ def to_tensor(picture: Any) -> torch.Tensor:
     if isinstance(picture, Image.Image):
         tensor: torch.Tensor = F.pil_to_tensor(picture if picture.mode == "RGB" else to_rgb(picture))
         return tensor
-    if (
-        isinstance(picture, np.ndarray)
-        and picture.dtype == np.uint8
-        and picture.ndim == 3
-        and picture.shape[2] == 3
-    ):
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
         return torch.tensor(picture).permute(2, 0, 1)
-    if (
-        isinstance(picture, torch.Tensor)
-        and picture.dtype == torch.uint8
-        and picture.ndim == 3
-        and len(picture) == 3
-    ):
+    if isinstance(picture, torch.Tensor) and picture.dtype == torch.uint8 and picture.ndim == 3 and len(picture) == 3:
         return picture
     given = f"{type(picture).__name__} {tuple(getattr(picture, 'shape', ()))} {getattr(picture, 'dtype', '')}"
     raise UserError(

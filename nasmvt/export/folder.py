@@ -64,7 +64,7 @@ def describe(model: MultiTaskModel, metrics: Metrics, split: str) -> dict[str, A
         },
         "preprocessing": {
             name: {
-                "resize": "to fit the canvas, aspect kept, bilinear with antialiasing; top left, rest in the mean colour",
+                "resize": "to fit the canvas, aspect kept, bilinear, antialiased; top left, rest in the mean colour",
                 "canvas": list(task.config.data.image_size),
                 "scale": "1/255",
                 "mean": list(task.config.data.mean),

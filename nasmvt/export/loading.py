@@ -101,7 +101,9 @@ def load(folder: str | Path) -> LoadedModel:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{folder} is no exported model (it holds no config.json): make one with 'nasmvt export'") from None
+        raise UserError(
+            f"{folder} is no exported model (it holds no config.json): make one with 'nasmvt export'"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}): export the model again") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -121,13 +123,17 @@ def load(folder: str | Path) -> LoadedModel:
         tensor = tensors.get(key)
         if tensor is None or tensor.shape != slot.shape:
             found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
-            raise UserError(f"{folder}: the tensor {key} must have shape {tuple(slot.shape)}, but is {found}: export again")
+            raise UserError(
+                f"{folder}: the tensor {key} must have shape {tuple(slot.shape)}, but is {found}: export again"
+            )
         unused.discard(key)
         return tensor
 
     model = MultiTaskModel.assemble(space, tasks, arch, sharing, stored)
     if unused:
-        raise UserError(f"{folder}: model.safetensors holds tensors that the config does not know: {listed(sorted(unused)[:5])}")
+        raise UserError(
+            f"{folder}: model.safetensors holds tensors that the config does not know: {listed(sorted(unused)[:5])}"
+        )
     return LoadedModel(model.eval(), config)
 
 

@@ -55,9 +55,7 @@ class Family:
 _FAMILIES: dict[str, Family] = {}
 
 
-def register(
-    name: str, *, choices: Sequence[str], roles: Mapping[str, Role | str]
-) -> Callable[[Builder], Builder]:
+def register(name: str, *, choices: Sequence[str], roles: Mapping[str, Role | str]) -> Callable[[Builder], Builder]:
     """Register a builder as the family `name`: the choices it reads, the default roles of its layers."""
 
     def decorate(build: Builder) -> Builder:

@@ -179,11 +179,11 @@ class Attention(nn.Module):
         b, n, _ = x.shape
         q, k, v = self.qkv(x).view(b, n, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias((size[0], size[1])))
-        return self.proj(y.transpose(1, 2).reshape(b, n, -1))  # type: ignore[no-any-return]
+        return self.proj(y.transpose(1, 2).reshape(b, n, -1))
 
     def _bias(self, size: tuple[int, int]) -> Tensor:
         """Return the bias (1, h, N, N) of a map of `size`, resizing the table where it was made for another."""
-        table = self.relative_bias
+        table: Tensor = self.relative_bias
         needed = (2 * size[0] - 1, 2 * size[1] - 1)
         if needed != self.table:
             table = _resize(table.T.reshape(1, -1, *self.table), needed).flatten(2)[0].T

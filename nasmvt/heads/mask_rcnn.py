@@ -128,9 +128,7 @@ class MaskRCNNHead(nn.Module):
         _, roi_losses = self.roi_heads(features, proposals, images.image_sizes, targets)
         return {**rpn_losses, **roi_losses}
 
-    def detect(
-        self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]
-    ) -> list[dict[str, Tensor]]:
+    def detect(self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
         """Return the detections of each picture, best score first; needs `eval()`.
 
         Args:
@@ -156,9 +154,7 @@ class MaskRCNNHead(nn.Module):
         result: list[dict[str, Tensor]] = detections
         return result
 
-    def forward(
-        self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]
-    ) -> list[dict[str, Tensor]]:
+    def forward(self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
         """Return `detect(maps, image_sizes)`."""
         return self.detect(maps, image_sizes)
 

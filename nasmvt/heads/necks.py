@@ -60,9 +60,7 @@ class SimpleFeaturePyramid(nn.Module):
         self.strides = (*strides, 2 * strides[-1]) if extra_level else strides
         self.widths = (out_width,) * len(self.strides)
         self.levels = nn.ModuleList(
-            nn.Sequential(
-                _resize(width, scale), conv_bn(width, out_width, 1), conv_bn(out_width, out_width, 3)
-            )
+            nn.Sequential(_resize(width, scale), conv_bn(width, out_width, 1), conv_bn(out_width, out_width, 3))
             for scale in scales
         )
 
@@ -104,9 +102,7 @@ class MultiScaleNeck(nn.Module):
         """Turn one map (B, C, H, W) per scale, or a single one, into one map per stride."""
         sources = maps if len(maps) > 1 else tuple(maps) * len(self.scales)
         pyramid = []
-        for map_BCHW, scale, lateral, conv in zip(
-            sources, self.scales, self.laterals, self.convs, strict=True
-        ):
+        for map_BCHW, scale, lateral, conv in zip(sources, self.scales, self.laterals, self.convs, strict=True):
             size = [max(int(side * scale), 1) for side in map_BCHW.shape[2:]]
             resized = F.interpolate(lateral(map_BCHW), size=size, mode="bilinear", align_corners=False)
             pyramid.append(conv(resized))

@@ -54,8 +54,7 @@ class UPerNetHead(nn.Module):
         """
         if self.training and maps[-1].shape[0] == 1 and 1 in self.pool_scales:
             raise UserError(
-                "UPerNet with a pool scale of 1 trains on 2 or more pictures at a time, but got 1: "
-                "raise batch_size"
+                "UPerNet with a pool scale of 1 trains on 2 or more pictures at a time, but got 1: raise batch_size"
             )
         levels = [lateral(map_BCHW) for lateral, map_BCHW in zip(self.laterals, maps[:-1], strict=True)]
         levels.append(self._pool(maps[-1]))

@@ -23,7 +23,12 @@ class MultiTaskModel(nn.Module):
     """
 
     def __init__(
-        self, space: SearchSpace, tasks: Mapping[str, Task], arch: Arch, sharing: Sharing, networks: Mapping[str, TaskNetwork]
+        self,
+        space: SearchSpace,
+        tasks: Mapping[str, Task],
+        arch: Arch,
+        sharing: Sharing,
+        networks: Mapping[str, TaskNetwork],
     ) -> None:
         super().__init__()
         self.space = space

@@ -13,9 +13,10 @@ from nasmvt.errors import UserError
 from nasmvt.files import write_json
 from nasmvt.pipeline.datasets import open_data
 from nasmvt.pipeline.evaluate import evaluate_on_val
+from nasmvt.pipeline.retrain import Chosen, choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.search import counter_of
-from nasmvt.pipeline.training import Chosen, choose_arch, load_retrained, load_supernet, retrain
+from nasmvt.pipeline.supernet import load_supernet
 from nasmvt.search import Objective
 from nasmvt.search.sampler import FeasibleSampler
 from nasmvt.seeding import derive_seed
@@ -57,7 +58,11 @@ def compare(
     rng = np.random.default_rng(derive_seed(run.experiment.seed, "random subnet of the comparison"))
     drawn = sampler.random({best.arch}, rng) or best.arch
     sharing = supernet.sharing()
-    others = {"smallest": run.experiment.space.smallest, "largest": run.experiment.space.largest, "random": drawn}
+    others = {
+        "smallest": run.experiment.space.smallest,
+        "largest": run.experiment.space.largest,
+        "random": drawn,
+    }
     objective = Objective.of(supernet.tasks)
     data = open_data(run.experiment)
     found = []

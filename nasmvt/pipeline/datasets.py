@@ -40,7 +40,9 @@ class TaskData:
     @cached_property
     def division(self) -> tuple[list[int], list[int]]:
         """Indices into `train`: for training, and for comparing candidates."""
-        return split_train(len(self.train), self.config.data.search_fraction, derive_seed("split", self.name, self.seed))
+        return split_train(
+            len(self.train), self.config.data.search_fraction, derive_seed("split", self.name, self.seed)
+        )
 
     def _open(self, config: DataConfig, split: str) -> Dataset:
         return open_dataset(config, self.config.kind, split, self.seed)  # type: ignore[arg-type]

@@ -8,8 +8,9 @@ from nasmvt.errors import UserError
 from nasmvt.export import save
 from nasmvt.model import MultiTaskModel
 from nasmvt.pipeline.datasets import TaskData
+from nasmvt.pipeline.retrain import choose_arch, load_retrained
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.training import choose_arch, load_retrained, load_supernet
+from nasmvt.pipeline.supernet import load_supernet
 from nasmvt.report.curves import read_metrics
 from nasmvt.tasks.evaluate import evaluate
 from nasmvt.tasks.recalibrate import recalibrate

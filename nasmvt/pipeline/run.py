@@ -1,6 +1,7 @@
 """The run directory: what went in, and what each step left."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -46,7 +47,9 @@ class Run:
         if path is None:
             found = sorted(RUNS.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
             if not found:
-                raise UserError(f"there is no run under {RUNS}/: start with 'nasmvt train-supernet', or name a run directory")
+                raise UserError(
+                    f"there is no run under {RUNS}/: start with 'nasmvt train-supernet', or name a run directory"
+                )
             path = found[-1].parent
         if not (path / "config.yaml").is_file():
             raise UserError(f"{path} is no run directory (it holds no config.yaml): give one that train-supernet made")
@@ -79,7 +82,7 @@ def new_path(path: Path | None, experiment: Experiment) -> Path:
     return path
 
 
-def make_tasks(experiment: Experiment, infos: dict[str, DataInfo]) -> dict[str, Task]:
+def make_tasks(experiment: Experiment, infos: Mapping[str, DataInfo]) -> dict[str, Task]:
     """Return the tasks of an experiment for what their data sets hold."""
     return {name: Task(name=name, config=config, info=infos[name]) for name, config in experiment.tasks.items()}
 
@@ -97,5 +100,7 @@ def device_of(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--device must name a device of this machine (auto, cpu, cuda, cuda:1 ...), not {name!r} ({reason})") from None
+        raise UserError(
+            f"--device must name a device of this machine (auto, cpu, cuda, cuda:1 ...), not {name!r} ({reason})"
+        ) from None
     return device

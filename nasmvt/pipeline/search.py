@@ -9,8 +9,16 @@ from nasmvt.cost import Budget, ParameterCounter
 from nasmvt.errors import UserError
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.training import load_supernet
-from nasmvt.search import Candidate, Journal, Objective, SearchConfig, SearchListener, make_pool, make_searcher
+from nasmvt.pipeline.supernet import load_supernet
+from nasmvt.search import (
+    Candidate,
+    Journal,
+    Objective,
+    SearchConfig,
+    SearchListener,
+    make_pool,
+    make_searcher,
+)
 from nasmvt.search import search as run_search
 from nasmvt.seeding import derive_seed
 from nasmvt.space import Sharing
@@ -75,7 +83,14 @@ def search(
     )
     try:
         return run_search(
-            supernet, searcher, pool, objective, counter, budget, Journal(out or run.folder("search")), listener
+            supernet,
+            searcher,
+            pool,
+            objective,
+            counter,
+            budget,
+            Journal(out or run.folder("search")),
+            listener,
         )
     finally:
         pool.close()

@@ -43,9 +43,7 @@ class Candidate:
         count = values["parameters"]
         return cls(
             arch=space.arch(values["arch"], "the candidate"),
-            parameters=ParameterCount(
-                shared=count["shared"], specific=count["specific"], heads=count["heads"]
-            ),
+            parameters=ParameterCount(shared=count["shared"], specific=count["specific"], heads=count["heads"]),
             metrics=values["metrics"],
             score=values["score"],
             generation=values["generation"],

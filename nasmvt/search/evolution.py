@@ -44,9 +44,7 @@ class EvolutionSearcher(Searcher):
             made.append(arch)
         return number, made
 
-    def _breed(
-        self, made: list[Arch], count: int, draw: Callable[[], Arch], rng: np.random.Generator
-    ) -> None:
+    def _breed(self, made: list[Arch], count: int, draw: Callable[[], Arch], rng: np.random.Generator) -> None:
         """Add `count` new archs to `made`, or as many as can be found."""
         for _ in range(count):
             arch = self._sampler.fresh(draw, self._records.keys() | made, rng)

@@ -94,9 +94,7 @@ class Journal:
             there, here = found.get(key), wanted.get(key)
             if isinstance(there, dict) and isinstance(here, dict):
                 differing = [
-                    inner
-                    for inner in sorted(there.keys() | here.keys())
-                    if there.get(inner) != here.get(inner)
+                    inner for inner in sorted(there.keys() | here.keys()) if there.get(inner) != here.get(inner)
                 ]
                 if differing:
                     key, there, here = (

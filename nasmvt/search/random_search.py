@@ -16,8 +16,6 @@ class RandomSearcher(Searcher):
     def _plan(self) -> tuple[int, list[Arch]]:
         if self._exhausted or self._all_planned:
             return 0, []
-        arch = self._sampler.random(
-            self._records.keys(), np.random.default_rng((self.seed, len(self._records)))
-        )
+        arch = self._sampler.random(self._records.keys(), np.random.default_rng((self.seed, len(self._records))))
         self._exhausted = arch is None
         return 0, [] if arch is None else [arch]

@@ -77,8 +77,7 @@ class RayPool(Pool):
             import ray
         except ImportError:
             raise UserError(
-                f"a search with {workers} workers needs Ray, which is not installed: install ray or pass "
-                "--workers 0"
+                f"a search with {workers} workers needs Ray, which is not installed: install ray or pass --workers 0"
             ) from None
         self._ray: Any = ray
         self._owned = not ray.is_initialized()

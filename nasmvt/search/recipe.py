@@ -54,7 +54,5 @@ class Recipe:
         with torch.device("meta"):
             supernet = Supernet(self.space, self.tasks, self.config)
         once = {id(packed): unpack(packed).to(self.device) for packed in self.weights.values()}
-        supernet.load_state_dict(
-            {name: once[id(packed)] for name, packed in self.weights.items()}, assign=True
-        )
+        supernet.load_state_dict({name: once[id(packed)] for name, packed in self.weights.items()}, assign=True)
         return Evaluator(supernet, unpack(self.batches), unpack(self.recalibration), self.device)

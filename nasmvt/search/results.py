@@ -22,9 +22,7 @@ def candidates_table(candidates: Sequence[Candidate], objective: Objective) -> p
     `<task>_<metric>` for the metric that counts, one column per choice of the space ("3 3 4" where it is
     made per block), `id`, `generation`.
     """
-    return pd.DataFrame(
-        [_row(rank, candidate, objective) for rank, candidate in enumerate(candidates, start=1)]
-    )
+    return pd.DataFrame([_row(rank, candidate, objective) for rank, candidate in enumerate(candidates, start=1)])
 
 
 def _row(rank: int, candidate: Candidate, objective: Objective) -> dict[str, Any]:

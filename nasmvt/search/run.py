@@ -161,6 +161,4 @@ class _Driver:
 def _sharing_of(counter: ParameterCounter, arch: Arch) -> Sharing:
     """Return the part of the sharing that concerns an arch."""
     networks: list[Any] = [build_skeleton(counter.space, task, arch) for task in counter.tasks.values()]
-    return counter.sharing.of_layers(
-        {layer_of(slot.name) for network in networks for slot in parameter_slots(network)}
-    )
+    return counter.sharing.of_layers({layer_of(slot.name) for network in networks for slot in parameter_slots(network)})

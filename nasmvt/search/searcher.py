@@ -119,13 +119,9 @@ class Searcher(ABC):
         """
         for key, own in (("algorithm", self.config.algorithm), ("seed", self.seed)):
             if state[key] != own:
-                raise UserError(
-                    f"a search with {key} {state[key]} can't go on with {own}: use the same {key}"
-                )
+                raise UserError(f"a search with {key} {state[key]} can't go on with {own}: use the same {key}")
         self._records = {
-            self.space.arch(entry["arch"], "the state of the search"): _Record(
-                entry["generation"], entry["score"]
-            )
+            self.space.arch(entry["arch"], "the state of the search"): _Record(entry["generation"], entry["score"])
             for entry in state["archs"]
         }
         self._queue = deque(arch for arch, record in self._records.items() if record.score is None)

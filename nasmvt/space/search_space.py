@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from nasmvt.config import Config
 from nasmvt.errors import UserError, listed, nearest
@@ -31,11 +31,11 @@ class SearchSpace(Config):
     """The backbone family that builds a network of an arch (see `nasmvt.families`)."""
     choices: dict[str, Choice]
     """The decisions, in order; a plain list in YAML is a choice made once."""
-    fixed: dict[str, Any] = {}
+    fixed: dict[str, Any] = Field(default_factory=dict)
     """Sizes that do not vary, passed to the family by keyword."""
     roles: dict[str, Role] | None = None
     """Layer patterns and their roles (specific, adaptive, shared); None: the family's own."""
-    archs: dict[str, dict[str, Any]] = {}
+    archs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Named archs, published ones for example."""
 
     @model_validator(mode="before")
@@ -91,7 +91,9 @@ class SearchSpace(Config):
         """
         for name in values:
             if name not in self.choices:
-                raise UserError(f"{source} names the choice {name!r}, unknown in {self.name}{nearest(name, self.choices)}")
+                raise UserError(
+                    f"{source} names the choice {name!r}, unknown in {self.name}{nearest(name, self.choices)}"
+                )
 
         def pick(choice: Choice, name: str, block: int | None) -> Option:
             if name not in values:
@@ -100,7 +102,9 @@ class SearchSpace(Config):
             if block is not None:
                 count = int(values[str(choice.per)])
                 if not isinstance(given, (list, tuple)) or len(given) != count:
-                    raise UserError(f"{source} must give {count} values for {name!r} ({choice.per} is {count}), not {given!r}")
+                    raise UserError(
+                        f"{source} must give {count} values for {name!r} ({choice.per} is {count}), not {given!r}"
+                    )
                 given = given[block]
             if isinstance(given, (list, tuple)) or given not in choice.options:
                 raise UserError(f"{source} has {name}={given!r}, but {self.name} offers {listed(choice.options)}")
@@ -185,7 +189,8 @@ class SearchSpace(Config):
         """Return the option indices of an arch, int64 of length `len(slots)`; -1 where a slot is inactive."""
         genes = ((name, _gene(arch, name, block)) for name, block in self.slots)
         return np.array(
-            [-1 if gene is None else self.choices[name].options.index(gene) for name, gene in genes], dtype=np.int64
+            [-1 if gene is None else self.choices[name].options.index(gene) for name, gene in genes],
+            dtype=np.int64,
         )
 
     def decode(self, indices: np.ndarray) -> Arch:

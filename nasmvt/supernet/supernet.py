@@ -65,7 +65,9 @@ class Supernet(nn.Module):
                 continue
             if len({slot.shape for _, slot in slots}) > 1:
                 shapes = ", ".join(f"{task} {tuple(slot.shape)}" for task, slot in slots)
-                raise UserError(f"a layer of role {role} needs one shape in all tasks, but {name} has {shapes}: make it specific")
+                raise UserError(
+                    f"a layer of role {role} needs one shape in all tasks, but {name} has {shapes}: make it specific"
+                )
             layers[layer] = tasks
             first = slots[0][1].owner._parameters[slots[0][1].leaf]
             assert first is not None
@@ -105,7 +107,9 @@ class Supernet(nn.Module):
             slot.owner._buffers[slot.leaf] = leading(statistics[slot.name], slot.shape)
         return network
 
-    def materialize(self, arch: Arch, sharing: Sharing | None = None, tasks: tuple[str, ...] | None = None) -> MultiTaskModel:
+    def materialize(
+        self, arch: Arch, sharing: Sharing | None = None, tasks: tuple[str, ...] | None = None
+    ) -> MultiTaskModel:
         """Return an arch as plain networks of its own, with contiguous copies of the stored tensors.
 
         Args:
@@ -162,11 +166,15 @@ class Supernet(nn.Module):
         stored = {name: tensor.shape for group in self._own(task) for name, tensor in group.items()}
         for slot in (*parameters, *buffers):
             held = stored.get(slot.name)
-            if held is None or len(held) != len(slot.shape) or any(n > m for n, m in zip(slot.shape, held, strict=True)):
+            found = "absent" if held is None else tuple(held)
+            if (
+                held is None
+                or len(held) != len(slot.shape)
+                or any(n > m for n, m in zip(slot.shape, held, strict=True))
+            ):
                 raise UserError(
-                    f"every subnet must be a leading slice of the largest network, but {slot.name} of task {task} is "
-                    f"{tuple(slot.shape)} in a subnet and {tuple(held) if held is not None else 'absent'} in the largest: "
-                    "change the family"
+                    f"every subnet must be a leading slice of the largest network, but {slot.name} of task {task} "
+                    f"is {tuple(slot.shape)} in a subnet and {found} in the largest: change the family"
                 )
         return network, parameters, buffers
 

@@ -82,9 +82,7 @@ class ClassificationMetric(TaskMetric):
         from torchmetrics.classification import MulticlassAccuracy  # slow to import
 
         ranks = [1, 5] if classes > 5 else [1]
-        self._accuracies = {
-            f"top{k}": MulticlassAccuracy(num_classes=classes, top_k=k, average="micro") for k in ranks
-        }
+        self._accuracies = {f"top{k}": MulticlassAccuracy(num_classes=classes, top_k=k, average="micro") for k in ranks}
         self._pictures = 0
 
     def update(self, predictions: Sequence[ClassificationPrediction], targets: Tensor) -> None:

@@ -34,9 +34,7 @@ class CocoMetric(TaskMetric):
         self._objects: list[dict[str, Any]] = []
         self._detections: list[dict[str, Any]] = []
 
-    def update(
-        self, predictions: Sequence[DetectionPrediction], targets: Sequence[dict[str, Tensor]]
-    ) -> None:
+    def update(self, predictions: Sequence[DetectionPrediction], targets: Sequence[dict[str, Tensor]]) -> None:
         """Take in detections and true objects, both in the pixels of the original pictures.
 
         A target has `boxes` (n, 4) xyxy and `labels` (n,), and may have `crowd` (n,) bool, `masks` (n, H, W)

@@ -18,9 +18,7 @@ from nasmvt.tasks.modes import keeping_modes
 from nasmvt.tasks.network import TaskNetwork
 
 
-def recalibrate(
-    network: TaskNetwork, batches: Iterable[Batch], device: torch.device | str, seed: int = 0
-) -> None:
+def recalibrate(network: TaskNetwork, batches: Iterable[Batch], device: torch.device | str, seed: int = 0) -> None:
     """Replace the running statistics of every BatchNorm by their plain average over training batches.
 
     Nothing but these statistics changes: no gradients, dropout and drop path are off, the network's mode

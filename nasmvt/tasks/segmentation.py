@@ -104,9 +104,7 @@ def _label_map(logits_Khw: Tensor, canvas: tuple[int, int], info: ImageInfo) -> 
     step = max(_VALUES_AT_ONCE // (info.size[0] * info.size[1]), 1)
     best, labels = None, None
     for start in range(0, len(logits_Khw), step):
-        part = F.interpolate(
-            logits_Khw[None, start : start + step], size=canvas, mode="bilinear", align_corners=False
-        )
+        part = F.interpolate(logits_Khw[None, start : start + step], size=canvas, mode="bilinear", align_corners=False)
         part = part[:, :, : info.valid[0], : info.valid[1]]
         if info.size != info.valid:
             part = F.interpolate(part, size=info.size, mode="bilinear", align_corners=False)
@@ -137,9 +135,7 @@ class SegmentationMetric(TaskMetric):
         self._classes = classes
         self._confusion_KK = torch.zeros(classes, classes, dtype=torch.int64)
 
-    def update(
-        self, predictions: Sequence[SegmentationPrediction], targets: Sequence[Tensor] | Tensor
-    ) -> None:
+    def update(self, predictions: Sequence[SegmentationPrediction], targets: Sequence[Tensor] | Tensor) -> None:
         """Take in predictions and label maps (H, W) of the same sizes; `IGNORE` counts for nothing."""
         for prediction, target in zip(predictions, targets, strict=True):
             truth, guess = target.cpu().long(), prediction.labels.cpu().long()

@@ -43,9 +43,7 @@ class Task:
             )
         head = self.config.head
         if isinstance(head, MaskRCNNConfig) and head.masks and not self.info.has_masks:
-            raise UserError(
-                f"the task '{self.name}' asks for masks, but its data have none: set 'head.masks' to false"
-            )
+            raise UserError(f"the task '{self.name}' asks for masks, but its data have none: set 'head.masks' to false")
         if self.config.kind == "segmentation" and len(self.info.classes) > IGNORE:
             raise UserError(
                 f"a segmentation task has at most {IGNORE} classes, but '{self.name}' has "
@@ -86,8 +84,4 @@ class Task:
         classes = len(self.info.classes)
         if self.config.kind == "detection":
             return CocoMetric(classes, self.masks)
-        return (
-            ClassificationMetric(classes)
-            if self.config.kind == "classification"
-            else SegmentationMetric(classes)
-        )
+        return ClassificationMetric(classes) if self.config.kind == "classification" else SegmentationMetric(classes)

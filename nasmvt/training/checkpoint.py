@@ -59,14 +59,14 @@ class Checkpoint:
         """
         if _structure(self.space) != _structure(space):
             raise UserError(
-                f"{path} belongs to the space {self.space['name']!r}, which differs from {space['name']!r} of this run: "
-                "use the run's own checkpoint, or start a new run"
+                f"{path} belongs to the space {self.space['name']!r}, which differs from {space['name']!r} of this "
+                "run: use the run's own checkpoint, or start a new run"
             )
         for name in sorted(set(self.tasks) | set(tasks)):
             if self.tasks.get(name) != tasks.get(name):
                 raise UserError(
-                    f"{path} was written for task {name!r} as {self.tasks.get(name)}, but this run has {tasks.get(name)}: "
-                    "use the run's own checkpoint, or start a new run"
+                    f"{path} was written for task {name!r} as {self.tasks.get(name)}, but this run has "
+                    f"{tasks.get(name)}: use the run's own checkpoint, or start a new run"
                 )
 
 

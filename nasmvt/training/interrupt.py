@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):  # noqa: N818 - an event, not an error
+class Interrupted(Exception):
     """A signal asked the training to end; its checkpoint is written."""
 
     def __init__(self, step: int) -> None:

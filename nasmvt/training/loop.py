@@ -99,7 +99,9 @@ class Trainer:
                 module, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay
             )
         except (ValueError, KeyError, AssertionError) as error:
-            raise UserError(f"training.optimizer must be a timm optimizer, not {config.optimizer!r} ({error})") from None
+            raise UserError(
+                f"training.optimizer must be a timm optimizer, not {config.optimizer!r} ({error})"
+            ) from None
         self.scheduler = CosineLRScheduler(
             self.optimizer,
             t_initial=config.steps,
@@ -154,7 +156,9 @@ class Trainer:
                     speed = (self.step - first) / (time.monotonic() - started)
                     self._log({"step": self.step, "lr": lr, "steps_per_second": round(speed, 3), "loss": losses})
                 if self.listener:
-                    self.listener.on_step(self.step, self.config.steps, {k: sum(v.values()) for k, v in losses.items()}, lr)
+                    self.listener.on_step(
+                        self.step, self.config.steps, {k: sum(v.values()) for k, v in losses.items()}, lr
+                    )
                 every = self.config.evaluate_every
                 if self.evaluate and (done or (every and self.step % every == 0)):
                     metrics = self.evaluate(self.step)

@@ -115,8 +115,6 @@ def test_ade20k_sample(shared_data):
     dataset = opened(shared_data("seg_ade20k_sample"), "val")
     assert (len(dataset), len(dataset.info.classes)) == (3, 150)
     assert dataset.info.classes[:3] == ("wall", "building", "sky")
-    with Image.open(
-        shared_data("seg_ade20k_sample") / "annotations/validation/ADE_val_00000001.png"
-    ) as stored:
+    with Image.open(shared_data("seg_ade20k_sample") / "annotations/validation/ADE_val_00000001.png") as stored:
         labels = np.array(stored).astype(int)
     assert np.array_equal(dataset[0].target.numpy(), np.where(labels == 0, IGNORE, labels - 1))

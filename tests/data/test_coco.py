@@ -200,9 +200,7 @@ def test_the_size_must_be_what_the_file_says(tmp_path):
 def test_both_splits_have_the_same_categories(tmp_path):
     write_coco(tmp_path, "train", [])
     write_coco(tmp_path, "val", [], categories=[*CATEGORIES, {"id": 9, "name": "elk"}])
-    with pytest.raises(
-        UserError, match=r"instances_val\.json has 2=cat, 7=dog, 9=elk and .* has 2=cat, 7=dog"
-    ):
+    with pytest.raises(UserError, match=r"instances_val\.json has 2=cat, 7=dog, 9=elk and .* has 2=cat, 7=dog"):
         opened(tmp_path, "val")
 
 
@@ -215,9 +213,7 @@ def test_missing_files_are_named(tmp_path):
         opened(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "masks"), [("det_pennfudan", True), ("det_nuts", True), ("det_bccd", False)]
-)
+@pytest.mark.parametrize(("name", "masks"), [("det_pennfudan", True), ("det_nuts", True), ("det_bccd", False)])
 def test_real_data(shared_data, name, masks):
     root = shared_data(name)
     dataset = opened(root, "val")

@@ -47,7 +47,5 @@ def test_reading_a_config_does_not_load_torchvision_or_timm_or_the_mask_library(
         "print([m for m in ('torchvision', 'timm', 'faster_coco_eval') if m in sys.modules])"
     )
     root = Path(__file__).parents[2]
-    shown = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True
-    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True)
     assert shown.stdout.strip() == "[]"

@@ -29,9 +29,7 @@ def test_a_missing_root_is_named(tmp_path):
 
 def test_limit_chooses_by_seed():
     def ids(limit, seed, split="train"):
-        dataset = open_dataset(
-            DataConfig(limit=limit, train_images=40, val_images=40), "detection", split, seed
-        )
+        dataset = open_dataset(DataConfig(limit=limit, train_images=40, val_images=40), "detection", split, seed)
         return [dataset[i].id for i in range(len(dataset))]
 
     assert len(ids(10, 0)) == 10

@@ -24,9 +24,7 @@ CONFIG = DataConfig(image_size=32, train_images=10, val_images=5)
 
 def loader(kind, config=CONFIG, batch_size=4, seed=0, indices=None):
     dataset = open_dataset(config, kind, "train", 0)
-    return TrainLoader(
-        dataset, range(len(dataset)) if indices is None else indices, config, kind, batch_size, seed
-    )
+    return TrainLoader(dataset, range(len(dataset)) if indices is None else indices, config, kind, batch_size, seed)
 
 
 def assert_same(one, two):
@@ -154,9 +152,7 @@ def test_evaluation_shows_every_picture_once_with_its_own_labels(kind, workers):
     batches = list(eval_batches(dataset, [4, 0, 2, 1, 3], small, 2))
     assert [ids(batch) for batch in batches] == [["val/4", "val/0"], ["val/2", "val/1"], ["val/3"]]
     flat = [
-        (image, target, info)
-        for b in batches
-        for image, target, info in zip(b.images, b.targets, b.infos, strict=True)
+        (image, target, info) for b in batches for image, target, info in zip(b.images, b.targets, b.infos, strict=True)
     ]
     for index, (image, target, info) in zip([4, 0, 2, 1, 3], flat, strict=True):
         expected, expected_info = EvalTransform(small)(dataset[index].image, dataset[index].id)
@@ -172,9 +168,7 @@ def test_evaluation_shows_every_picture_once_with_its_own_labels(kind, workers):
 
 
 def test_evaluation_keeps_crowds(tmp_path):
-    write_coco(
-        tmp_path, "train", [annotation(1, 1, 7, [1, 1, 5, 5]), annotation(2, 1, 7, [1, 1, 9, 9], iscrowd=1)]
-    )
+    write_coco(tmp_path, "train", [annotation(1, 1, 7, [1, 1, 5, 5]), annotation(2, 1, 7, [1, 1, 9, 9], iscrowd=1)])
     config = DataConfig(format="coco", root=tmp_path, image_size=32)
     dataset = open_dataset(config, "detection", "train", 0)
     batch = next(eval_batches(dataset, [0, 1], config, 2))

@@ -61,9 +61,7 @@ def test_evaluation_keeps_what_fits_and_takes_every_form():
     assert torch.equal(transform(grey)[0], expected[:1].expand(3, -1, -1))
 
 
-@pytest.mark.parametrize(
-    "bad", [np.zeros((4, 4)), torch.zeros(3, 4, 4), torch.zeros(1, 4, 4).byte(), "x.png"]
-)
+@pytest.mark.parametrize("bad", [np.zeros((4, 4)), torch.zeros(3, 4, 4), torch.zeros(1, 4, 4).byte(), "x.png"])
 def test_evaluation_refuses_other_things(bad):
     with pytest.raises(UserError, match="must be a PIL image, a uint8 array"):
         EvalTransform(DataConfig())(bad)
@@ -160,9 +158,7 @@ def test_a_flip_mirrors_everything():
 
 
 def test_crowds_empty_boxes_and_what_is_cropped_away_are_dropped():
-    boxes = torch.tensor(
-        [[0.0, 0, 20, 20], [5, 5, 5, 30], [0, 0, 60, 60], [90, 90, 99, 99], [-0.0, 10, 0.3, 10.3]]
-    )
+    boxes = torch.tensor([[0.0, 0, 20, 20], [5, 5, 5, 30], [0, 0, 60, 60], [90, 90, 99, 99], [-0.0, 10, 0.3, 10.3]])
     target = {
         "boxes": boxes,
         "labels": torch.arange(5),
@@ -173,8 +169,7 @@ def test_crowds_empty_boxes_and_what_is_cropped_away_are_dropped():
     assert moved["labels"].tolist() == [0, 3]
     zoomed = AugmentationConfig(hflip=0, scale=(2, 2))
     seen = [
-        transformed(sample, "detection", DataConfig(image_size=100, augmentation=zoomed), seed)[1]
-        for seed in range(20)
+        transformed(sample, "detection", DataConfig(image_size=100, augmentation=zoomed), seed)[1] for seed in range(20)
     ]
     kept = {tuple(s["labels"].tolist()) for s in seen}
     assert {(0,), (3,), ()} <= kept
@@ -228,9 +223,7 @@ def test_color_jitter_changes_the_picture_but_not_the_padding():
 
     def run(strength, seed=0):
         augmentation = AugmentationConfig(hflip=0, scale=(1, 1), color_jitter=strength)
-        return transformed(
-            sample, "segmentation", DataConfig(image_size=60, augmentation=augmentation), seed
-        )[0]
+        return transformed(sample, "segmentation", DataConfig(image_size=60, augmentation=augmentation), seed)[0]
 
     assert not torch.equal(run(0.5)[:, :20], run(0)[:, :20])
     assert not torch.equal(run(0.5, 1)[:, :20], run(0.5)[:, :20])
@@ -253,8 +246,7 @@ def test_classification_erases_around_the_mean_colour():
         [
             image[:, (image < 0.999).any(dim=0)]
             for image, _, _ in (
-                transformed(white, "classification", DataConfig(augmentation=augmentation), seed)
-                for seed in range(10)
+                transformed(white, "classification", DataConfig(augmentation=augmentation), seed) for seed in range(10)
             )
         ],
         dim=1,
@@ -267,14 +259,10 @@ def test_classification_erases_around_the_mean_colour():
 def test_classification_without_augmentation_is_the_picture():
     augmentation = AugmentationConfig(erasing=0, auto_augment=None, hflip=0, crop_scale=1.0)
     sample = scene("classification", size=(64, 64))
-    plain = [
-        transformed(sample, "classification", DataConfig(augmentation=augmentation), seed)[0]
-        for seed in range(6)
-    ]
+    plain = [transformed(sample, "classification", DataConfig(augmentation=augmentation), seed)[0] for seed in range(6)]
     assert all(0 <= image.min() <= image.max() <= 1 for image in plain)
     assert any(
-        torch.allclose(image, F.to_dtype(F.pil_to_tensor(sample.image), scale=True), atol=1e-5)
-        for image in plain
+        torch.allclose(image, F.to_dtype(F.pil_to_tensor(sample.image), scale=True), atol=1e-5) for image in plain
     )
 
 

@@ -33,9 +33,7 @@ def write_labels(path: Path, labels: np.ndarray) -> Path:
     return path
 
 
-def annotation(
-    identity: int, image_id: int, category_id: int, bbox: list[float], **more: Any
-) -> dict[str, Any]:
+def annotation(identity: int, image_id: int, category_id: int, bbox: list[float], **more: Any) -> dict[str, Any]:
     return {
         "id": identity,
         "image_id": image_id,

@@ -14,9 +14,7 @@ STRIDES = (4, 8, 16)
 
 
 def tiny(masks: bool = True) -> MaskRCNNHead:
-    return MaskRCNNHead(
-        STRIDES, 3, masks=masks, width=8, rpn_convs=1, box_convs=1, box_hidden=16, mask_convs=1
-    )
+    return MaskRCNNHead(STRIDES, 3, masks=masks, width=8, rpn_convs=1, box_convs=1, box_hidden=16, mask_convs=1)
 
 
 def maps(batch: int = 2, side: int = 32) -> list[Tensor]:

@@ -19,9 +19,7 @@ def count(*modules: nn.Module) -> int:
         (576, 6_937_408, 13_275_648, 38_254_614, 1_366_166, 577_000),
     ],
 )
-def test_heads_by_width(
-    width: int, pyramid: int, neck: int, upernet: int, auxiliary: int, linear: int
-) -> None:
+def test_heads_by_width(width: int, pyramid: int, neck: int, upernet: int, auxiliary: int, linear: int) -> None:
     with torch.device("meta"):
         assert count(SimpleFeaturePyramid(width, 16)) == pyramid
         assert count(MultiScaleNeck(width)) == neck

@@ -9,9 +9,7 @@ def test_without_workers_everything_stays_in_this_process(supernet) -> None:
     assert type(make_pool(SearchConfig(workers=0), supernet, {}, {})) is InProcessPool
 
 
-@pytest.mark.parametrize(
-    ("gpus", "workers", "each"), [(1, 1, 1), (1, 2, 0.5), (4, 4, 1), (4, 6, 0.5), (4, 2, 1)]
-)
+@pytest.mark.parametrize(("gpus", "workers", "each"), [(1, 1, 1), (1, 2, 0.5), (4, 4, 1), (4, 6, 0.5), (4, 2, 1)])
 def test_workers_divide_the_gpus_of_a_machine(monkeypatch, gpus, workers, each) -> None:
     """Ray puts no worker on parts of two GPUs, so that each GPU must hold a whole number of workers."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)

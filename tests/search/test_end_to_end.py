@@ -35,9 +35,7 @@ def test_workers_find_what_one_process_finds(tmp_path) -> None:
     budget = Budget((counter.total(space.smallest) + counter.total(space.largest)) // 2)
 
     def run(workers: int):
-        config = SearchConfig(
-            population=2, parents=2, generations=2, mutants=1, crossovers=1, workers=workers
-        )
+        config = SearchConfig(population=2, parents=2, generations=2, mutants=1, crossovers=1, workers=workers)
         searcher = make_searcher(config, space, lambda arch: budget.allows(counter, arch), seed=0)
         journal = Journal(tmp_path / str(workers))
         with make_pool(config, supernet, batches, training) as pool:

@@ -73,9 +73,7 @@ class Search:
         objective = Objective({"cls": 1.0, "det": 1.0, "seg": 2.0}, PRIMARIES)
         pool = pool or InProcessPool(self.toy.evaluate)
         journal = Journal(self.folder)
-        return search(
-            self.supernet, searcher, pool, objective, self.counter, self.budget, journal, listener=self
-        )
+        return search(self.supernet, searcher, pool, objective, self.counter, self.budget, journal, listener=self)
 
 
 @pytest.fixture

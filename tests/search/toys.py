@@ -27,9 +27,7 @@ def size(arch: Arch) -> int:
 
 def fitness(arch: Arch) -> float:
     """Wants wide archs whose heads alternate: good archs are rare, and near to other good ones."""
-    return arch["width"] + sum((4 if i % 2 else 1) == h for i, h in enumerate(arch["heads"])) * 10 / len(
-        arch["heads"]
-    )
+    return arch["width"] + sum((4 if i % 2 else 1) == h for i, h in enumerate(arch["heads"])) * 10 / len(arch["heads"])
 
 
 def within(budget: float):

@@ -75,9 +75,7 @@ def test_evaluation_gives_the_mode_back_and_needs_no_gradient(
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_no_pictures_is_a_mistake(
-    make_task: Callable[..., Task], make_network: Callable[[Task], TaskNetwork]
-) -> None:
+def test_no_pictures_is_a_mistake(make_task: Callable[..., Task], make_network: Callable[[Task], TaskNetwork]) -> None:
     task = make_task("classification")
     with pytest.raises(UserError, match="'classification' has none"):
         evaluate(make_network(task), [], task, "cpu")

@@ -46,9 +46,7 @@ def test_few_classes_have_no_top5() -> None:
 
 
 def segmented(labels: list[list[int]]) -> SegmentationPrediction:
-    return SegmentationPrediction(
-        labels=torch.tensor(labels, dtype=torch.uint8), classes=("a", "b", "c", "d")
-    )
+    return SegmentationPrediction(labels=torch.tensor(labels, dtype=torch.uint8), classes=("a", "b", "c", "d"))
 
 
 def test_miou_by_hand() -> None:
@@ -78,9 +76,7 @@ def scene(random: np.random.Generator, side: int = 120) -> Picture:
     """Draw objects, crowds among them, and detections that are near some of them."""
     n = int(random.integers(0, 7))
     truth = torch.tensor(random.uniform(0, side - 60, (n, 2)), dtype=torch.float32)
-    boxes = torch.cat(
-        (truth, truth + torch.tensor(random.uniform(6, 60, (n, 2)), dtype=torch.float32)), dim=1
-    )
+    boxes = torch.cat((truth, truth + torch.tensor(random.uniform(6, 60, (n, 2)), dtype=torch.float32)), dim=1)
     labels = torch.tensor(random.integers(0, 3, n), dtype=torch.int64)
     crowd = torch.tensor(random.random(n) < 0.3)
     m = 2 * n + 3
@@ -129,9 +125,7 @@ def reference(pictures: list[Picture]) -> dict[str, float]:
         for i in range(len(target["boxes"])):
             record = item(image, target["boxes"][i], target["labels"][i], target["masks"][i])
             area = int(target["masks"][i].sum())
-            objects.append(
-                {**record, "id": len(objects) + 1, "iscrowd": int(target["crowd"][i]), "area": area}
-            )
+            objects.append({**record, "id": len(objects) + 1, "iscrowd": int(target["crowd"][i]), "area": area})
         assert prediction.masks is not None
         for i in range(len(prediction.boxes)):
             record = item(image, prediction.boxes[i], prediction.labels[i], prediction.masks[i])

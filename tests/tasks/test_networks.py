@@ -34,9 +34,7 @@ def targets_of(kind: Kind) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bytes_and_floats_are_the_same_picture(
-    kind: Kind, make_task: MakeTask, make_network: MakeNetwork
-) -> None:
+def test_bytes_and_floats_are_the_same_picture(kind: Kind, make_task: MakeTask, make_network: MakeNetwork) -> None:
     network = make_network(make_task(kind))
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     assert torch.equal(network.normalize(images), network.normalize(images / 255))
@@ -63,9 +61,7 @@ def test_two_pictures_are_learnt(kind: Kind, make_task: MakeTask, make_network: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_predict_keeps_the_mode_and_speaks_json(
-    kind: Kind, make_task: MakeTask, make_network: MakeNetwork
-) -> None:
+def test_predict_keeps_the_mode_and_speaks_json(kind: Kind, make_task: MakeTask, make_network: MakeNetwork) -> None:
     network = make_network(make_task(kind)).train()
     network.backbone.eval()
     predictions = network.predict(torch.rand(2, 3, 64, 64))
@@ -76,18 +72,12 @@ def test_predict_keeps_the_mode_and_speaks_json(
     assert json.loads(json.dumps(predictions[0].to_json())) == predictions[0].to_json()
 
 
-def test_hard_labels_are_smoothed_and_soft_ones_are_not(
-    make_task: MakeTask, make_network: MakeNetwork
-) -> None:
+def test_hard_labels_are_smoothed_and_soft_ones_are_not(make_task: MakeTask, make_network: MakeNetwork) -> None:
     network = make_network(make_task("classification", label_smoothing=0.2))
     images, hard, soft = torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 2, 1]), torch.rand(4, 3).softmax(1)
     logits = network(images)
-    torch.testing.assert_close(
-        network.loss(images, hard)["loss_class"], LabelSmoothingCrossEntropy(0.2)(logits, hard)
-    )
-    torch.testing.assert_close(
-        network.loss(images, soft)["loss_class"], SoftTargetCrossEntropy()(logits, soft)
-    )
+    torch.testing.assert_close(network.loss(images, hard)["loss_class"], LabelSmoothingCrossEntropy(0.2)(logits, hard))
+    torch.testing.assert_close(network.loss(images, soft)["loss_class"], SoftTargetCrossEntropy()(logits, soft))
 
 
 def test_classification_names_the_best_classes(make_task: MakeTask, make_network: MakeNetwork) -> None:
@@ -100,9 +90,7 @@ def test_classification_names_the_best_classes(make_task: MakeTask, make_network
     name, probability = prediction.top(1)[0]
     assert name == network.classes[int(expected.argmax())]
     assert probability == pytest.approx(float(expected.max()))
-    assert [item["probability"] for item in prediction.to_json()["top"]] == sorted(
-        expected.tolist(), reverse=True
-    )
+    assert [item["probability"] for item in prediction.to_json()["top"]] == sorted(expected.tolist(), reverse=True)
 
 
 def test_crowds_and_flat_boxes_do_not_teach(make_task: MakeTask, make_network: MakeNetwork) -> None:
@@ -153,9 +141,7 @@ def test_boxes_and_masks_come_back_in_original_pixels(make_task: MakeTask, make_
     assert torch.equal(torch.from_numpy(reference_masks.decode(first["segmentation"])).bool(), inside)
 
 
-def test_detections_of_a_padded_picture_lie_in_the_original(
-    make_task: MakeTask, make_network: MakeNetwork
-) -> None:
+def test_detections_of_a_padded_picture_lie_in_the_original(make_task: MakeTask, make_network: MakeNetwork) -> None:
     network = make_network(make_task("detection"))
     info = ImageInfo(id=1, size=(90, 47), valid=(64, 33))
     (prediction,) = network.predict(torch.rand(1, 3, 64, 64), [info])
@@ -202,9 +188,7 @@ def test_label_maps_come_back_in_original_pixels_without_padding(
     logits[:, 1, :, 16:] = 1
     logits[:, 2, :, 32:] = 100  # what the network says of the padding must not leak in
     network.head = _Logits(logits)
-    (prediction,) = network.predict(
-        torch.rand(1, 3, 64, 64), [ImageInfo(id=1, size=(128, 96), valid=(64, 32))]
-    )
+    (prediction,) = network.predict(torch.rand(1, 3, 64, 64), [ImageInfo(id=1, size=(128, 96), valid=(64, 32))])
     expected = (torch.arange(96) >= 48).to(torch.uint8).expand(128, 96)
     assert torch.equal(prediction.labels, expected)
     assert prediction.to_json() == {"size": [128, 96], "shares": {"circle": 0.5, "square": 0.5}}

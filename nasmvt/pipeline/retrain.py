@@ -1,0 +1,116 @@
+"""The chosen arch, trained on as plain networks with tied tensors."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from nasmvt.config import read_yaml
+from nasmvt.errors import UserError
+from nasmvt.files import write_text
+from nasmvt.model import MultiTaskModel
+from nasmvt.pipeline.datasets import TaskData
+from nasmvt.pipeline.run import Run
+from nasmvt.pipeline.stage import Stage
+from nasmvt.seeding import derive_seed, seeded
+from nasmvt.space import Arch, Sharing
+from nasmvt.supernet import Supernet
+from nasmvt.tasks.network import TaskNetwork
+from nasmvt.training.loop import Listener, load_weights
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An arch to be trained on, and how its tasks share layers."""
+
+    name: str
+    """Names the folder `retrain/<name>`."""
+    arch: Arch
+    sharing: Sharing
+
+
+def choose_arch(run: Run, name: str, supernet: Supernet) -> Chosen:
+    """Return the arch that a name means.
+
+    Args:
+        run: the run whose search or space is meant.
+        name: "best" (the search's), "smallest", "largest", a named arch of the space, or a YAML file.
+        supernet: gives the sharing where the file gives none.
+
+    Raises:
+        UserError: if there is no such arch, or the search has not found one yet.
+    """
+    space = run.experiment.space
+    if name == "best" or Path(name).suffix in {".yaml", ".yml"}:
+        path = run.folder("search") / "best.yaml" if name == "best" else Path(name)
+        if name == "best" and not path.is_file():
+            raise UserError(f"{run.path} holds no search result: run 'nasmvt search' first, or pass --arch")
+        content = read_yaml(path)
+        sharing = Sharing.of(content["sharing"]) if "sharing" in content else supernet.sharing()
+        return Chosen(path.stem, space.arch(content.get("arch", content), str(path)), sharing)
+    archs = {"smallest": space.smallest, "largest": space.largest}
+    return Chosen(name, archs[name] if name in archs else space.named(name), supernet.sharing())
+
+
+def retrain(
+    run: Run,
+    chosen: Chosen,
+    supernet: Supernet,
+    *,
+    data: Mapping[str, TaskData],
+    device: torch.device,
+    from_scratch: bool = False,
+    resume: bool = False,
+    listener: Listener | None = None,
+) -> MultiTaskModel:
+    """Train an arch with its sharing as plain networks, from the supernet's weights or from scratch.
+
+    Raises:
+        UserError: if the arch was trained already and `resume` is off.
+        Interrupted: after Ctrl-C, when a checkpoint is written.
+    """
+    folder = run.folder("retrain", chosen.name)
+    if folder.exists() and not resume:
+        raise UserError(f"{folder} exists: pass --resume to go on with it, or delete it")
+    model = _start(run, chosen, supernet, from_scratch).to(device)
+    arch = {"arch": chosen.arch.to_dict(), "sharing": model.sharing.to_dict()}
+    write_text(folder / "arch.yaml", yaml.safe_dump(arch, sort_keys=False))
+
+    def draw(rng: np.random.Generator) -> tuple[Arch, Callable[[str], TaskNetwork]]:
+        return chosen.arch, model.task
+
+    stage = Stage(
+        folder=folder,
+        config=run.experiment.retrain,
+        seed=derive_seed(run.experiment.seed, "retrain"),
+        data=data,
+        device=device,
+        resume=resume,
+        listener=listener,
+    )
+    stage.run(model, draw, lambda: {chosen.name: model})
+    return model
+
+
+def load_retrained(run: Run, name: str) -> MultiTaskModel:
+    """Return a retrained model of a run.
+
+    Raises:
+        UserError: if it was not trained yet.
+    """
+    folder = run.folder("retrain", name)
+    content = read_yaml(folder / "arch.yaml")
+    arch = run.experiment.space.arch(content["arch"], str(folder / "arch.yaml"))
+    model = MultiTaskModel.fresh(run.experiment.space, run.tasks, arch, Sharing.of(content["sharing"]))
+    load_weights(model, folder / "checkpoint.pt")
+    return model
+
+
+def _start(run: Run, chosen: Chosen, supernet: Supernet, from_scratch: bool) -> MultiTaskModel:
+    if not from_scratch:
+        return supernet.materialize(chosen.arch, chosen.sharing)
+    with seeded(run.experiment.seed, "from scratch"):
+        return MultiTaskModel.fresh(run.experiment.space, run.tasks, chosen.arch, chosen.sharing)

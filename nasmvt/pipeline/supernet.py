@@ -1,0 +1,92 @@
+"""The first step of the main job: a run begins, its supernet is trained."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nasmvt.data import DataInfo
+from nasmvt.model import MultiTaskModel
+from nasmvt.pipeline.datasets import TaskData, infos_of, open_data
+from nasmvt.pipeline.experiment import Experiment
+from nasmvt.pipeline.run import Run, make_tasks, new_path
+from nasmvt.pipeline.stage import Stage
+from nasmvt.seeding import derive_seed, seeded
+from nasmvt.space import Arch
+from nasmvt.supernet import Supernet
+from nasmvt.tasks.network import TaskNetwork
+from nasmvt.training.loop import Listener, load_weights
+
+
+def train_supernet(
+    experiment: Experiment, *, out: Path | None = None, device: torch.device, listener: Listener | None = None
+) -> Run:
+    """Begin a run: check the data, make the run directory, train the supernet.
+
+    Raises:
+        UserError: if the data or the run directory breaks a rule; nothing is written then.
+        Interrupted: after Ctrl-C, when a checkpoint is written.
+    """
+    new_path(out, experiment)
+    data = open_data(experiment)
+    infos = infos_of(data)
+    supernet = build_supernet(experiment, infos)
+    run = Run.create(out, experiment, infos)
+    _train(run, supernet, data, device, listener)
+    return run
+
+
+def resume_supernet(run: Run, *, device: torch.device, listener: Listener | None = None) -> None:
+    """Go on with the training of a run's supernet, from its checkpoint or, without one, from the start."""
+    data = open_data(run.experiment)
+    _train(run, build_supernet(run.experiment, run.infos), data, device, listener, resume=True)
+
+
+def build_supernet(experiment: Experiment, infos: Mapping[str, DataInfo]) -> Supernet:
+    """Build the supernet of an experiment with the weights that its seed gives."""
+    with seeded(experiment.seed, "initialisation"):
+        return Supernet(experiment.space, make_tasks(experiment, infos), experiment.supernet)
+
+
+def load_supernet(run: Run, device: torch.device) -> Supernet:
+    """Return the trained supernet of a run.
+
+    Raises:
+        UserError: if it was not trained yet, or its checkpoint belongs to another space.
+    """
+    supernet = build_supernet(run.experiment, run.infos)
+    load_weights(supernet, run.folder("supernet") / "checkpoint.pt")
+    return supernet.to(device)
+
+
+def _train(
+    run: Run,
+    supernet: Supernet,
+    data: Mapping[str, TaskData],
+    device: torch.device,
+    listener: Listener | None,
+    resume: bool = False,
+) -> None:
+    space, seed = run.experiment.space, run.experiment.seed
+    supernet.to(device)
+    fixed = space.sample(np.random.default_rng(derive_seed(seed, "fixed random subnet")))
+    archs = {"smallest": space.smallest, "random": fixed, "largest": space.largest}
+
+    def draw(rng: np.random.Generator) -> tuple[Arch, Callable[[str], TaskNetwork]]:
+        arch = space.sample(rng)
+        return arch, lambda task: supernet.subnet(arch, task)
+
+    def probes() -> dict[str, MultiTaskModel]:
+        return {name: supernet.materialize(arch) for name, arch in archs.items()}
+
+    stage = Stage(
+        folder=run.folder("supernet"),
+        config=run.experiment.training,
+        seed=derive_seed(seed, "supernet"),
+        data=data,
+        device=device,
+        resume=resume,
+        listener=listener,
+    )
+    stage.run(supernet, draw, probes)

@@ -109,3 +109,20 @@ def supernet(space, tasks) -> Supernet:
     net = Supernet(space, tasks, SupernetConfig(score_start="uniform"))
     randomize(net)
     return net
+
+
+def tiny_experiment(**changes) -> dict:
+    """Plain values of an experiment that trains in a second on the built-in data set."""
+    data = {"image_size": 32, "train_images": 24, "val_images": 6, "search_fraction": 0.25}
+    tasks = {name: {**values, "data": {**values["data"], **data}} for name, values in TINY_TASKS.items()}
+    training = {"steps": 6, "warmup_steps": 2, "checkpoint_every": 3, "log_every": 1, "recalibration_batches": 2}
+    search = {"population": 3, "parents": 2, "generations": 2, "mutants": 2, "crossovers": 1, "workers": 0}
+    return {
+        "name": "tiny",
+        "space": TINY_SPACE,
+        "tasks": tasks,
+        "training": training,
+        "retrain": {**training, "steps": 3},
+        "search": {**search, "recalibration_batches": 2},
+        **changes,
+    }

@@ -12,7 +12,7 @@ from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 
 Source = Callable[[str, Slot, bool], Tensor]
-"""`source(task, slot, shared)` gives the tensor for a slot of a task's network; it is kept, not copied."""
+"""`source(task, slot, shared)` gives the tensor for a slot of a task's network; it is copied."""
 
 
 class MultiTaskModel(nn.Module):
@@ -41,7 +41,11 @@ class MultiTaskModel(nn.Module):
     def assemble(
         cls, space: SearchSpace, tasks: Mapping[str, Task], arch: Arch, sharing: Sharing, source: Source
     ) -> "MultiTaskModel":
-        """Build a model whose tensors come from `source`, asked once for each tensor."""
+        """Build a model whose tensors come from `source`, asked once for each tensor.
+
+        Each is copied into contiguous memory of its own: matrix libraries choose their kernels, and so their
+        rounding, by strides and alignment, and models of equal tensors are to compute equal outputs.
+        """
         networks = {name: build_skeleton(space, task, arch) for name, task in tasks.items()}
         layers = {layer_of(slot.name) for network in networks.values() for slot in parameter_slots(network)}
         model = cls(space, tasks, arch, sharing.of_layers(layers), networks)
@@ -50,10 +54,10 @@ class MultiTaskModel(nn.Module):
             for slot in parameter_slots(network):
                 key = model.key(task, slot.name)
                 if key not in parameters:
-                    parameters[key] = nn.Parameter(source(task, slot, key.startswith(_SHARED)))
+                    parameters[key] = nn.Parameter(copy_of(source(task, slot, key.startswith(_SHARED))))
                 slot.owner._parameters[slot.leaf] = parameters[key]
             for slot in buffer_slots(network):
-                slot.owner._buffers[slot.leaf] = source(task, slot, False)
+                slot.owner._buffers[slot.leaf] = copy_of(source(task, slot, False))
         return model
 
     @classmethod

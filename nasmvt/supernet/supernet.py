@@ -123,10 +123,10 @@ class Supernet(nn.Module):
         def source(task: str, slot: Slot, shared: bool) -> Tensor:
             parameters, buffers = own[task]
             if slot.name in buffers:
-                return copy_of(leading(buffers[slot.name], slot.shape))
+                return leading(buffers[slot.name], slot.shape)
             adaptive = shared and _key(slot.name) in self.shared
             stored = self.shared[_key(slot.name)] if adaptive else parameters[slot.name]
-            return copy_of(leading(stored, slot.shape))
+            return leading(stored, slot.shape)
 
         return MultiTaskModel.assemble(self.space, {name: self.tasks[name] for name in own}, arch, sharing, source)
 

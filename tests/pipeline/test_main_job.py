@@ -1,0 +1,238 @@
+"""Two YAML files in, one deployable model out; stopped and resumed runs end in the same weights."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import nasmvt
+from nasmvt.config import parse
+from nasmvt.cost import Budget
+from nasmvt.pipeline.compare import compare
+from nasmvt.pipeline.datasets import open_data
+from nasmvt.pipeline.evaluate import data_configs, evaluate_on_val, find_pictures, predict
+from nasmvt.pipeline.experiment import Experiment
+from nasmvt.pipeline.export import export
+from nasmvt.pipeline.retrain import choose_arch, load_retrained, retrain
+from nasmvt.pipeline.run import Run
+from nasmvt.pipeline.search import counter_of, search
+from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
+from nasmvt.report.curves import read_metrics
+from nasmvt.training.checkpoint import Checkpoint
+from tests.conftest import make_batch, tiny_experiment
+
+CPU = torch.device("cpu")
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt:
+    """A listener that ends the training abruptly, as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, step, steps, losses, lr):
+        if step == self.step:
+            raise Stop
+
+    def on_evaluation(self, step, metrics):
+        pass
+
+
+def experiment(**changes) -> Experiment:
+    return parse(Experiment, tiny_experiment(**changes), "tiny")
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return Checkpoint.load(folder / "checkpoint.pt").weights
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    """A trained and searched run."""
+    run = train_supernet(experiment(), out=tmp_path_factory.mktemp("runs") / "tiny", device=CPU)
+    budget = budget_of(run)
+    search(run, budget, run.experiment.search, device=CPU)
+    return run
+
+
+def budget_of(run: Run) -> Budget:
+    counter = counter_of(load_supernet(run, CPU))
+    smallest, largest = (counter.total(arch) for arch in (counter.space.smallest, counter.space.largest))
+    return Budget((smallest + largest) // 2)
+
+
+def test_run_directory_shows_what_went_in_and_what_came_out(run):
+    folder = run.folder("supernet")
+    for name in ("cls", "det", "seg"):
+        for kind in ("batches", "predictions"):
+            assert pixels(folder / kind / f"{name}.png").std() > 0
+    assert pixels(folder / "curves.png").std() > 0
+    entries = read_metrics(folder / "metrics.jsonl")
+    assert [entry["step"] for entry in entries if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+    assert list(entries[-1]["metrics"]) == ["smallest", "random", "largest"]
+    assert Experiment.model_validate(yaml.safe_load((run.path / "config.yaml").read_text())) == run.experiment
+
+
+def test_supernet_resumed_after_a_crash_equals_the_uninterrupted_one(run, tmp_path):
+    with pytest.raises(Stop):
+        train_supernet(experiment(), out=tmp_path / "run", device=CPU, listener=StopAt(5))
+    crashed = Run.open(tmp_path / "run")
+    assert Checkpoint.load(crashed.folder("supernet") / "checkpoint.pt").step == 3
+    resume_supernet(crashed, device=CPU)
+    assert_equal(weights(crashed.folder("supernet")), weights(run.folder("supernet")))
+    steps = [[entry["step"] for entry in read_metrics(r.folder("supernet") / "metrics.jsonl")] for r in (crashed, run)]
+    assert steps[0] == steps[1]
+
+
+def test_killed_process_resumed_equals_the_uninterrupted_one(run, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_experiment(), sort_keys=False))
+    command = [sys.executable, "-m", "nasmvt.cli.main", "train-supernet", "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, str(tmp_path / "tiny.yaml"), "--device", "cpu"], env=environment)
+    metrics = tmp_path / "run" / "supernet" / "metrics.jsonl"
+    while process.poll() is None and not any(e["step"] == 4 for e in read_metrics(metrics)):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert "metrics" not in read_metrics(metrics)[-1], "it ended before it was killed"
+    subprocess.run([*command, "--resume", "--device", "cpu"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert_equal(weights(tmp_path / "run" / "supernet"), weights(run.folder("supernet")))
+
+
+def test_another_seed_gives_other_weights(run, tmp_path):
+    other = train_supernet(experiment(seed=1), out=tmp_path / "run", device=CPU)
+    first, second = weights(other.folder("supernet")), weights(run.folder("supernet"))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_search_stays_within_budget_and_ranks(run):
+    table = pd.read_csv(run.folder("search") / "candidates.csv")
+    assert (table.parameters <= budget_of(run).parameters).all()
+    assert table.score.is_monotonic_decreasing
+    assert table.id.is_unique
+    best = yaml.safe_load((run.folder("search") / "best.yaml").read_text())
+    assert best["id"] == table.id[0]
+    score = sum(best["metrics"][t][m] for t, m in (("cls", "top1"), ("det", "box_map"), ("seg", "miou")))
+    assert best["score"] == pytest.approx(score)
+
+
+def test_exported_supernet_subnet_equals_what_the_search_saw(run, tmp_path):
+    folder = export(run, out=tmp_path / "model")
+    best = yaml.safe_load((run.folder("search") / "best.yaml").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    assert config["metrics"] == {"split": "search", **best["metrics"]}
+    assert config["parameters"] == best["parameters"]
+    supernet = load_supernet(run, CPU)
+    arch = supernet.space.arch(best["arch"])
+    model, loaded = supernet.materialize(arch), nasmvt.load(folder)
+    for name in ("cls", "det", "seg"):
+        images, _ = make_batch(supernet.tasks[name].config.kind)
+        loaded.task(name).network.load_state_dict(  # BatchNorm was recalibrated: compare with the same statistics
+            {key: value for key, value in model.task(name).state_dict().items() if "running" in key}, strict=False
+        )
+        with torch.inference_mode():
+            ours, theirs = loaded.task(name)(images), model.eval().task(name)(images)
+        if name != "det":
+            assert torch.equal(ours, theirs)
+        else:
+            assert all(torch.equal(a[key], b[key]) for a, b in zip(ours, theirs, strict=True) for key in a)
+
+
+def test_retrain_export_load_evaluate_predict(run, tmp_path):
+    supernet = load_supernet(run, CPU)
+    chosen = choose_arch(run, "best", supernet)
+    model = retrain(run, chosen, supernet, data=open_data(run.experiment), device=CPU).eval()
+    start = supernet.materialize(chosen.arch, chosen.sharing)
+    assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True))
+    assert_equal(load_retrained(run, "best").state_dict(), model.state_dict())
+
+    folder = export(run)
+    loaded = nasmvt.load(folder)
+    for name in ("cls", "seg"):
+        images, _ = make_batch(supernet.tasks[name].config.kind)
+        with torch.inference_mode():
+            assert torch.equal(loaded.task(name)(images), model.task(name)(images))
+    size = (folder / "model.safetensors").stat().st_size
+    elements = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    assert size == pytest.approx(elements, rel=0.01) or size - elements < 8 + 200 * len(model.tensors())
+    count = json.loads((folder / "config.json").read_text())["parameters"]
+    assert count["total"] == sum(p.numel() for p in model.parameters())
+    assert f"{count['total']:,}" in (folder / "README.md").read_text()
+
+    metrics = evaluate_on_val(loaded.model, data_configs(loaded, ()), 0, CPU)
+    assert set(metrics) == {"cls", "det", "seg"}
+    picture = tmp_path / "a picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3), dtype=np.uint8)).save(picture)
+    drawn = list(predict(loaded, loaded.tasks, find_pictures([tmp_path]), tmp_path / "out"))
+    assert [path.parent.name for path in drawn] == ["cls", "det", "seg"]
+    assert pixels(tmp_path / "out" / "seg" / "a picture_labels.png").shape == (40, 56)
+    record = json.loads((tmp_path / "out" / "det" / "a picture.json").read_text())
+    assert record["size"] == [40, 56]
+
+
+def test_retraining_resumed_after_a_crash_equals_the_uninterrupted_one(run, tmp_path):
+    supernet, data = load_supernet(run, CPU), open_data(run.experiment)
+    settings = run.experiment.retrain.model_copy(update={"steps": 5, "checkpoint_every": 2})
+    archs = choose_arch(run, "smallest", supernet)
+    ends = []
+    for name, stop in (("whole", None), ("crashed", 4)):
+        here = Run(tmp_path / name, run.experiment.model_copy(update={"retrain": settings}), run.infos)
+        if stop:
+            with pytest.raises(Stop):
+                retrain(here, archs, supernet, data=data, device=CPU, listener=StopAt(stop))
+        ends.append(retrain(here, archs, supernet, data=data, device=CPU, resume=bool(stop)).state_dict())
+    assert_equal(*ends)
+
+
+def test_shared_tensors_stay_one_through_retraining(run):
+    supernet = load_supernet(run, CPU)
+    with torch.no_grad():
+        for score in supernet.scores.values():
+            score.fill_(0.9)
+    here = Run(run.path / "all shared", run.experiment, run.infos)
+    chosen = choose_arch(here, "smallest", supernet)
+    model = retrain(here, chosen, supernet, data=open_data(run.experiment), device=CPU)
+    name = "backbone.blocks.0.fc1.weight"
+    cls, det = model.task("cls").get_parameter(name), model.task("det").get_parameter(name)
+    assert cls is det
+    assert not torch.equal(cls, supernet.materialize(chosen.arch).task("cls").get_parameter(name))
+
+
+def test_compare_trains_all_equally_and_says_what_is_within_budget(tmp_path):
+    run = train_supernet(experiment(), out=tmp_path / "run", device=CPU)
+    search(run, budget_of(run), run.experiment.search, device=CPU)
+    from contextlib import nullcontext
+
+    found = {item.name: item for item in compare(run, device=CPU, progress=lambda title: nullcontext(StopAt(-1)))}
+    assert set(found) == {"smallest", "largest", "random", "best"}
+    assert not found["largest"].within_budget
+    assert found["random"].within_budget
+    assert found["best"].within_budget
+    for item in found.values():
+        assert Checkpoint.load(run.folder("retrain", item.name) / "checkpoint.pt").step == 3
+    written = json.loads((run.path / "compare.json").read_text())
+    assert [entry["score"] for entry in written] == [item.score for item in found.values()]

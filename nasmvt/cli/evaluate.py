@@ -15,7 +15,6 @@ def evaluate(
         Path | None, typer.Option(help="JSON file for the figures.", show_default="FOLDER/evaluation.json")
     ] = None,
     changes: Changes = None,
-    seed: Annotated[int, typer.Option(help="Seed of the built-in data set.")] = 0,
     device: Device = "auto",
 ) -> None:
     """Measure an exported model on the val split of its tasks' data sets.
@@ -31,7 +30,7 @@ def evaluate(
     target = device_of(device)
     folder = model_folder(folder)
     loaded = load(folder)
-    metrics = evaluate_on_val(loaded.model, data_configs(loaded, changes or ()), seed, target)
+    metrics = evaluate_on_val(loaded.model, data_configs(loaded, changes or ()), loaded.config["seed"], target)
     path = out or folder / "evaluation.json"
     write_json(path, {"split": "val", "metrics": metrics})
     console.print(metrics_table("on val", metrics))

@@ -5,16 +5,20 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Device, reports_errors
+from nasmvt.cli.common import Device, ModelArgument, model_folder, reports_errors
 
 
 @reports_errors
 def predict(
-    folder: Annotated[Path, typer.Argument(help="Exported folder.")],
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    folder: ModelArgument = None,
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Pictures, or folders of pictures.", show_default="the first of each task's val split"),
+    ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="Task to run; may be repeated.", show_default="all tasks")
     ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each val split, where none are given.")] = 8,
     out: Annotated[Path, typer.Option(help="Folder for drawn pictures and JSON.")] = Path("predictions"),
     device: Device = "auto",
 ) -> None:
@@ -24,12 +28,19 @@ def predict(
     """
     from nasmvt.cli.display import console
     from nasmvt.export import load
-    from nasmvt.pipeline.evaluate import find_pictures
-    from nasmvt.pipeline.evaluate import predict as run
+    from nasmvt.pipeline.evaluate import data_configs
+    from nasmvt.pipeline.predict import find_pictures, val_pictures
+    from nasmvt.pipeline.predict import predict as run
     from nasmvt.pipeline.run import device_of
 
     target = device_of(device)
-    found = find_pictures(pictures)
-    loaded = load(folder).to(target)
-    drawn = list(run(loaded, task or loaded.tasks, found, out))
-    console.print(f"{len(drawn)} predictions for {len(found)} pictures: {out}", highlight=False)
+    loaded = load(model_folder(folder)).to(target)
+    tasks = {name: loaded.task(name) for name in task or loaded.tasks}
+    if pictures:
+        found = find_pictures(pictures)
+        chosen = dict.fromkeys(tasks, found)
+    else:
+        configs = data_configs(loaded, ())
+        chosen = {name: val_pictures(configs[name], count, loaded.config["seed"]) for name in tasks}
+    drawn = list(run(loaded, chosen, out))
+    console.print(f"{len(drawn)} pictures drawn: {out}", highlight=False, soft_wrap=True)

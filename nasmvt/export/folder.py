@@ -19,7 +19,7 @@ FORMAT = 1
 Metrics = Mapping[str, Mapping[str, float]]
 
 
-def save(model: MultiTaskModel, folder: Path, *, metrics: Metrics, split: str) -> None:
+def save(model: MultiTaskModel, folder: Path, *, metrics: Metrics, split: str, seed: int) -> None:
     """Write a model as a folder; it appears whole or not at all.
 
     `model.safetensors` holds every tensor once: `shared.<name>` for those that tasks have in common,
@@ -31,13 +31,14 @@ def save(model: MultiTaskModel, folder: Path, *, metrics: Metrics, split: str) -
         folder: must not exist yet.
         metrics: figures in percent by task, for config and card.
         split: what they were measured on ("search" or "val").
+        seed: of the run; the built-in data set is a function of it.
 
     Raises:
         UserError: if the folder exists.
     """
     if folder.exists():
         raise UserError(f"{folder} exists: give another --out, or delete it")
-    config = describe(model, metrics, split)
+    config = describe(model, metrics, split, seed)
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -48,12 +49,13 @@ def save(model: MultiTaskModel, folder: Path, *, metrics: Metrics, split: str) -
     temporary.rename(folder)
 
 
-def describe(model: MultiTaskModel, metrics: Metrics, split: str) -> dict[str, Any]:
+def describe(model: MultiTaskModel, metrics: Metrics, split: str, seed: int) -> dict[str, Any]:
     """Return the content of config.json."""
     count = ParameterCounter(model.space, model.tasks, model.sharing).count(model.arch)
     return {
         "format": FORMAT,
         "nasmvt": __version__,
+        "seed": seed,
         "space": model.space.model_dump(mode="json"),
         "arch": model.arch.to_dict(),
         "sharing": model.sharing.to_dict(),

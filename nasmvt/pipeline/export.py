@@ -62,5 +62,5 @@ def export(run: Run, *, name: str | None = None, out: Path | None = None) -> Pat
     if folder.exists():
         raise UserError(f"{folder} exists: give another --out, or delete it")
     model, metrics = finished_model(run, name)
-    save(model.eval(), folder, metrics=metrics, split="search")
+    save(model.eval(), folder, metrics=metrics, split="search", seed=run.experiment.seed)
     return folder

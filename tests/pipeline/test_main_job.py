@@ -20,9 +20,10 @@ from nasmvt.config import parse
 from nasmvt.cost import Budget
 from nasmvt.pipeline.compare import compare
 from nasmvt.pipeline.datasets import open_data
-from nasmvt.pipeline.evaluate import data_configs, evaluate_on_val, find_pictures, predict
+from nasmvt.pipeline.evaluate import data_configs, evaluate_on_val
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.export import export
+from nasmvt.pipeline.predict import find_pictures, predict, val_pictures
 from nasmvt.pipeline.retrain import choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.search import counter_of, search
@@ -187,9 +188,12 @@ def test_retrain_export_load_evaluate_predict(run, tmp_path):
     assert set(metrics) == {"cls", "det", "seg"}
     picture = tmp_path / "a picture.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3), dtype=np.uint8)).save(picture)
-    drawn = list(predict(loaded, loaded.tasks, find_pictures([tmp_path]), tmp_path / "out"))
+    found = find_pictures([tmp_path])
+    drawn = list(predict(loaded, dict.fromkeys(loaded.tasks, found), tmp_path / "out"))
     assert [path.parent.name for path in drawn] == ["cls", "det", "seg"]
     assert pixels(tmp_path / "out" / "seg" / "a picture_labels.png").shape == (40, 56)
+    val = val_pictures(data_configs(loaded, ())["cls"], 2, seed=0)
+    assert len(list(predict(loaded, {"cls": val}, tmp_path / "val"))) == 2
     record = json.loads((tmp_path / "out" / "det" / "a picture.json").read_text())
     assert record["size"] == [40, 56]
 

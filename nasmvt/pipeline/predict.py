@@ -1,0 +1,95 @@
+"""What a finished model says of pictures, drawn and as JSON."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from nasmvt.data import read_picture
+from nasmvt.errors import UserError, listed
+from nasmvt.export.loading import LoadedModel
+from nasmvt.files import atomic, write_json
+from nasmvt.pipeline.datasets import TaskData
+from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.draw import draw_prediction
+from nasmvt.tasks.segmentation import SegmentationPrediction
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to predict, read when its turn comes."""
+
+    name: str
+    """Names the files that are written."""
+    source: str
+    """Where it comes from: a path, or a data set's id."""
+    read: Callable[[], Image.Image]
+
+
+def find_pictures(paths: Iterable[Path]) -> list[Picture]:
+    """Return the pictures that files and folders mean; folders are searched through and through.
+
+    Raises:
+        UserError: if a path does not exist, or there is no picture at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found.extend(sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES))
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"there is no picture or folder {path}: check the path")
+    if not found:
+        raise UserError(f"there is no picture among the paths given; suffixes that count: {listed(sorted(SUFFIXES))}")
+    stems = Counter(path.stem for path in found)
+    return [
+        Picture(
+            path.stem if stems[path.stem] == 1 else "-".join(path.with_suffix("").parts).strip("/-"),
+            str(path),
+            lambda path=path: read_picture(path),  # type: ignore[misc]
+        )
+        for path in found
+    ]
+
+
+def val_pictures(config: TaskConfig, count: int, seed: int) -> list[Picture]:
+    """Return the first pictures of a task's val split."""
+    val = TaskData("val", config, seed).val
+    samples = [val[index] for index in range(min(count, len(val)))]
+    return [
+        Picture(f"val-{number:03d}", str(sample.id), lambda sample=sample: sample.image)  # type: ignore[misc]
+        for number, sample in enumerate(samples)
+    ]
+
+
+def predict(loaded: LoadedModel, pictures: Mapping[str, Iterable[Picture]], out: Path) -> Iterator[Path]:
+    """Predict the pictures of each task and write what comes out; yield each drawn picture's path.
+
+    Into `<out>/<task>/` go, for every picture, `<name>.png` with the prediction drawn, `<name>.json`, and for
+    segmentation `<name>_labels.png` (the class index of every pixel).
+
+    Raises:
+        UserError: if the model has no such task, or a picture can't be read.
+    """
+    models = {task: loaded.task(task) for task in pictures}
+    for task, model in models.items():
+        for picture in pictures[task]:
+            image = picture.read()
+            prediction = model.predict([image])[0]
+            drawn = out / task / f"{picture.name}.png"
+            with atomic(drawn) as temporary:
+                draw_prediction(image, prediction, model.task.info).save(temporary)
+            record: dict[str, Any] = {"picture": picture.source, "task": task, **prediction.to_json()}
+            if isinstance(prediction, SegmentationPrediction):
+                labels = drawn.with_name(f"{picture.name}_labels.png")
+                record["labels"] = labels.name
+                with atomic(labels) as temporary:
+                    Image.fromarray(prediction.labels.cpu().numpy()).save(temporary)
+            write_json(drawn.with_suffix(".json"), record)
+            yield drawn

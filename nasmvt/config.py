@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nasmvt.errors import UserError, nearest
+from nasmvt.errors import UserError, listed, nearest
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
@@ -37,7 +37,7 @@ def parse(model: type[C], values: Mapping[str, Any], source: str) -> C:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(_sentence(model, error, source)) from None
+        raise UserError(_sentence(model, error, values, source)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -50,13 +50,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no file {path}: check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read ({error}): check the path") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): check the path") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}): store it as UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         detail = " ".join(str(error).split())
         raise UserError(f"{path} is not valid YAML ({detail}): mend the file") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} must hold a mapping of keys to values, but holds {values!r}")
+        held = "is empty" if values is None else f"holds {str(values)[:60]!r}"
+        raise UserError(f"{path} must hold a mapping of keys to values, but {held}: write 'key: value' lines")
     expanded: dict[str, Any] = _expand(values, str(path))
     return expanded
 
@@ -80,17 +83,19 @@ def _expand(value: Any, source: str) -> Any:
     return _VARIABLE.sub(variable, value)
 
 
-def _sentence(model: type[BaseModel], error: ValidationError, source: str) -> str:
+def _sentence(model: type[BaseModel], error: ValidationError, values: Any, source: str) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo explains what is missing
-    parents, path = _follow(model, first["loc"][:-1])
-    where = ".".join([*path, *(str(part) for part in first["loc"][-1:])])
+    where = ".".join(_written(values, first["loc"], missing=first["type"] == "missing"))
     if first["type"] == "extra_forbidden":
-        fields = list(dict.fromkeys(name for parent in parents for name in parent.model_fields))
-        hint = nearest(first["loc"][-1], fields) or f"; known keys: {', '.join(fields)}"
+        fields = list(dict.fromkeys(name for parent in _models_at(model, first["loc"][:-1]) for name in parent))
+        hint = nearest(first["loc"][-1], fields) or f"; known keys: {listed(fields)}"
         return f"unknown key '{where}' in {source}{hint}"
     if first["type"] == "missing":
         return f"the key '{where}' is missing in {source}: add it"
-    rule = first["msg"].removeprefix("Value error, ")
+    if first["type"] in {"model_type", "dict_type"}:
+        given = "nothing" if first["input"] is None else repr(first["input"])
+        return f"{f'the key {where!r} in {source}' if where else source} must hold keys of its own, but holds {given}"
+    rule = first["msg"].removeprefix("Value error, ").replace("Input should", "it should", 1)
     if not where:
         return f"{source}: {rule}"
     if first["type"] == "value_error":
@@ -98,22 +103,30 @@ def _sentence(model: type[BaseModel], error: ValidationError, source: str) -> st
     return f"bad value for '{where}' in {source}: {rule} (given: {first['input']!r})"
 
 
-def _follow(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[type[BaseModel]], list[str]]:
-    """Return the models that may stand at a location, and the location as the user wrote it.
-
-    pydantic puts the tag of a discriminated union into the location; the user wrote no such key.
-    """
-    models, path = [model], []
+def _written(values: Any, location: tuple[int | str, ...], missing: bool) -> list[str]:
+    """Return a location as the user wrote it: pydantic puts tags of unions into it, which are no keys."""
+    path = []
     for part in location:
-        fields = [candidate.model_fields[part] for candidate in models if part in candidate.model_fields]
-        tagged = [candidate for candidate in models if _has_tag(candidate, part)]
-        if fields:
-            models = [found for field in fields for found in _models_in(field.annotation)]
-        elif tagged:
-            models = tagged
+        if isinstance(values, Mapping) and part in values:
+            values = values[part]
+        elif isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        elif not (missing and part == location[-1]):
             continue
         path.append(str(part))
-    return models, path
+    return path
+
+
+def _models_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[Mapping[str, Any]]:
+    """Return the fields of every model that may stand at a location."""
+    models = [model]
+    for part in location:
+        fields = [candidate.model_fields[part] for candidate in models if part in candidate.model_fields]
+        if fields:
+            models = [found for field in fields for found in _models_in(field.annotation)]
+        else:
+            models = [candidate for candidate in models if _has_tag(candidate, part)] or models
+    return [candidate.model_fields for candidate in models]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

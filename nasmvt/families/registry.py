@@ -1,13 +1,16 @@
 """Families by name."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.space import Role, Roles, SearchSpace
+from nasmvt.space.search_space import Pick
 
 Builder = Callable[..., nn.Module]
 """`builder(arch, *, kind, image_size, **fixed) -> backbone`, a plain module.
@@ -24,13 +27,14 @@ class Family:
 
     name: str
     build: Builder
-    choices: tuple[str, ...]
-    """The choices that it reads from an arch."""
+    choices: Mapping[str, Any]
+    """The choices that it reads from an arch, each with the type of its value: `int`, or `tuple[int, ...]` for one
+    that is made per block; pydantic's `Annotated` types give ranges."""
     roles: Roles
     """Default roles of its layers, named as in a task network: `backbone.` comes first."""
 
     def check(self, space: SearchSpace) -> None:
-        """Refuse a space whose choices or fixed sizes this family does not know.
+        """Refuse a space whose choices or fixed sizes this family does not know, or can't build.
 
         Raises:
             UserError: naming the choice or the fixed size, and what the family knows.
@@ -38,28 +42,49 @@ class Family:
         unlike = set(self.choices) ^ set(space.choices)
         if unlike:
             given = listed(space.choices)
-            raise UserError(f"family {self.name} needs the choices {listed(self.choices)}; {space.name} has {given}")
-        known = [
-            name
+            raise UserError(
+                f"family {self.name} needs the choices {listed(self.choices)}, but {space.name} has {given}: "
+                f"add or remove {listed(sorted(unlike))}"
+            )
+        for name, kind in self.choices.items():
+            for place in range(max(len(choice.options) for choice in space.choices.values())):
+                self._check_value(space, name, kind, space.build(_option_at(place))[name])
+        known = {
+            name: parameter.annotation
             for name, parameter in inspect.signature(self.build).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY and name not in {"kind", "image_size"}
-        ]
-        for size in space.fixed:
+        }
+        for size, value in space.fixed.items():
             if size not in known:
                 raise UserError(
                     f"{space.name} fixes {size!r}, unknown to family {self.name}{nearest(size, known)} "
                     f"(known sizes: {listed(known)})"
                 )
+            self._check_value(space, size, known[size], value)
+
+    def _check_value(self, space: SearchSpace, name: str, kind: Any, value: object) -> None:
+        try:
+            TypeAdapter(kind).validate_python(value, strict=True)
+        except ValidationError as error:
+            rule = error.errors()[0]["msg"].replace("Input should", "it should", 1)
+            raise UserError(
+                f"family {self.name} can't build {name} = {value} of {space.name}: {rule}; mend the space"
+            ) from None
+
+
+def _option_at(place: int) -> Pick:
+    """Return a choice of the options at a place, or of the last ones where there are fewer."""
+    return lambda choice, name, block: choice.options[min(place, len(choice.options) - 1)]
 
 
 _FAMILIES: dict[str, Family] = {}
 
 
-def register(name: str, *, choices: Sequence[str], roles: Mapping[str, Role | str]) -> Callable[[Builder], Builder]:
-    """Register a builder as the family `name`: the choices it reads, the default roles of its layers."""
+def register(name: str, *, choices: Mapping[str, Any], roles: Mapping[str, Role | str]) -> Callable[[Builder], Builder]:
+    """Register a builder as the family `name`: the choices it reads with their types, the default roles of its layers."""
 
     def decorate(build: Builder) -> Builder:
-        _FAMILIES[name] = Family(name=name, build=build, choices=tuple(choices), roles=Roles.of(roles))
+        _FAMILIES[name] = Family(name=name, build=build, choices=choices, roles=Roles.of(roles))
         return build
 
     return decorate

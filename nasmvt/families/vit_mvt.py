@@ -14,15 +14,19 @@ Shapes: B batch, N tokens, C channels, H height and W width in tokens, h heads, 
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from timm.layers import DropPath, SqueezeExcite
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
 from nasmvt.families.registry import register
 from nasmvt.space import Arch, Role
+
+Count = Annotated[int, Field(ge=1)]
 
 STAGES = 4
 """Parts into which the depth is divided for segmentation maps and residual convolutions."""
@@ -77,6 +81,11 @@ class ViTMVT(nn.Module):
         )
         self.patch_embed = nn.Conv2d(stem_width, embed_dim, patch_size // 2, stride=patch_size // 2)
         grid = tuple((side + 1) // 2 // (patch_size // 2) for side in image_size)
+        if 0 in grid:
+            raise UserError(
+                f"a picture must hold a patch, but {image_size[0]} x {image_size[1]} pixels are smaller than one of "
+                f"{patch_size}: raise data.image_size or lower patch_size of the space"
+            )
         self.pos_embed = nn.Parameter(torch.empty(1, embed_dim, *grid))
         table = (grid[0], grid[1]) if window_size is None else (window_size, window_size)
         self.blocks = nn.ModuleList(
@@ -252,7 +261,12 @@ def stage_ends(depth: int) -> tuple[int, ...]:
 
 @register(
     "vit_mvt",
-    choices=("depth", "embed_dim", "num_heads", "mlp_ratio"),
+    choices={
+        "depth": Annotated[int, Field(ge=STAGES)],
+        "embed_dim": Annotated[int, Field(ge=8)],  # the squeeze and excitation has an eighth of it
+        "num_heads": tuple[Count, ...],
+        "mlp_ratio": tuple[Annotated[float, Field(ge=0.125)], ...],
+    },
     roles={
         "backbone.blocks.*.attn.qkv": Role.ADAPTIVE,
         "backbone.blocks.*.attn.proj": Role.ADAPTIVE,
@@ -265,12 +279,12 @@ def build(
     *,
     kind: str,
     image_size: tuple[int, int],
-    head_dim: int = 64,
-    patch_size: int = 16,
-    stem_width: int = 64,
-    window_size: int = 14,
-    drop_path: float = 0.1,
-    norm_eps: float = 1e-6,
+    head_dim: Count = 64,
+    patch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 16,
+    stem_width: Count = 64,
+    window_size: Count = 14,
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
 ) -> ViTMVT:
     """Build the backbone of an arch for one kind of task.
 

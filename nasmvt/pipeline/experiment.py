@@ -1,11 +1,13 @@
 """One YAML file that says everything: space, tasks, data, training, search."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import Field, field_validator, model_validator
+from torch import nn
 
 from nasmvt.config import Config, parse, read_yaml
 from nasmvt.data.config import DataConfig
@@ -52,8 +54,11 @@ class Experiment(Config):
         if not tasks:
             raise ValueError("an experiment needs at least one task")
         for name in tasks:
-            if not name.isidentifier() or name == "shared":
-                raise ValueError(f"a task's name is a word of letters, digits and _, and not 'shared', unlike {name!r}")
+            if not name.isidentifier() or name in {"shared", "split"} or hasattr(nn.ModuleDict(), name):
+                raise ValueError(
+                    f"a task's name is a word of letters, digits and _ that means nothing to torch, and not 'shared' "
+                    f"or 'split', unlike {name!r}: name it otherwise"
+                )
         return tasks
 
     @model_validator(mode="before")
@@ -64,7 +69,7 @@ class Experiment(Config):
         for task in tasks.values() if isinstance(tasks, dict) else ():
             data = task.get("data") if isinstance(task, dict) else None
             if isinstance(data, dict) and isinstance(data.get("root"), str):
-                data["root"] = str(Path(data["root"]).expanduser().resolve())
+                data["root"] = str(Path(os.path.expanduser(data["root"])).resolve())  # noqa: PTH111 (it never raises)
         return values
 
     def data(self, task: str) -> DataConfig:
@@ -93,7 +98,7 @@ def load_experiment(name: str | Path | None = None, changes: Sequence[str] = (),
         apply_change(values, change)
     if seed is not None:
         values["seed"] = seed
-    return parse(Experiment, values, str(path))
+    return parse(Experiment, values, f"{path} and --set" if changes else str(path))
 
 
 def apply_change(values: dict[str, Any], change: str) -> None:
@@ -108,7 +113,7 @@ def apply_change(values: dict[str, Any], change: str) -> None:
         raise UserError(f"--set takes key=value such as training.steps=100, not {change!r}")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2024-13-45
         raise UserError(f"--set {key}: the value {text!r} is not valid YAML; put it in quotes") from None
     for part in parts[:-1]:
         inner = values.setdefault(part, {})

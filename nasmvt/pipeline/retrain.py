@@ -69,15 +69,20 @@ def retrain(
     """Train an arch with its sharing as plain networks, from the supernet's weights or from scratch.
 
     Raises:
-        UserError: if the arch was trained already and `resume` is off.
+        UserError: if the arch was trained already and `resume` is off, if there is nothing to go on with and it
+            is on, or if the folder holds another arch of that name.
         Interrupted: after Ctrl-C, when a checkpoint is written.
     """
     folder = run.folder("retrain", chosen.name)
     if folder.exists() and not resume:
         raise UserError(f"{folder} exists: pass --resume to go on with it, or delete it")
+    if resume and not folder.exists():
+        raise UserError(f"--resume goes on with a retraining, but there is no {folder}: leave --resume out")
     model = _start(run, chosen, supernet, from_scratch).to(device)
+    path = folder / "arch.yaml"
     arch = {"arch": chosen.arch.to_dict(), "sharing": model.sharing.to_dict()}
-    write_text(folder / "arch.yaml", yaml.safe_dump(arch, sort_keys=False))
+    if resume and path.is_file() and read_yaml(path) != arch:
+        raise UserError(f"{path} is not the arch that {chosen.name!r} now means: delete {folder} and retrain it anew")
 
     def draw(rng: np.random.Generator) -> tuple[Arch, Callable[[str], TaskNetwork]]:
         return chosen.arch, model.task
@@ -91,7 +96,12 @@ def retrain(
         resume=resume,
         listener=listener,
     )
-    stage.run(model, draw, lambda: {chosen.name: model})
+    stage.run(
+        model,
+        draw,
+        lambda: {chosen.name: model},
+        begin=lambda: write_text(path, yaml.safe_dump(arch, sort_keys=False)),
+    )
     return model
 
 
@@ -99,13 +109,13 @@ def load_retrained(run: Run, name: str) -> MultiTaskModel:
     """Return a retrained model of a run.
 
     Raises:
-        UserError: if it was not trained yet.
+        UserError: if it was not trained to the end yet.
     """
     folder = run.folder("retrain", name)
     content = read_yaml(folder / "arch.yaml")
     arch = run.experiment.space.arch(content["arch"], str(folder / "arch.yaml"))
     model = MultiTaskModel.fresh(run.experiment.space, run.tasks, arch, Sharing.of(content["sharing"]))
-    load_weights(model, folder / "checkpoint.pt")
+    load_weights(model, folder / "checkpoint.pt", run.experiment.retrain.steps)
     return model
 
 

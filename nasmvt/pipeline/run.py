@@ -1,15 +1,15 @@
 """The run directory: what went in, and what each step left."""
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from nasmvt.config import parse, read_yaml
 from nasmvt.data.types import DataInfo
-from nasmvt.errors import UserError
+from nasmvt.errors import UserError, listed
 from nasmvt.files import write_json, write_text
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.tasks.task import Task
@@ -25,17 +25,10 @@ class Run:
         self.experiment = experiment
         self.infos = infos
 
-    @classmethod
-    def create(cls, path: Path | None, experiment: Experiment, infos: dict[str, DataInfo]) -> "Run":
-        """Make a new run directory; without a path, one under `runs/` named by time and experiment.
-
-        Raises:
-            UserError: if the directory exists.
-        """
-        path = new_path(path, experiment)
-        write_text(path / "config.yaml", experiment.to_yaml())
-        write_json(path / "data.json", {name: vars(info) for name, info in infos.items()})
-        return cls(path, experiment, infos)
+    def write(self) -> None:
+        """Make the run directory."""
+        write_json(self.path / "data.json", {name: vars(info) for name, info in self.infos.items()})
+        write_text(self.path / "config.yaml", self.experiment.to_yaml())
 
     @classmethod
     def open(cls, path: Path | None) -> "Run":
@@ -54,8 +47,12 @@ class Run:
         if not (path / "config.yaml").is_file():
             raise UserError(f"{path} is no run directory (it holds no config.yaml): give one that train-supernet made")
         experiment = parse(Experiment, read_yaml(path / "config.yaml"), str(path / "config.yaml"))
-        content = json.loads((path / "data.json").read_text(encoding="utf-8"))
-        infos = {name: DataInfo(**{**info, "classes": tuple(info["classes"])}) for name, info in content.items()}
+        infos = _read_infos(path / "data.json")
+        if infos.keys() != experiment.tasks.keys():
+            raise UserError(
+                f"{path} began with the tasks {listed(infos)}, but its config.yaml has {listed(experiment.tasks)}: "
+                "undo the change, or begin a new run"
+            )
         return cls(path, experiment, infos)
 
     @property
@@ -66,6 +63,14 @@ class Run:
     def folder(self, *names: str) -> Path:
         """Return the folder of a step: `supernet`, `search`, `retrain/<arch>`, `export` ..."""
         return self.path.joinpath(*names)
+
+
+def _read_infos(path: Path) -> dict[str, DataInfo]:
+    try:
+        return TypeAdapter(dict[str, DataInfo]).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} can't be read ({reason}): give another run directory") from None
 
 
 def new_path(path: Path | None, experiment: Experiment) -> Path:
@@ -97,8 +102,8 @@ def device_of(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"--device must name a device of this machine (auto, cpu, cuda, cuda:1 ...), not {name!r} ({reason})"

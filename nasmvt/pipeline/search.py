@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
+from nasmvt.config import parse
 from nasmvt.cost import Budget, ParameterCounter
-from nasmvt.errors import UserError
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.supernet import load_supernet
@@ -37,11 +36,7 @@ def with_settings(config: SearchConfig, **changes: object) -> SearchConfig:
         UserError: if a change breaks a rule.
     """
     given = {key: value for key, value in changes.items() if value is not None}
-    try:
-        return SearchConfig.model_validate({**config.model_dump(), **given})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"search: {first['msg'].removeprefix('Value error, ')} (given: {given})") from None
+    return parse(SearchConfig, {**config.model_dump(), **given}, "the options of the search")
 
 
 def search(

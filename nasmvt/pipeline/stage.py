@@ -35,7 +35,11 @@ class Stage:
     listener: Listener | None = None
 
     def run(
-        self, module: Supernet | MultiTaskModel, draw: Draw, probes: Callable[[], Mapping[str, MultiTaskModel]]
+        self,
+        module: Supernet | MultiTaskModel,
+        draw: Draw,
+        probes: Callable[[], Mapping[str, MultiTaskModel]],
+        begin: Callable[[], None],
     ) -> None:
         """Train a module.
 
@@ -44,6 +48,7 @@ class Stage:
             draw: gives arch and networks of a step.
             probes: gives the models that are evaluated on the search split, by name; the last one also predicts
                 the pictures.
+            begin: called when all that can be checked is checked, before the first file is written.
 
         Raises:
             UserError: if a loss is not finite.
@@ -80,8 +85,9 @@ class Stage:
             evaluate=evaluate_probes,
             listener=self.listener,
         )
-        if self.resume and trainer.checkpoint_path.is_file():
+        if self.resume:
             trainer.resume()
+        begin()
         save_batches(self.folder / "batches", {name: loader.batch(0) for name, loader in loaders.items()}, module.tasks)
         try:
             trainer.run()

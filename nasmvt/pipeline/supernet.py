@@ -28,19 +28,18 @@ def train_supernet(
         UserError: if the data or the run directory breaks a rule; nothing is written then.
         Interrupted: after Ctrl-C, when a checkpoint is written.
     """
-    new_path(out, experiment)
+    path = new_path(out, experiment)
     data = open_data(experiment)
     infos = infos_of(data)
-    supernet = build_supernet(experiment, infos)
-    run = Run.create(out, experiment, infos)
-    _train(run, supernet, data, device, listener)
+    run = Run(path, experiment, infos)
+    _train(run, build_supernet(experiment, infos), data, device, listener, begin=run.write)
     return run
 
 
 def resume_supernet(run: Run, *, device: torch.device, listener: Listener | None = None) -> None:
     """Go on with the training of a run's supernet, from its checkpoint or, without one, from the start."""
     data = open_data(run.experiment)
-    _train(run, build_supernet(run.experiment, run.infos), data, device, listener, resume=True)
+    _train(run, build_supernet(run.experiment, run.infos), data, device, listener)
 
 
 def build_supernet(experiment: Experiment, infos: Mapping[str, DataInfo]) -> Supernet:
@@ -53,10 +52,10 @@ def load_supernet(run: Run, device: torch.device) -> Supernet:
     """Return the trained supernet of a run.
 
     Raises:
-        UserError: if it was not trained yet, or its checkpoint belongs to another space.
+        UserError: if it was not trained to the end yet, or its checkpoint belongs to another space.
     """
     supernet = build_supernet(run.experiment, run.infos)
-    load_weights(supernet, run.folder("supernet") / "checkpoint.pt")
+    load_weights(supernet, run.folder("supernet") / "checkpoint.pt", run.experiment.training.steps)
     return supernet.to(device)
 
 
@@ -66,8 +65,9 @@ def _train(
     data: Mapping[str, TaskData],
     device: torch.device,
     listener: Listener | None,
-    resume: bool = False,
+    begin: Callable[[], None] | None = None,
 ) -> None:
+    """Train from the start, where `begin` writes the run directory, or go on in the one that is there."""
     space, seed = run.experiment.space, run.experiment.seed
     supernet.to(device)
     fixed = space.sample(np.random.default_rng(derive_seed(seed, "fixed random subnet")))
@@ -86,7 +86,7 @@ def _train(
         seed=derive_seed(seed, "supernet"),
         data=data,
         device=device,
-        resume=resume,
+        resume=begin is None,
         listener=listener,
     )
-    stage.run(supernet, draw, probes)
+    stage.run(supernet, draw, probes, begin or (lambda: None))

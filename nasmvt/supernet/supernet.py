@@ -50,6 +50,8 @@ class Supernet(nn.Module):
         self.layers = self._divide()
         # Not modules of the store: names are looked up at every step, skeletons are structure without weights.
         self._skeleton = lru_cache(maxsize=32)(self._build_skeleton)
+        for task in tasks:
+            self._skeleton(space.smallest, task)  # refuses what is no leading slice before anything is trained
 
     def _divide(self) -> dict[str, tuple[str, ...]]:
         """Set up the shared tensors and scores; return, for each layer that can be shared, its tasks."""

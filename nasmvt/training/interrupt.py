@@ -4,15 +4,17 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 
 class Interrupted(Exception):
     """A signal asked the training to end; its checkpoint is written."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, checkpoint: Path) -> None:
         super().__init__(f"interrupted after step {step}")
         self.step = step
+        self.checkpoint = checkpoint
 
 
 @contextmanager

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import CosineLRScheduler
 from timm.utils import dispatch_clip_grad
 from torch import nn
 
 from nasmvt.data.loader import TrainLoader
-from nasmvt.errors import UserError
+from nasmvt.errors import UserError, nearest
 from nasmvt.files import write_text
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch, SearchSpace
@@ -100,7 +100,8 @@ class Trainer:
             )
         except (ValueError, KeyError, AssertionError) as error:
             raise UserError(
-                f"training.optimizer must be a timm optimizer, not {config.optimizer!r} ({error})"
+                f"the optimizer must be one of timm's that works here, not {config.optimizer!r} ({error})"
+                f"{nearest(config.optimizer, list_optimizers())}"
             ) from None
         self.scheduler = CosineLRScheduler(
             self.optimizer,
@@ -127,10 +128,14 @@ class Trainer:
         ).save(self.checkpoint_path)
 
     def resume(self) -> None:
-        """Go on from the checkpoint of the folder; later lines of metrics.jsonl are dropped."""
-        checkpoint = load_weights(self.module, self.checkpoint_path)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.step = checkpoint.step
+        """Go on from the checkpoint of the folder, or from the start where there is none yet.
+
+        Later lines of metrics.jsonl are dropped.
+        """
+        if self.checkpoint_path.is_file():
+            checkpoint = load_weights(self.module, self.checkpoint_path)
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+            self.step = checkpoint.step
         path = self.folder / "metrics.jsonl"
         if path.is_file():
             lines = [line for line in path.read_text().splitlines() if _step_of(line) <= self.step]
@@ -168,7 +173,7 @@ class Trainer:
                 if done or interrupted.is_set() or self.step % self.config.checkpoint_every == 0:
                     self.save()
                 if interrupted.is_set() and not done:
-                    raise Interrupted(self.step)
+                    raise Interrupted(self.step, self.checkpoint_path)
 
     def _step(self, batches: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """Run every task on one arch and take one optimizer step; return the losses by task and name."""
@@ -199,11 +204,28 @@ class Trainer:
             file.write(json.dumps(entry) + "\n")
 
 
-def load_weights(module: nn.Module, path: Path) -> Checkpoint:
-    """Load the weights of a checkpoint into a supernet or model of the same space and tasks."""
+def load_weights(module: nn.Module, path: Path, steps: int = 0) -> Checkpoint:
+    """Load the weights of a checkpoint into a supernet or model of the same space and tasks.
+
+    Args:
+        module: the supernet or model.
+        path: the checkpoint.
+        steps: what the training must have done for the weights to be used.
+
+    Raises:
+        UserError: if the checkpoint is missing, damaged, of another space, tasks or arch, or of too few steps.
+    """
     checkpoint = Checkpoint.load(path)
     checkpoint.check(path, module.space.model_dump(mode="json"), signatures(module.tasks))  # type: ignore[union-attr,operator,arg-type]
-    module.load_state_dict(checkpoint.weights)
+    if checkpoint.step < steps:
+        raise UserError(
+            f"{path} is of a training that ended at step {checkpoint.step} of {steps}: finish it with --resume first"
+        )
+    try:
+        module.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{path} does not fit this run ({reason}): use the run's own checkpoint") from None
     return checkpoint
 
 

@@ -26,7 +26,9 @@ def find(folder: str, name: str | Path) -> Path:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
-            raise UserError(f"there is no file {path}: check the path")
+            there = [str(other) for other in path.parent.glob("*") if other.suffix == path.suffix]
+            hint = nearest(path, [*there, *shipped(folder)]) or ": check the path"
+            raise UserError(f"there is no file {path}{hint}")
         return path
     known = shipped(folder)
     if str(name) not in known:

@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -46,11 +47,29 @@ def reports_errors(command: F) -> F:
         except UserError as error:
             _fail(f"error: {error}")
         except Interrupted as event:
-            _fail(f"interrupted after step {event.step}: the checkpoint is written; add --resume to go on")
+            how = f"pass {_RESUME[command.__name__]}" if command.__name__ in _RESUME else "run the same command again"
+            run = event.checkpoint.parent.parent
+            _fail(
+                f"interrupted after step {event.step}: {event.checkpoint} is written; "
+                f"to go on, {how.format(run=quoted(run))}"
+            )
         except KeyboardInterrupt:
             _fail("interrupted: what was finished is kept; run the same command again to go on")
+        except OSError as error:
+            if error.filename is None:
+                raise
+            _fail(f"error: {error.filename} can't be used ({error.strerror}): check the path, its rights and the disk")
 
     return run  # type: ignore[return-value]
+
+
+_RESUME = {"train_supernet": "--resume --out {run} alone", "retrain": "--resume as well"}
+"""How an interrupted command goes on, where running it again is not enough."""
+
+
+def quoted(path: Path) -> str:
+    """Return a path as a shell reads it."""
+    return shlex.quote(str(path))
 
 
 def _fail(sentence: str) -> None:

@@ -9,7 +9,9 @@ def compare(run: RunArgument = None, device: Device = "auto") -> None:
 
     Says whether the search was worth it. Leaves the searched arch retrained, ready for export.
 
-    Example: nasmvt compare runs/my-run
+    \b
+    Example:
+      nasmvt compare runs/my-run
     """
     from nasmvt.cli.display import comparison_table, console, training_progress
     from nasmvt.pipeline.compare import compare as begin
@@ -22,7 +24,6 @@ def compare(run: RunArgument = None, device: Device = "auto") -> None:
     within = [item for item in found if item.within_budget]
     best = max(within, key=lambda item: item.score)
     verdict = "is the best" if best.name == "best" else f"is beaten by {best.name}"
-    console.print(
-        f"of the archs within the budget the searched one {verdict}  (next: nasmvt export {opened.path})",
-        highlight=False,
+    say(
+        f"of the archs within the budget the searched one {verdict}  (next: nasmvt export {opened.path})"
     )

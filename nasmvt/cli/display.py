@@ -21,6 +21,19 @@ from nasmvt.search import Candidate
 console = Console()
 
 
+def say(text: str) -> None:
+    """Print a line as it is: neither broken nor coloured, so that paths can be copied."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(*headers: str, title: str) -> Table:
+    """Return an empty table that breaks what is too wide and cuts nothing off."""
+    table = Table(title=title)
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
 class TrainingProgress:
     """Shows a training: a bar with losses, speed and remaining time, and a line per evaluation."""
 
@@ -45,7 +58,7 @@ class TrainingProgress:
         """Print the metrics of every subnet."""
         for subnet, tasks in metrics.items():
             text = "  ".join(f"{task} {name} {value:.1f}" for task, m in tasks.items() for name, value in m.items())
-            self._progress.console.print(f"step {step}  {subnet}: {text}", highlight=False)
+            say(f"step {step}  {subnet}: {text}")
 
 
 @contextmanager
@@ -66,7 +79,7 @@ def training_progress(title: str) -> Iterator[TrainingProgress]:
 
 def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Table:
     """Return a table of figures in percent, one row per task and figure."""
-    table = Table("task", "metric", "%", title=title)
+    table = _table("task", "metric", "%", title=title)
     table.columns[2].justify = "right"
     for task, values in metrics.items():
         for name, value in values.items():
@@ -76,7 +89,7 @@ def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Tab
 
 def parameters_table(parameters: Mapping[str, object]) -> Table:
     """Return a table of parameter counts with their parts (see `ParameterCount.to_dict`)."""
-    table = Table("part", "parameters", title="parameters, a shared tensor counted once")
+    table = _table("part", "parameters", title="parameters, a shared tensor counted once")
     table.columns[1].justify = "right"
     for part, count in parameters.items():
         if isinstance(count, Mapping):
@@ -103,7 +116,7 @@ class SearchTable:
         ranked = sorted(self._found, key=lambda item: -item.score)[:5]
         of = "" if total is None else f" of at most {total}"
         title = f"{done}{of} candidates, generation {candidate.generation}"
-        table = Table("T-score", *_figures(best.metrics), "parameters", "arch", title=title)
+        table = _table("T-score", *_figures(best.metrics), "parameters", "arch", title=title)
         for item in ranked:
             table.add_row(
                 f"{item.score:.2f}",
@@ -123,7 +136,7 @@ def search_progress() -> Iterator[SearchTable]:
 
 def comparison_table(found: Sequence[Compared]) -> Table:
     """Return the table of a comparison: T-score on val and total parameters of each arch."""
-    table = Table(
+    table = _table(
         "arch",
         "T-score",
         *_figures(found[0].metrics),

@@ -19,7 +19,9 @@ def evaluate(
 ) -> None:
     """Measure an exported model on the val split of its tasks' data sets.
 
-    Example: nasmvt evaluate my-model --set tasks.det.data.root=/data/coco
+    \b
+    Example:
+      nasmvt evaluate my-model --set tasks.det.data.root=/data/coco
     """
     from nasmvt.cli.display import console, metrics_table
     from nasmvt.export import load
@@ -34,4 +36,4 @@ def evaluate(
     path = out or folder / "evaluation.json"
     write_json(path, {"split": "val", "metrics": metrics})
     console.print(metrics_table("on val", metrics))
-    console.print(f"written: {path}", highlight=False)
+    say(f"written: {path}")

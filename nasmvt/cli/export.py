@@ -18,7 +18,9 @@ def export(
 
     The retrained model where there is one, else the searched subnet with the supernet's weights.
 
-    Example: nasmvt export runs/my-run --out my-model
+    \b
+    Example:
+      nasmvt export runs/my-run --out my-model
     """
     import json
 
@@ -31,4 +33,4 @@ def export(
     metrics = {task: values for task, values in config["metrics"].items() if task != "split"}
     console.print(parameters_table(config["parameters"]))
     console.print(metrics_table("on the search split", metrics))
-    console.print(f"exported: {folder}  (next: nasmvt evaluate {folder})", highlight=False)
+    say(f"exported: {folder}  (next: nasmvt evaluate {folder})")

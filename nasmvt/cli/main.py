@@ -9,7 +9,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     help="Find one vision transformer for several tasks under one size limit, and deliver it as one model.",
     epilog="The main job: nasmvt train-supernet, nasmvt search --budget 2.5M, nasmvt retrain, nasmvt export.",
 )

@@ -24,7 +24,9 @@ def predict(
 ) -> None:
     """Run an exported model on pictures: each one drawn with its prediction, and the prediction as JSON.
 
-    Example: nasmvt predict my-model holiday/ --task det
+    \b
+    Example:
+      nasmvt predict my-model holiday/ --task det
     """
     from nasmvt.cli.display import console
     from nasmvt.export import load
@@ -43,4 +45,4 @@ def predict(
         configs = data_configs(loaded, ())
         chosen = {name: val_pictures(configs[name], count, loaded.config["seed"]) for name in tasks}
     drawn = list(run(loaded, chosen, out))
-    console.print(f"{len(drawn)} pictures drawn: {out}", highlight=False, soft_wrap=True)
+    say(f"{len(drawn)} pictures drawn: {out}")

@@ -22,7 +22,9 @@ def retrain(
 ) -> None:
     """Train the chosen arch on, as plain networks with tied tensors.
 
-    Example: nasmvt retrain runs/my-run --arch best
+    \b
+    Example:
+      nasmvt retrain runs/my-run --arch best
     """
     from nasmvt.cli.display import console, training_progress
     from nasmvt.pipeline.datasets import open_data
@@ -47,7 +49,6 @@ def retrain(
             resume=resume,
             listener=listener,
         )
-    console.print(
-        f"retrained: {opened.folder('retrain', chosen.name)}  (next: nasmvt export {opened.path})",
-        highlight=False,
+    say(
+        f"retrained: {opened.folder('retrain', chosen.name)}  (next: nasmvt export {opened.path})"
     )

@@ -31,7 +31,9 @@ def search(
 
     An interrupted search goes on where it was when the same command is run again.
 
-    Example: nasmvt search runs/my-run --budget 2.5M --workers 4
+    \b
+    Example:
+      nasmvt search runs/my-run --budget 2.5M --workers 4
     """
     from nasmvt.cli.display import console, parameters_table, search_progress
     from nasmvt.cost import Budget, parse_count
@@ -46,10 +48,10 @@ def search(
     config = with_settings(opened.experiment.search, workers=workers, algorithm=algorithm)
     remark = bound.check(counter_of(load_supernet(opened, target)))
     if remark:
-        console.print(remark, highlight=False)
+        say(remark)
     with search_progress() as listener:
         ranked = begin(opened, bound, config, device=target, address=address, out=out, listener=listener)
     best = ranked[0]
     console.print(parameters_table(best.parameters.to_dict()))
-    console.print(f"best of {len(ranked)} candidates: T-score {best.score:.2f}, {best.arch}", highlight=False)
-    console.print(f"written: {out or opened.folder('search')}  (next: nasmvt retrain {opened.path})", highlight=False)
+    say(f"best of {len(ranked)} candidates: T-score {best.score:.2f}, {best.arch}")
+    say(f"written: {out or opened.folder('search')}  (next: nasmvt retrain {opened.path})")

@@ -31,7 +31,9 @@ def train_supernet(
 ) -> None:
     """Train the supernet of an experiment, and begin a run directory with it.
 
-    Example: nasmvt train-supernet experiments/real_mini.yaml --set training.steps=2000
+    \b
+    Example:
+      nasmvt train-supernet experiments/real_mini.yaml --set training.steps=2000
     """
     from nasmvt.cli.display import console, training_progress
     from nasmvt.errors import UserError
@@ -51,4 +53,4 @@ def train_supernet(
         settings = load_experiment(experiment, changes or (), seed)
         with training_progress("supernet") as listener:
             run = begin(settings, out=out, device=target, listener=listener)
-    console.print(f"run directory: {run.path}  (next: nasmvt search {run.path} --budget ...)", highlight=False)
+    say(f"run directory: {run.path}  (next: nasmvt search {run.path} --budget ...)")

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from PIL import Image
+from pydantic import ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nasmvt.config import parse
+from nasmvt.config import Config, parse
 from nasmvt.data import DataInfo, EvalTransform, read_picture
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export.folder import FORMAT
@@ -20,6 +21,26 @@ from nasmvt.space import SearchSpace, Sharing
 from nasmvt.tasks.build import Slot
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.task import Task
+
+
+class _TaskContent(Config):
+    """A task in config.json."""
+
+    config: TaskConfig
+    data: DataInfo
+
+
+class _Content(Config):
+    """What loading needs of config.json."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    space: SearchSpace
+    arch: dict[str, Any]
+    sharing: dict[str, tuple[str, ...]]
+    tasks: dict[str, _TaskContent]
+    parameters: dict[str, Any]
+    seed: int
 
 
 class TaskModel(nn.Module):
@@ -109,12 +130,10 @@ def load(folder: str | Path) -> LoadedModel:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UserError(f"{path} is not of format {FORMAT}: export the model again with this version of nasmvt")
     source = str(path)
-    space = parse(SearchSpace, config["space"], source)
-    tasks = {}
-    for name, task in config["tasks"].items():
-        info = DataInfo(**{**task["data"], "classes": tuple(task["data"]["classes"])})
-        tasks[name] = Task(name=name, config=parse(TaskConfig, task["config"], source), info=info)
-    arch, sharing = space.arch(config["arch"], source), Sharing.of(config["sharing"])
+    content = parse(_Content, config, source)
+    space, sharing = content.space, Sharing.of(content.sharing)
+    tasks = {name: Task(name=name, config=task.config, info=task.data) for name, task in content.tasks.items()}
+    arch = space.arch(content.arch, source)
     tensors = _read_tensors(folder / "model.safetensors")
     unused = set(tensors)
 

@@ -1,11 +1,12 @@
 """What a finished model is worth on pictures it never saw."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 
 import torch
 
 from nasmvt.config import parse
-from nasmvt.errors import UserError, listed
+from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export.loading import LoadedModel
 from nasmvt.model import MultiTaskModel
 from nasmvt.pipeline.datasets import TaskData
@@ -41,10 +42,14 @@ def data_configs(loaded: LoadedModel, changes: Sequence[str]) -> dict[str, TaskC
     Raises:
         UserError: if a change breaks a rule.
     """
-    values = {"tasks": {name: task["config"] for name, task in loaded.config["tasks"].items()}}
+    values = {"tasks": {name: deepcopy(task["config"]) for name, task in loaded.config["tasks"].items()}}
     for change in changes:
+        key = change.partition("=")[0]
+        first, task, *rest = [*key.strip().split("."), ""]
+        if first != "tasks" or task not in loaded.tasks or not rest:
+            hint = nearest(task, loaded.tasks) if first == "tasks" else ""
+            raise UserError(
+                f"--set changes keys below tasks.<name> (tasks: {listed(loaded.tasks)}), not {key!r}{hint}"
+            )
         apply_change(values, change)
-    unknown = set(values) - {"tasks"} | set(values["tasks"]) - set(loaded.tasks)
-    if unknown:
-        raise UserError(f"--set changes keys below tasks.<name> (tasks: {listed(loaded.tasks)}), not {listed(unknown)}")
     return {name: parse(TaskConfig, config, f"--set tasks.{name}") for name, config in values["tasks"].items()}

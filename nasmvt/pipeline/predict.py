@@ -50,7 +50,7 @@ def find_pictures(paths: Iterable[Path]) -> list[Picture]:
     stems = Counter(path.stem for path in found)
     return [
         Picture(
-            path.stem if stems[path.stem] == 1 else "-".join(path.with_suffix("").parts).strip("/-"),
+            path.stem if stems[path.stem] == 1 else "-".join((*path.parent.parts, path.stem, path.suffix[1:])).strip("/-"),
             str(path),
             lambda path=path: read_picture(path),  # type: ignore[misc]
         )

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from pydantic import ConfigDict
 
-from nasmvt.config import read_yaml
+from nasmvt.config import Config, parse, read_yaml
 from nasmvt.errors import UserError
 from nasmvt.files import write_text
 from nasmvt.model import MultiTaskModel
@@ -20,6 +22,15 @@ from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.training.loop import Listener, load_weights
+
+
+class _ArchFile(Config):
+    """What is read of best.yaml, or of a file of the user's."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    arch: dict[str, Any]
+    sharing: dict[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,8 +60,11 @@ def choose_arch(run: Run, name: str, supernet: Supernet) -> Chosen:
         if name == "best" and not path.is_file():
             raise UserError(f"{run.path} holds no search result: run 'nasmvt search' first, or pass --arch")
         content = read_yaml(path)
-        sharing = Sharing.of(content["sharing"]) if "sharing" in content else supernet.sharing()
-        return Chosen(path.stem, space.arch(content.get("arch", content), str(path)), sharing)
+        if "arch" not in content:
+            content = {"arch": content}
+        given = parse(_ArchFile, content, str(path))
+        sharing = supernet.sharing() if given.sharing is None else Sharing.of(given.sharing)
+        return Chosen(path.stem, space.arch(given.arch, str(path)), sharing)
     archs = {"smallest": space.smallest, "largest": space.largest}
     return Chosen(name, archs[name] if name in archs else space.named(name), supernet.sharing())
 

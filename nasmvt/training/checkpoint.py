@@ -1,16 +1,22 @@
 """Checkpoints: one file, written whole, read without running code from it."""
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nasmvt.errors import UserError
+from nasmvt.errors import UserError, listed
 from nasmvt.files import atomic
 
 FORMAT = 1
+
+_DAMAGED = (
+    *(OSError, RuntimeError, EOFError, pickle.UnpicklingError),
+    *(ValueError, LookupError, TypeError, AttributeError, AssertionError),  # of a pickle with changed bytes
+)
+"""What `torch.load` raises on files that are no checkpoints, cut off or damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +50,13 @@ class Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise UserError(f"there is no checkpoint {path}: train first, or give another run directory") from None
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except _DAMAGED as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{path} is no readable checkpoint ({reason}): give another run directory") from None
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise UserError(f"{path} is no checkpoint of format {FORMAT}: train again with this version of nasmvt")
+        if content.keys() != {field.name for field in fields(cls)}:
+            raise UserError(f"{path} is no checkpoint of nasmvt, it holds {listed(content)}: give a run directory")
         return cls(**content)
 
     def check(self, path: Path, space: dict[str, Any], tasks: dict[str, Any]) -> None:

@@ -193,6 +193,12 @@ class Trainer:
                     "lower training.lr or check the labels; the last checkpoint is kept"
                 )
             (total * self.tasks[name].config.loss_weight).backward()
+        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        if not torch.nn.utils.get_total_norm(gradients).isfinite():
+            raise UserError(
+                f"the gradients are not finite at step {self.step + 1} (arch {arch}): lower training.lr; the last "
+                "checkpoint is kept"
+            )
         if self.config.clip is not None:
             dispatch_clip_grad(self.module.parameters(), self.config.clip, mode=self.config.clip_mode)
         self.optimizer.step()

@@ -107,13 +107,12 @@ def _written(values: Any, location: tuple[int | str, ...], missing: bool) -> lis
     """Return a location as the user wrote it: pydantic puts tags of unions into it, which are no keys."""
     path = []
     for part in location:
-        if isinstance(values, Mapping) and part in values:
-            values = values[part]
-        elif isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values):
-            values = values[part]
-        elif not (missing and part == location[-1]):
-            continue
-        path.append(str(part))
+        inner = dict(enumerate(values)) if isinstance(values, (list, tuple)) else values
+        if isinstance(inner, Mapping) and part in inner:
+            values = inner[part]
+            path.append(str(part))
+        elif missing and part == location[-1]:
+            path.append(str(part))
     return path
 
 

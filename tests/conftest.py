@@ -35,7 +35,7 @@ TINY_TASKS = {
         "batch_size": 2,
         "head": {
             "width": 16,
-            "scales": [2, 1],
+            "strides": [4, 8],
             "anchor_scale": 3,
             "rpn_convs": 1,
             "box_convs": 1,
@@ -52,7 +52,7 @@ TINY_TASKS = {
         "kind": "segmentation",
         "data": {"image_size": 32},
         "batch_size": 2,
-        "head": {"channels": 16, "scales": [2, 1, 1, 0.5], "pool_scales": [1, 2], "aux_channels": 8},
+        "head": {"channels": 16, "strides": [4, 8, 8, 16], "pool_scales": [1, 2], "aux_channels": 8},
     },
 }
 

@@ -20,11 +20,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 F = TypeVar("F", bound=Callable[..., Any])
 
 RunArgument = Annotated[
-    Path | None, typer.Argument(metavar="[RUN]", help="Run directory.", show_default="the newest under runs/")
+    Path | None, typer.Argument(metavar="RUN", help="Run directory.", show_default="the newest under runs/")
 ]
 ModelArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="[FOLDER]", help="Exported folder.", show_default="that of the newest run under runs/"),
+    typer.Argument(metavar="FOLDER", help="Exported folder.", show_default="that of the newest run under runs/"),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes CUDA where there is one.")]
 Changes = Annotated[

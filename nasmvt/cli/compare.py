@@ -1,6 +1,6 @@
 """`nasmvt compare`."""
 
-from nasmvt.cli.common import Device, RunArgument, reports_errors
+from nasmvt.cli.common import Device, RunArgument, quoted, reports_errors
 
 
 @reports_errors
@@ -13,7 +13,7 @@ def compare(run: RunArgument = None, device: Device = "auto") -> None:
     Example:
       nasmvt compare runs/my-run
     """
-    from nasmvt.cli.display import comparison_table, console, training_progress
+    from nasmvt.cli.display import comparison_table, console, say, training_progress
     from nasmvt.pipeline.compare import compare as begin
     from nasmvt.pipeline.run import Run, device_of
 
@@ -24,6 +24,4 @@ def compare(run: RunArgument = None, device: Device = "auto") -> None:
     within = [item for item in found if item.within_budget]
     best = max(within, key=lambda item: item.score)
     verdict = "is the best" if best.name == "best" else f"is beaten by {best.name}"
-    say(
-        f"of the archs within the budget the searched one {verdict}  (next: nasmvt export {opened.path})"
-    )
+    say(f"of the archs within the budget the searched one {verdict}  (next: nasmvt export {quoted(opened.path)})")

@@ -132,6 +132,8 @@ def search_progress() -> Iterator[SearchTable]:
     """Show a live table while a search runs."""
     with Live(console=console, refresh_per_second=2) as live:
         yield SearchTable(live)
+    if not console.is_interactive:
+        console.line()
 
 
 def comparison_table(found: Sequence[Compared]) -> Table:

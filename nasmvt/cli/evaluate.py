@@ -23,7 +23,7 @@ def evaluate(
     Example:
       nasmvt evaluate my-model --set tasks.det.data.root=/data/coco
     """
-    from nasmvt.cli.display import console, metrics_table
+    from nasmvt.cli.display import console, metrics_table, say
     from nasmvt.export import load
     from nasmvt.files import write_json
     from nasmvt.pipeline.evaluate import data_configs, evaluate_on_val

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import RunArgument, reports_errors
+from nasmvt.cli.common import RunArgument, quoted, reports_errors
 
 
 @reports_errors
@@ -24,7 +24,7 @@ def export(
     """
     import json
 
-    from nasmvt.cli.display import console, metrics_table, parameters_table
+    from nasmvt.cli.display import console, metrics_table, parameters_table, say
     from nasmvt.pipeline.export import export as write
     from nasmvt.pipeline.run import Run
 
@@ -33,4 +33,4 @@ def export(
     metrics = {task: values for task, values in config["metrics"].items() if task != "split"}
     console.print(parameters_table(config["parameters"]))
     console.print(metrics_table("on the search split", metrics))
-    say(f"exported: {folder}  (next: nasmvt evaluate {folder})")
+    say(f"exported: {folder}  (next: nasmvt evaluate {quoted(folder)})")

@@ -14,13 +14,15 @@ app = typer.Typer(
     epilog="The main job: nasmvt train-supernet, nasmvt search --budget 2.5M, nasmvt retrain, nasmvt export.",
 )
 
-app.command("train-supernet")(train_supernet.train_supernet)
-app.command("search")(search.search)
-app.command("retrain")(retrain.retrain)
-app.command("export")(export.export)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("compare")(compare.compare)
+app.command("train-supernet", short_help="Begin a run: train the supernet of an experiment.")(
+    train_supernet.train_supernet
+)
+app.command("search", short_help="Find the best arch under a budget.")(search.search)
+app.command("retrain", short_help="Train the chosen arch on.")(retrain.retrain)
+app.command("export", short_help="Write the model as one folder.")(export.export)
+app.command("evaluate", short_help="Measure an exported model on val.")(evaluate.evaluate)
+app.command("predict", short_help="Draw predictions for pictures.")(predict.predict)
+app.command("compare", short_help="Measure the searched arch against others.")(compare.compare)
 
 
 def main() -> None:

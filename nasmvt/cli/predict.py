@@ -13,7 +13,11 @@ def predict(
     folder: ModelArgument = None,
     pictures: Annotated[
         list[Path] | None,
-        typer.Argument(help="Pictures, or folders of pictures.", show_default="the first of each task's val split"),
+        typer.Argument(
+            metavar="PICTURES",
+            help="Pictures, or folders of pictures.",
+            show_default="the first of each task's val split",
+        ),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="Task to run; may be repeated.", show_default="all tasks")
@@ -28,7 +32,7 @@ def predict(
     Example:
       nasmvt predict my-model holiday/ --task det
     """
-    from nasmvt.cli.display import console
+    from nasmvt.cli.display import say
     from nasmvt.export import load
     from nasmvt.pipeline.evaluate import data_configs
     from nasmvt.pipeline.predict import find_pictures, val_pictures

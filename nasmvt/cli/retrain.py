@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Device, RunArgument, reports_errors
+from nasmvt.cli.common import Device, RunArgument, quoted, reports_errors
 
 
 @reports_errors
@@ -26,7 +26,7 @@ def retrain(
     Example:
       nasmvt retrain runs/my-run --arch best
     """
-    from nasmvt.cli.display import console, training_progress
+    from nasmvt.cli.display import say, training_progress
     from nasmvt.pipeline.datasets import open_data
     from nasmvt.pipeline.retrain import choose_arch
     from nasmvt.pipeline.retrain import retrain as train
@@ -49,6 +49,4 @@ def retrain(
             resume=resume,
             listener=listener,
         )
-    say(
-        f"retrained: {opened.folder('retrain', chosen.name)}  (next: nasmvt export {opened.path})"
-    )
+    say(f"retrained: {opened.folder('retrain', chosen.name)}  (next: nasmvt export {quoted(opened.path)})")

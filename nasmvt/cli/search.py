@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Device, RunArgument, reports_errors
+from nasmvt.cli.common import Device, RunArgument, quoted, reports_errors
 
 
 @reports_errors
@@ -35,7 +35,7 @@ def search(
     Example:
       nasmvt search runs/my-run --budget 2.5M --workers 4
     """
-    from nasmvt.cli.display import console, parameters_table, search_progress
+    from nasmvt.cli.display import console, parameters_table, say, search_progress
     from nasmvt.cost import Budget, parse_count
     from nasmvt.pipeline.run import Run, device_of
     from nasmvt.pipeline.search import counter_of, with_settings
@@ -54,4 +54,6 @@ def search(
     best = ranked[0]
     console.print(parameters_table(best.parameters.to_dict()))
     say(f"best of {len(ranked)} candidates: T-score {best.score:.2f}, {best.arch}")
-    say(f"written: {out or opened.folder('search')}  (next: nasmvt retrain {opened.path})")
+    folder = out or opened.folder("search")
+    arch = "" if out is None else f" --arch {quoted(out / 'best.yaml')}"
+    say(f"written: {folder}  (next: nasmvt retrain {quoted(opened.path)}{arch})")

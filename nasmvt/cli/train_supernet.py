@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, Device, reports_errors
+from nasmvt.cli.common import Changes, Device, quoted, reports_errors
 
 
 @reports_errors
@@ -13,6 +13,7 @@ def train_supernet(
     experiment: Annotated[
         str | None,
         typer.Argument(
+            metavar="EXPERIMENT",
             help="Experiment file, or the name of a shipped one.",
             show_default="shapes, the built-in data set",
         ),
@@ -35,7 +36,7 @@ def train_supernet(
     Example:
       nasmvt train-supernet experiments/real_mini.yaml --set training.steps=2000
     """
-    from nasmvt.cli.display import console, training_progress
+    from nasmvt.cli.display import say, training_progress
     from nasmvt.errors import UserError
     from nasmvt.pipeline.experiment import load_experiment
     from nasmvt.pipeline.run import Run, device_of
@@ -53,4 +54,4 @@ def train_supernet(
         settings = load_experiment(experiment, changes or (), seed)
         with training_progress("supernet") as listener:
             run = begin(settings, out=out, device=target, listener=listener)
-    say(f"run directory: {run.path}  (next: nasmvt search {run.path} --budget ...)")
+    say(f"run directory: {run.path}  (next: nasmvt search {quoted(run.path)} --budget ...)")

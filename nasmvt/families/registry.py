@@ -81,7 +81,7 @@ _FAMILIES: dict[str, Family] = {}
 
 
 def register(name: str, *, choices: Mapping[str, Any], roles: Mapping[str, Role | str]) -> Callable[[Builder], Builder]:
-    """Register a builder as the family `name`: the choices it reads with their types, the default roles of its layers."""
+    """Register a builder as the family `name`: the choices it reads with their types, its layers' default roles."""
 
     def decorate(build: Builder) -> Builder:
         _FAMILIES[name] = Family(name=name, build=build, choices=choices, roles=Roles.of(roles))

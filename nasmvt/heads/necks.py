@@ -25,6 +25,9 @@ from nasmvt.heads.layers import conv_bn
 SCALES: tuple[float, ...] = (4, 2, 1, 0.5)
 """Enlargements of a stride-16 map that give the strides 4, 8, 16 and 32."""
 
+STRIDES: tuple[int, ...] = (4, 8, 16, 32)
+"""Strides that heads read by default."""
+
 Maps = tuple[Tensor, ...]
 
 
@@ -154,15 +157,21 @@ class SameMaps(nn.Module):
 
 
 def detection_neck(
-    widths: Sequence[int], strides: Sequence[int], out_width: int = 256, scales: Sequence[float] = SCALES
+    widths: Sequence[int], strides: Sequence[int], out_width: int = 256, levels: Sequence[int] = STRIDES
 ) -> SimpleFeaturePyramid | FeaturePyramid:
     """Build the neck of a detector: a simple pyramid from one map, FPN from several of distinct strides.
 
+    Args:
+        widths: channels of the backbone's maps.
+        strides: strides of the backbone's maps.
+        out_width: channels of every level.
+        levels: strides of the levels made from one map.
+
     Raises:
-        UserError: if several maps don't have ascending strides, or a scale does not fit the stride.
+        UserError: if several maps don't have ascending strides, or a level does not fit the map's stride.
     """
     if len(strides) == 1:
-        return SimpleFeaturePyramid(widths[0], strides[0], out_width, scales)
+        return SimpleFeaturePyramid(widths[0], strides[0], out_width, [strides[0] / level for level in levels])
     if not _ascending(strides):
         raise UserError(
             f"a detector needs one map, or maps of ascending strides, but the backbone gives strides "
@@ -172,24 +181,29 @@ def detection_neck(
 
 
 def segmentation_neck(
-    widths: Sequence[int], strides: Sequence[int], scales: Sequence[float] = SCALES
+    widths: Sequence[int], strides: Sequence[int], levels: Sequence[int] = STRIDES
 ) -> MultiScaleNeck | SameMaps:
-    """Build the neck of a segmenter: scales made from maps of one stride, or the backbone's own scales.
+    """Build the neck of a segmenter: levels made from maps of one stride, or the backbone's own maps.
+
+    Args:
+        widths: channels of the backbone's maps.
+        strides: strides of the backbone's maps.
+        levels: strides of the levels made from maps of one stride.
 
     Raises:
-        UserError: if the maps are neither of one width and stride (one, or one per scale) nor of
-            ascending strides, or if a scale does not fit the stride.
+        UserError: if the maps are neither of one width and stride (one, or one per level) nor of
+            ascending strides, or if a level does not fit the maps' stride.
     """
     if len(strides) > 1 and _ascending(strides):
         return SameMaps(widths, strides)
     alike = len(set(strides)) == len(set(widths)) == 1
-    if not alike or len(strides) not in (1, len(scales)):
+    if not alike or len(strides) not in (1, len(levels)):
         raise UserError(
-            f"a segmenter needs maps of ascending strides, or 1 or {len(scales)} maps of one width and "
+            f"a segmenter needs maps of ascending strides, or 1 or {len(levels)} maps of one width and "
             f"stride, but the backbone gives strides {tuple(strides)} and widths {tuple(widths)}: give it "
             "another backbone or output"
         )
-    return MultiScaleNeck(widths[0], strides[0], scales)
+    return MultiScaleNeck(widths[0], strides[0], [strides[0] / level for level in levels])
 
 
 def scaled_strides(stride: int, scales: Sequence[float]) -> tuple[int, ...]:
@@ -205,7 +219,7 @@ def scaled_strides(stride: int, scales: Sequence[float]) -> tuple[int, ...]:
         if not fits or stride % ratio.numerator:
             raise UserError(
                 f"a neck's scale must be a power of two that divides the stride {stride} of the map, "
-                f"but is {scale}: choose among 4, 2, 1 and 0.5"
+                f"but is {scale:g}: choose strides among 4, 8, 16 and 32"
             )
         strides.append(int(stride / ratio))
     return tuple(strides)

@@ -48,8 +48,6 @@ def data_configs(loaded: LoadedModel, changes: Sequence[str]) -> dict[str, TaskC
         first, task, *rest = [*key.strip().split("."), ""]
         if first != "tasks" or task not in loaded.tasks or not rest:
             hint = nearest(task, loaded.tasks) if first == "tasks" else ""
-            raise UserError(
-                f"--set changes keys below tasks.<name> (tasks: {listed(loaded.tasks)}), not {key!r}{hint}"
-            )
+            raise UserError(f"--set changes keys below tasks.<name> (tasks: {listed(loaded.tasks)}), not {key!r}{hint}")
         apply_change(values, change)
     return {name: parse(TaskConfig, config, f"--set tasks.{name}") for name, config in values["tasks"].items()}

@@ -48,14 +48,15 @@ def find_pictures(paths: Iterable[Path]) -> list[Picture]:
     if not found:
         raise UserError(f"there is no picture among the paths given; suffixes that count: {listed(sorted(SUFFIXES))}")
     stems = Counter(path.stem for path in found)
+    names = [path.stem if stems[path.stem] == 1 else _long_name(path) for path in found]
     return [
-        Picture(
-            path.stem if stems[path.stem] == 1 else "-".join((*path.parent.parts, path.stem, path.suffix[1:])).strip("/-"),
-            str(path),
-            lambda path=path: read_picture(path),  # type: ignore[misc]
-        )
-        for path in found
+        Picture(name, str(path), lambda path=path: read_picture(path))  # type: ignore[misc]
+        for name, path in zip(names, found, strict=True)
     ]
+
+
+def _long_name(path: Path) -> str:
+    return "-".join((*path.parent.parts, path.stem, path.suffix.removeprefix("."))).strip("/-")
 
 
 def val_pictures(config: TaskConfig, count: int, seed: int) -> list[Picture]:

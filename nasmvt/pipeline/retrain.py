@@ -11,7 +11,7 @@ import yaml
 from pydantic import ConfigDict
 
 from nasmvt.config import Config, parse, read_yaml
-from nasmvt.errors import UserError
+from nasmvt.errors import UserError, listed, nearest
 from nasmvt.files import write_text
 from nasmvt.model import MultiTaskModel
 from nasmvt.pipeline.datasets import TaskData
@@ -66,6 +66,9 @@ def choose_arch(run: Run, name: str, supernet: Supernet) -> Chosen:
         sharing = supernet.sharing() if given.sharing is None else Sharing.of(given.sharing)
         return Chosen(path.stem, space.arch(given.arch, str(path)), sharing)
     archs = {"smallest": space.smallest, "largest": space.largest}
+    if name not in {*archs, *space.archs}:
+        known = ["best", *archs, *space.archs]
+        raise UserError(f"there is no arch {name!r}{nearest(name, known)} (archs: {listed(known)}; or a .yaml file)")
     return Chosen(name, archs[name] if name in archs else space.named(name), supernet.sharing())
 
 

@@ -12,7 +12,7 @@ from nasmvt.data.types import Kind
 Count = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
-Scales = Annotated[tuple[float, ...], Field(min_length=1)]
+Strides = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 HEAD_OF_KIND: dict[str, str] = {
     "classification": "linear",
@@ -36,7 +36,7 @@ class LinearConfig(Config):
 
 
 class MaskRCNNConfig(Config):
-    """Detection head: Mask R-CNN; the defaults are the reference's (mmdetection's) settings."""
+    """Detection head: Mask R-CNN. The defaults suit small backbones; `experiments/vit_mvt.yaml` has the paper's."""
 
     type: Literal["mask_rcnn"] = "mask_rcnn"
     """Which head this is."""
@@ -44,11 +44,12 @@ class MaskRCNNConfig(Config):
     masks: bool | None = None
     """Whether to predict masks too; null does so if the data set has them."""
 
-    width: Count = 256
+    width: Count = 96
     """Channels of the neck and of every convolution of the head."""
 
-    scales: Scales = (4, 2, 1, 0.5)
-    """Enlargements of the one map of a plain backbone, powers of two; a hierarchical one has its own."""
+    strides: Strides = (4, 8, 16, 32)
+    """Pixels per cell of the levels that are made from the one map of a plain backbone: its stride times or
+    over powers of two. A hierarchical backbone has its own strides."""
 
     anchor_scale: Annotated[float, Field(gt=0)] = 8
     """Side of the square anchor in cells of its level."""
@@ -56,16 +57,16 @@ class MaskRCNNConfig(Config):
     anchor_ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
     """Height divided by width of the anchors."""
 
-    rpn_convs: Count = 2
+    rpn_convs: Count = 1
     """3x3 convolutions of the region proposal head."""
 
-    box_convs: Annotated[int, Field(ge=0)] = 4
+    box_convs: Annotated[int, Field(ge=0)] = 1
     """3x3 convolutions of the box branch, with BatchNorm."""
 
-    box_hidden: Count = 1024
+    box_hidden: Count = 256
     """Outputs of the box branch's linear layer."""
 
-    mask_convs: Annotated[int, Field(ge=0)] = 4
+    mask_convs: Annotated[int, Field(ge=0)] = 2
     """3x3 convolutions of the mask branch."""
 
     box_size: Count = 7
@@ -74,16 +75,16 @@ class MaskRCNNConfig(Config):
     mask_size: Count = 14
     """Side of a region pooled for the mask branch; masks have twice that side."""
 
-    rpn_batch: Count = 256
+    rpn_batch: Count = 128
     """Anchors per picture that enter the loss."""
 
-    roi_batch: Count = 512
+    roi_batch: Count = 128
     """Regions per picture that enter the loss."""
 
-    pre_nms: tuple[Count, Count] = (2000, 1000)
+    pre_nms: tuple[Count, Count] = (1000, 500)
     """Proposals kept per level before suppression: while training, while predicting."""
 
-    post_nms: tuple[Count, Count] = (1000, 1000)
+    post_nms: tuple[Count, Count] = (500, 300)
     """Proposals kept per picture after suppression: while training, while predicting."""
 
     score_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
@@ -97,16 +98,18 @@ class MaskRCNNConfig(Config):
 
 
 class UPerNetConfig(Config):
-    """Segmentation head: UPerNet with an auxiliary FCN head."""
+    """Segmentation head: UPerNet with an auxiliary FCN head. The defaults suit small backbones;
+    `experiments/vit_mvt.yaml` has the paper's."""
 
     type: Literal["upernet"] = "upernet"
     """Which head this is."""
 
-    channels: Count = 576
+    channels: Count = 96
     """Channels of every convolution of UPerNet."""
 
-    scales: Scales = (4, 2, 1, 0.5)
-    """Enlargements of the maps of a plain backbone, powers of two; a hierarchical one has its own scales."""
+    strides: Strides = (4, 8, 16, 32)
+    """Pixels per cell of the levels that are made from the maps of a plain backbone: their stride times or
+    over powers of two. A hierarchical backbone has its own strides."""
 
     pool_scales: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 3, 6)
     """Sides of the grids that the last map is averaged to."""
@@ -117,7 +120,7 @@ class UPerNetConfig(Config):
     aux_weight: Weight = 0.4
     """Weight of the auxiliary head in the loss; 0 builds no auxiliary head."""
 
-    aux_channels: Count = 256
+    aux_channels: Count = 48
     """Channels of the auxiliary head."""
 
 

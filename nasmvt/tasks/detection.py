@@ -57,7 +57,7 @@ class DetectionNetwork(TaskNetwork):
     """Backbone, pyramid and Mask R-CNN.
 
     Args:
-        backbone: gives one map (its scales are then made), or maps of ascending strides.
+        backbone: gives one map (the levels are then made), or maps of ascending strides.
         config: the head.
         classes: class names.
         masks: whether there is a mask branch.
@@ -79,8 +79,8 @@ class DetectionNetwork(TaskNetwork):
     ) -> None:
         widths: Any = backbone.widths
         strides: Any = backbone.strides
-        neck = detection_neck(widths, strides, config.width, config.scales)
-        settings = config.model_dump(exclude={"type", "masks", "scales"})
+        neck = detection_neck(widths, strides, config.width, config.strides)
+        settings = config.model_dump(exclude={"type", "masks", "strides"})
         head = MaskRCNNHead(neck.strides, len(classes), masks=masks, extra_level=neck.extra_level, **settings)
         super().__init__(backbone, neck, head, classes=classes, mean=mean, std=std)
 

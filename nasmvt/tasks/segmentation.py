@@ -43,7 +43,7 @@ class SegmentationNetwork(TaskNetwork):
     """Backbone, neck, UPerNet and, unless its weight is 0, an auxiliary head that only the loss reads.
 
     Args:
-        backbone: gives one map, or one per scale of equal stride (scales are then made), or maps of
+        backbone: gives one map, or one per level of equal stride (the levels are then made), or maps of
             ascending strides.
         config: the head.
         classes: class names, 255 at most.
@@ -56,7 +56,7 @@ class SegmentationNetwork(TaskNetwork):
     ) -> None:
         widths: Any = backbone.widths
         strides: Any = backbone.strides
-        neck = segmentation_neck(widths, strides, config.scales)
+        neck = segmentation_neck(widths, strides, config.strides)
         head = UPerNetHead(neck.widths, len(classes), config.channels, config.pool_scales, config.dropout)
         super().__init__(backbone, neck, head, classes=classes, mean=mean, std=std)
         self.aux_weight = config.aux_weight

@@ -55,7 +55,9 @@ def main() -> None:
                 rates[workers].append(60 * len(archs) / evaluate(pool, archs, tasks))
             print(f"round {number + 1}, {workers} workers: {rates[workers][-1]:.1f} candidates per minute")
     median = {workers: statistics.median(found) for workers, found in rates.items()}
-    print("median candidates per minute:", ", ".join(f"{workers} workers {rate:.1f}" for workers, rate in median.items()))
+    print(
+        "median candidates per minute:", ", ".join(f"{workers} workers {rate:.1f}" for workers, rate in median.items())
+    )
     print(f"1 worker / in-process: {median[1] / median[0]:.2f}; 2 workers / 1 worker: {median[2] / median[1]:.2f}")
 
 

@@ -24,6 +24,9 @@ def predict(
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures of each val split, where none are given.")] = 8,
     out: Annotated[Path, typer.Option(help="Folder for drawn pictures and JSON.")] = Path("predictions"),
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Go on without pictures that can't be decoded.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Run an exported model on pictures: each one drawn with its prediction, and the prediction as JSON.
@@ -48,5 +51,5 @@ def predict(
     else:
         configs = data_configs(loaded, ())
         chosen = {name: val_pictures(configs[name], count, loaded.config["seed"]) for name in tasks}
-    drawn = list(run(loaded, chosen, out))
+    drawn = list(run(loaded, chosen, out, skip_unreadable=skip_unreadable))
     say(f"{len(drawn)} pictures drawn: {out}")

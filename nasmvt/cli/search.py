@@ -46,11 +46,12 @@ def search(
     target = device_of(device)
     opened = Run.open(run)
     config = with_settings(opened.experiment.search, workers=workers, algorithm=algorithm)
-    remark = bound.check(counter_of(load_supernet(opened, target)))
+    supernet = load_supernet(opened, target)
+    remark = bound.check(counter_of(supernet))
     if remark:
         say(remark)
     with search_progress() as listener:
-        ranked = begin(opened, bound, config, device=target, address=address, out=out, listener=listener)
+        ranked = begin(opened, supernet, bound, config, device=target, address=address, out=out, listener=listener)
     best = ranked[0]
     console.print(parameters_table(best.parameters.to_dict()))
     say(f"best of {len(ranked)} candidates: T-score {best.score:.2f}, {best.arch}")

@@ -1,5 +1,6 @@
 """What a finished model says of pictures, drawn and as JSON."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from nasmvt.data import read_picture
+from nasmvt.data import UnreadableImage, read_picture
 from nasmvt.errors import UserError, listed
 from nasmvt.export.loading import LoadedModel
 from nasmvt.files import atomic, write_json
@@ -16,6 +17,8 @@ from nasmvt.pipeline.datasets import TaskData
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.draw import draw_prediction
 from nasmvt.tasks.segmentation import SegmentationPrediction
+
+_log = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
 
@@ -69,19 +72,27 @@ def val_pictures(config: TaskConfig, count: int, seed: int) -> list[Picture]:
     ]
 
 
-def predict(loaded: LoadedModel, pictures: Mapping[str, Iterable[Picture]], out: Path) -> Iterator[Path]:
+def predict(
+    loaded: LoadedModel, pictures: Mapping[str, Iterable[Picture]], out: Path, *, skip_unreadable: bool = False
+) -> Iterator[Path]:
     """Predict the pictures of each task and write what comes out; yield each drawn picture's path.
 
     Into `<out>/<task>/` go, for every picture, `<name>.png` with the prediction drawn, `<name>.json`, and for
     segmentation `<name>_labels.png` (the class index of every pixel).
 
     Raises:
-        UserError: if the model has no such task, or a picture can't be read.
+        UserError: if the model has no such task, or a picture can't be read (and is not to be skipped).
     """
     models = {task: loaded.task(task) for task in pictures}
     for task, model in models.items():
         for picture in pictures[task]:
-            image = picture.read()
+            try:
+                image = picture.read()
+            except UnreadableImage as error:
+                if not skip_unreadable:
+                    raise
+                _log.warning("skipped: %s", error)
+                continue
             prediction = model.predict([image])[0]
             drawn = out / task / f"{picture.name}.png"
             with atomic(drawn) as temporary:

@@ -24,13 +24,14 @@ from nasmvt.tasks.network import TaskNetwork
 from nasmvt.training.loop import Listener, load_weights
 
 
-class _ArchFile(Config):
+class ArchFile(Config):
     """What is read of best.yaml, or of a file of the user's."""
 
     model_config = ConfigDict(extra="ignore")
 
     arch: dict[str, Any]
     sharing: dict[str, tuple[str, ...]] | None = None
+    budget: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def choose_arch(run: Run, name: str, supernet: Supernet) -> Chosen:
         content = read_yaml(path)
         if "arch" not in content:
             content = {"arch": content}
-        given = parse(_ArchFile, content, str(path))
+        given = parse(ArchFile, content, str(path))
         sharing = supernet.sharing() if given.sharing is None else Sharing.of(given.sharing)
         return Chosen(path.stem, space.arch(given.arch, str(path)), sharing)
     archs = {"smallest": space.smallest, "largest": space.largest}

@@ -68,9 +68,8 @@ class Run:
 def _read_infos(path: Path) -> dict[str, DataInfo]:
     try:
         return TypeAdapter(dict[str, DataInfo]).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} can't be read ({reason}): give another run directory") from None
+    except (OSError, ValidationError):
+        raise UserError(f"{path} is missing or damaged: put a copy in its place, or give another run") from None
 
 
 def new_path(path: Path | None, experiment: Experiment) -> Path:

@@ -8,7 +8,6 @@ from nasmvt.config import parse
 from nasmvt.cost import Budget, ParameterCounter
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.supernet import load_supernet
 from nasmvt.search import (
     Candidate,
     Journal,
@@ -41,6 +40,7 @@ def with_settings(config: SearchConfig, **changes: object) -> SearchConfig:
 
 def search(
     run: Run,
+    supernet: Supernet,
     budget: Budget,
     config: SearchConfig,
     *,
@@ -53,15 +53,22 @@ def search(
 
     What it finds is written to `<run>/search`; an interrupted search goes on where it was.
 
+    Args:
+        run: the run; gives data and seed.
+        supernet: its trained supernet, on the device.
+        budget: bound on the total parameters.
+        config: settings.
+        device: where candidates are evaluated.
+        address: a Ray cluster; None: a local Ray.
+        out: another folder for the results.
+        listener: told of every candidate.
+
     Raises:
-        UserError: if the supernet is not trained, the budget is below the smallest subnet, or the folder
-            holds another search.
+        UserError: if the budget is below the smallest subnet, or the folder holds another search.
     """
-    supernet = load_supernet(run, device)
     counter = counter_of(supernet)
     budget.check(counter)
     data = {name: TaskData(name, task, run.experiment.seed) for name, task in run.experiment.tasks.items()}
-    objective = Objective.of(supernet.tasks)
     searcher = make_searcher(
         config,
         run.experiment.space,
@@ -76,16 +83,8 @@ def search(
         device,
         address,
     )
+    journal = Journal(out or run.folder("search"))
     try:
-        return run_search(
-            supernet,
-            searcher,
-            pool,
-            objective,
-            counter,
-            budget,
-            Journal(out or run.folder("search")),
-            listener,
-        )
+        return run_search(supernet, searcher, pool, Objective.of(supernet.tasks), counter, budget, journal, listener)
     finally:
         pool.close()

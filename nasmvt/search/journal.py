@@ -13,6 +13,9 @@ from nasmvt.space import Arch
 
 FORMAT = 1
 
+_KEYS: dict[Any, set[str]] = {"evaluation": {"id", "task", "metrics"}, "candidate": {"id"}}
+"""What is read of each kind of line."""
+
 
 class Journal:
     """`journal.jsonl` in a folder: a header, then a line per evaluation and per completed candidate.
@@ -81,12 +84,10 @@ class Journal:
             os.truncate(self.path, whole)
         entries = []
         for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                raise UserError(
-                    f"line {number} of {self.path} is damaged: delete the file, or give another --out"
-                ) from None
+            entry = _parsed(line)
+            if not isinstance(entry, dict) or not (number == 1 or _KEYS.get(entry.get("kind"), {""}) <= entry.keys()):
+                raise UserError(f"line {number} of {self.path} is damaged: delete the file, or give another --out")
+            entries.append(entry)
         return entries
 
     def _compare(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -107,3 +108,10 @@ class Journal:
                     f"{self.path} belongs to another search ({key} is {there!r} there and {here!r} here): "
                     "give another --out, or delete it"
                 )
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -1,6 +1,6 @@
 """The supernet: a store of weights that lends views of them to plain networks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import torch
@@ -48,7 +48,6 @@ class Supernet(nn.Module):
         self.shared = nn.ParameterDict()
         self.scores = nn.ParameterDict()
         self.layers = self._divide()
-        # Not modules of the store: names are looked up at every step, skeletons are structure without weights.
         self._skeleton = lru_cache(maxsize=32)(self._build_skeleton)
         for task in tasks:
             self._skeleton(space.smallest, task)  # refuses what is no leading slice before anything is trained
@@ -156,6 +155,12 @@ class Supernet(nn.Module):
         score = self.scores[_key(layer)]
         return score if score.numel() == 1 else score[self.layers[layer].index(task)]
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Supernet":
+        """Forget the skeletons when the weights move: their constants would stay behind."""
+        self._skeleton.cache_clear()
+        super()._apply(fn, recurse)
+        return self
+
     # -- structure --------------------------------------------------------------------------------
 
     def _own(self, task: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -163,7 +168,8 @@ class Supernet(nn.Module):
         return dict(network.named_parameters()), dict(network.named_buffers())
 
     def _build_skeleton(self, arch: Arch, task: str) -> tuple[TaskNetwork, list[Slot], list[Slot]]:
-        network = build_skeleton(self.space, self.tasks[task], arch)
+        device = next(self.networks[task].parameters()).device
+        network = build_skeleton(self.space, self.tasks[task], arch, device)
         parameters, buffers = parameter_slots(network), buffer_slots(network)
         stored = {name: tensor.shape for group in self._own(task) for name, tensor in group.items()}
         for slot in (*parameters, *buffers):

@@ -22,14 +22,14 @@ def build_network(space: SearchSpace, task: Task, arch: Arch) -> TaskNetwork:
     return task.network(backbone)
 
 
-def build_skeleton(space: SearchSpace, task: Task, arch: Arch) -> TaskNetwork:
+def build_skeleton(space: SearchSpace, task: Task, arch: Arch, device: torch.device | str = "cpu") -> TaskNetwork:
     """Build the network on `meta`: structure without weights, to count or to bind tensors to.
 
-    Constants that are no part of the state dict (buffers registered with `persistent=False`) are real.
+    Constants that are no part of the state dict (buffers registered with `persistent=False`) are real, on `device`.
     """
     with _OnMeta():
         network = build_network(space, task, arch)
-    _materialize_constants(network, lambda: build_network(space, task, arch))
+    _materialize_constants(network, lambda: build_network(space, task, arch), device)
     return network
 
 
@@ -70,17 +70,16 @@ def _members(network: nn.Module, kind: str) -> Iterator[tuple[str, nn.Module, st
                 yield f"{prefix}.{leaf}" if prefix else leaf, owner, leaf, tensor
 
 
-def _materialize_constants(network: nn.Module, rebuild: Callable[[], nn.Module]) -> None:
-    """Give real values to constants that were computed on `meta`, by building the network once for real."""
-    on_meta = [
-        (name, owner, leaf)
+def _materialize_constants(network: nn.Module, rebuild: Callable[[], nn.Module], device: torch.device | str) -> None:
+    """Give real values to constants; where they were computed on `meta`, the network is built once for real."""
+    constants = [
+        (name, owner, leaf, tensor)
         for name, owner, leaf, tensor in _members(network, "_buffers")
-        if leaf in owner._non_persistent_buffers_set and tensor.is_meta
+        if leaf in owner._non_persistent_buffers_set
     ]
-    if on_meta:
-        real = dict(rebuild().named_buffers())
-        for name, owner, leaf in on_meta:
-            owner._buffers[leaf] = real[name]
+    real = dict(rebuild().named_buffers()) if any(tensor.is_meta for *_, tensor in constants) else {}
+    for name, owner, leaf, tensor in constants:
+        owner._buffers[leaf] = real.get(name, tensor).to(device)
 
 
 class _OnMeta(TorchFunctionMode):

@@ -12,6 +12,9 @@ from nasmvt.files import atomic
 
 FORMAT = 1
 
+_STRUCTURE = ("family", "choices", "fixed", "roles")
+"""What of a space the shapes of the weights depend on: neither its name nor its named archs."""
+
 _DAMAGED = (
     *(OSError, RuntimeError, EOFError, pickle.UnpicklingError),
     *(ValueError, LookupError, TypeError, AttributeError, AssertionError),  # of a pickle with changed bytes
@@ -50,9 +53,11 @@ class Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise UserError(f"there is no checkpoint {path}: train first, or give another run directory") from None
-        except _DAMAGED as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{path} is no readable checkpoint ({reason}): give another run directory") from None
+        except _DAMAGED:
+            raise UserError(
+                f"{path} is no readable checkpoint, but damaged, cut off or of another program: put a copy in its "
+                "place, or give another run directory"
+            ) from None
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise UserError(f"{path} is no checkpoint of format {FORMAT}: train again with this version of nasmvt")
         if content.keys() != {field.name for field in fields(cls)}:
@@ -65,19 +70,21 @@ class Checkpoint:
         Raises:
             UserError: naming both spaces, or the task that differs.
         """
-        if _structure(self.space) != _structure(space):
-            raise UserError(
-                f"{path} belongs to the space {self.space['name']!r}, which differs from {space['name']!r} of this "
-                "run: use the run's own checkpoint, or start a new run"
-            )
-        for name in sorted(set(self.tasks) | set(tasks)):
-            if self.tasks.get(name) != tasks.get(name):
+        for key in _STRUCTURE:
+            if self.space[key] != space[key]:
                 raise UserError(
-                    f"{path} was written for task {name!r} as {self.tasks.get(name)}, but this run has "
-                    f"{tasks.get(name)}: use the run's own checkpoint, or start a new run"
+                    f"{path} belongs to the space {self.space['name']!r}, whose {key} differ from those of "
+                    f"{space['name']!r} of this run: use the run's own checkpoint, or start a new run"
                 )
-
-
-def _structure(space: dict[str, Any]) -> dict[str, Any]:
-    """Return what the shapes of the weights depend on: neither the name of a space nor its named archs."""
-    return {key: space[key] for key in ("family", "choices", "fixed", "roles")}
+        if self.tasks.keys() != tasks.keys():
+            raise UserError(
+                f"{path} was written for the tasks {listed(self.tasks)}, but this run has {listed(tasks)}: "
+                "use the run's own checkpoint, or start a new run"
+            )
+        for name, signature in tasks.items():
+            for key, value in signature.items():
+                if self.tasks[name].get(key) != value:
+                    raise UserError(
+                        f"{path} was written for another {key} of task {name!r} ({self.tasks[name].get(key)}) than "
+                        f"this run has ({value}): use the run's own checkpoint, or start a new run"
+                    )

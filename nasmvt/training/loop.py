@@ -134,6 +134,12 @@ class Trainer:
         """
         if self.checkpoint_path.is_file():
             checkpoint = load_weights(self.module, self.checkpoint_path)
+            groups = checkpoint.optimizer["param_groups"]
+            if [group.keys() for group in groups] != [group.keys() for group in self.optimizer.param_groups]:
+                raise UserError(
+                    f"{self.checkpoint_path} was written with another optimizer than {self.config.optimizer!r}: go on "
+                    "with the same one, or start a new run"
+                )
             self.optimizer.load_state_dict(checkpoint.optimizer)
             self.step = checkpoint.step
         path = self.folder / "metrics.jsonl"

@@ -75,8 +75,7 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 def run(tmp_path_factory) -> Run:
     """A trained and searched run."""
     run = train_supernet(experiment(), out=tmp_path_factory.mktemp("runs") / "tiny", device=CPU)
-    budget = budget_of(run)
-    search(run, budget, run.experiment.search, device=CPU)
+    search(run, load_supernet(run, CPU), budget_of(run), run.experiment.search, device=CPU)
     return run
 
 
@@ -228,7 +227,7 @@ def test_shared_tensors_stay_one_through_retraining(run):
 
 def test_compare_trains_all_equally_and_says_what_is_within_budget(tmp_path):
     run = train_supernet(experiment(), out=tmp_path / "run", device=CPU)
-    search(run, budget_of(run), run.experiment.search, device=CPU)
+    search(run, load_supernet(run, CPU), budget_of(run), run.experiment.search, device=CPU)
     from contextlib import nullcontext
 
     found = {item.name: item for item in compare(run, device=CPU, progress=lambda title: nullcontext(StopAt(-1)))}

@@ -194,5 +194,5 @@ def test_damaged_and_missing_checkpoints_are_refused(tmp_path):
 
 
 def test_unknown_optimizer_is_refused(trainer):
-    with pytest.raises(UserError, match="not 'adamww' .*did you mean 'adamw'"):
+    with pytest.raises(UserError, match=r"not 'adamww' .*did you mean 'adamw'"):
         trainer(optimizer="adamww")

@@ -1,0 +1,85 @@
+"""Any plain module factory can be a family: constants, tied weights, parts that only some archs have."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nasmvt.config import parse
+from nasmvt.errors import UserError
+from nasmvt.families.registry import _FAMILIES, register
+from nasmvt.space import SearchSpace
+from nasmvt.supernet import Supernet
+from tests.conftest import make_tasks, randomize
+
+SPACE = {"name": "plain", "family": "plain", "choices": {"depth": [1, 3], "width": [4, 8]}}
+
+
+class Plain(nn.Module):
+    """Convolutions that all use one kernel, and a constant that is no part of the state dict."""
+
+    strides = (8,)
+
+    def __init__(self, depth: int, width: int, backwards: bool) -> None:
+        super().__init__()
+        self.widths = (width,)
+        self.stem = nn.Conv2d(3, width, 8, stride=8)
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 1, bias=False) for _ in range(depth))
+        for conv in self.convs:
+            conv.weight = self.convs[0].weight
+        self.register_buffer("ramp", torch.arange(width).float() + 1, persistent=False)
+        if backwards and depth == 1:
+            self.surplus = nn.Parameter(torch.ones(1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = self.stem(images)
+        for conv in self.convs:
+            x = torch.tanh(conv(x))
+        return (x * self.ramp[:, None, None],)
+
+
+@pytest.fixture(autouse=True)
+def family():
+    @register("plain", choices={"depth": int, "width": int}, roles={"backbone.convs.*": "adaptive"})
+    def build(arch, *, kind, image_size, backwards: bool = False):
+        return Plain(arch["depth"], arch["width"], backwards)
+
+    yield
+    del _FAMILIES["plain"]
+
+
+def test_constants_are_real_and_tied_weights_stay_tied():
+    space = parse(SearchSpace, SPACE, "plain")
+    tasks = {name: task for name, task in make_tasks().items() if name == "cls"}
+    net = Supernet(space, tasks)
+    randomize(net)
+    for arch in (space.smallest, space.largest):
+        network = net.subnet(arch, "cls")
+        weights = {conv.weight.data_ptr() for conv in network.backbone.convs}
+        assert len(weights) == 1
+        assert torch.equal(network.backbone.ramp, torch.arange(arch["width"]).float() + 1)
+        plain = Plain(arch["depth"], arch["width"], False)
+        plain.load_state_dict(network.backbone.state_dict())
+        images = torch.rand(2, 3, 32, 32)
+        assert torch.equal(plain(images)[0], network.backbone(images)[0])
+        model = net.materialize(arch)
+        assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in plain.parameters()) + sum(
+            p.numel() for p in model.task("cls").head.parameters()
+        )
+
+
+def test_moving_the_store_forgets_the_skeletons():
+    space = parse(SearchSpace, SPACE, "plain")
+    net = Supernet(space, {"cls": make_tasks()["cls"]})
+    first = net.subnet(space.smallest, "cls")
+    assert net.subnet(space.smallest, "cls") is first
+    net.double()
+    again = net.subnet(space.smallest, "cls")
+    assert again is not first
+    assert again.backbone.stem.weight.dtype == torch.float64
+
+
+def test_a_part_that_the_largest_network_lacks_is_refused_by_name():
+    space = parse(SearchSpace, {**SPACE, "fixed": {"backwards": True}}, "plain")
+    net = Supernet(space, {"cls": make_tasks()["cls"]})
+    with pytest.raises(UserError, match=r"backbone\.surplus of task cls is \(1,\) in a subnet and absent"):
+        net.subnet(space.smallest, "cls")

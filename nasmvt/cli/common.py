@@ -1,7 +1,6 @@
 """What the commands have in common: options, errors, the console."""
 
 import functools
-import logging
 import os
 import shlex
 import sys
@@ -38,7 +37,6 @@ def reports_errors(command: F) -> F:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        logging.basicConfig(format="%(message)s", level=logging.WARNING)
         warnings.filterwarnings("ignore", module=r"(torch|torchvision|timm|ray)\b")
         from nasmvt.training.interrupt import Interrupted
 

@@ -14,7 +14,7 @@ class TrainingConfig(Config):
     """Optimizer steps in all."""
     optimizer: str = "adamw"
     """Name of a timm optimizer."""
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0, le=1e3)
     """Highest learning rate (the paper: 8e-5 at 300k steps)."""
     weight_decay: float = Field(default=0.05, ge=0)
     """Weight decay; none on norms, biases, position embeddings and scores."""

@@ -1,0 +1,31 @@
+"""Make the README's pictures from the run of `make demo`.
+
+python docs/make_pictures.py runs/demo
+"""
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from nasmvt.tasks.draw import draw_grid
+
+OUT = Path(__file__).parent / "pictures"
+
+
+def main() -> None:
+    """Lay two predictions of every task side by side, and shrink the curves."""
+    run = Path(sys.argv[1])
+    OUT.mkdir(exist_ok=True)
+    cells = []
+    for number in (0, 3, 1):
+        for task in ("cls", "det", "seg"):
+            with Image.open(run / "predictions" / task / f"val-{number:03d}.png") as picture:
+                cells.append(picture.convert("RGB").crop((0, 0, 256, 272)))
+    draw_grid(cells).quantize(128).save(OUT / "predictions.png", optimize=True)
+    with Image.open(run / "supernet" / "curves.png") as curves:
+        curves.convert("RGB").quantize(64).save(OUT / "curves.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -93,6 +93,12 @@ def randomize(module: torch.nn.Module, seed: int = 0) -> None:
             tensor.copy_(drawn * 0.2 + 0.9 if "running_var" in name else (drawn - 0.5) * 0.3)
 
 
+@pytest.fixture(autouse=True)
+def _repeatable() -> None:
+    """Make what a test draws repeatable."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def space() -> SearchSpace:
     return parse(SearchSpace, TINY_SPACE, "tiny")

@@ -1,7 +1,8 @@
 """Data sets, transforms and loaders: from files (or nothing, for the shapes) to batches of tensors."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nasmvt.lazy import importer
 
 if TYPE_CHECKING:
     from nasmvt.data.config import AugmentationConfig, DataConfig
@@ -54,9 +55,4 @@ __all__ = [
     "split_train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that reading a `DataConfig` does not load torchvision."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'nasmvt.data' has no attribute {name!r}")
-    return getattr(import_module(f"nasmvt.data.{_HOME[name]}"), name)
+__getattr__ = importer(__name__, _HOME)

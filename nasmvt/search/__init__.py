@@ -1,7 +1,8 @@
 """Searchers (pure ask and tell), evaluation in this process or on Ray, journal."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nasmvt.lazy import importer
 
 if TYPE_CHECKING:
     from nasmvt.search.build import make_pool, make_searcher
@@ -55,9 +56,4 @@ __all__ = [
     "search",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use: a searcher needs no torch, and only the Ray pool needs Ray."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'nasmvt.search' has no attribute {name!r}")
-    return getattr(import_module(f"nasmvt.search.{_HOME[name]}"), name)
+__getattr__ = importer(__name__, _HOME)

@@ -4,8 +4,9 @@ The functions `evaluate`, `recalibrate`, `draw_targets` and `draw_prediction` ar
 the first two have the names of theirs.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nasmvt.lazy import importer
 
 if TYPE_CHECKING:
     from nasmvt.tasks.classification import (
@@ -62,9 +63,4 @@ __all__ = [
     "UPerNetConfig",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that reading a `TaskConfig` does not load torchvision."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'nasmvt.tasks' has no attribute {name!r}")
-    return getattr(import_module(f"nasmvt.tasks.{_HOME[name]}"), name)
+__getattr__ = importer(__name__, _HOME)

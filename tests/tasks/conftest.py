@@ -1,10 +1,9 @@
 """A backbone of two convolutions, and small tasks on it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 from nasmvt.data.types import DataInfo, Kind
@@ -38,16 +37,6 @@ class TinyBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return (self.second(self.first(images).relu()),) * len(self.strides)
-
-
-@pytest.fixture(autouse=True)
-def _seeded_on_one_thread() -> Iterator[None]:
-    """Make a test repeatable; several threads on layers this small only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -5,12 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nasmvt.model.multi_task import copy_of
+
 
 def leading(tensor: Tensor, shape: torch.Size) -> Tensor:
     """Return the leading slice of a tensor along every dimension: a view of `shape`."""
     if tensor.shape == shape:
         return tensor
     return tensor[tuple(slice(size) for size in shape)]
+
+
+def copied(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Return a contiguous copy of the leading slice, without a gradient."""
+    return copy_of(leading(tensor, shape))
 
 
 def choose(shared: Tensor, specific: Tensor, score: Tensor, use_shared: bool) -> Tensor:

@@ -13,7 +13,7 @@ from nasmvt.model.multi_task import backbone_no_decay, copy_of
 from nasmvt.space import Arch, Role, SearchSpace, Sharing
 from nasmvt.space.sharing import layer_of
 from nasmvt.supernet.config import SupernetConfig
-from nasmvt.supernet.lending import choose, leading
+from nasmvt.supernet.lending import choose, copied, leading
 from nasmvt.tasks.build import Slot, buffer_slots, build_network, build_skeleton, parameter_slots
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
@@ -89,23 +89,26 @@ class Supernet(nn.Module):
     # -- lending ----------------------------------------------------------------------------------
 
     def subnet(self, arch: Arch, task: str) -> TaskNetwork:
-        """Return the network of an arch with views of the stored tensors, for one training step.
+        """Return the network of an arch, with the stored tensors as they are now.
 
-        Gradients flow through the views into the store and BatchNorm updates its slice of the stored
-        statistics. Ask again after an optimizer step: the views belong to the autograd graph of one.
+        With gradients enabled it holds views, for one training step: gradients flow through them into the store,
+        and BatchNorm updates its slice of the stored statistics. Ask again after an optimizer step: the views belong
+        to the autograd graph of one. Without gradients it holds contiguous copies, and so computes, bit for bit, what
+        the materialized and the exported model compute.
         """
+        lend = leading if torch.is_grad_enabled() else copied
         network, parameters, buffers = self._skeleton(arch, task)
         stored, statistics = self._own(task)
         sharing = self.sharing()
         for slot in parameters:
-            own = leading(stored[slot.name], slot.shape)
+            own = lend(stored[slot.name], slot.shape)
             if _key(slot.name) in self.shared:
                 layer = layer_of(slot.name)
-                common = leading(self.shared[_key(slot.name)], slot.shape)
+                common = lend(self.shared[_key(slot.name)], slot.shape)
                 own = choose(common, own, self._score(layer, task), task in sharing.tasks(layer))
             slot.owner._parameters[slot.leaf] = own  # type: ignore[assignment]
         for slot in buffers:
-            slot.owner._buffers[slot.leaf] = leading(statistics[slot.name], slot.shape)
+            slot.owner._buffers[slot.leaf] = lend(statistics[slot.name], slot.shape)
         return network
 
     def materialize(

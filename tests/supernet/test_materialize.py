@@ -27,12 +27,28 @@ def test_values_equal_the_lent_ones_and_are_contiguous_copies(supernet, space):
     assert any(value.abs().sum() > 0 for value in supernet.parameters())
 
 
-def test_largest_arch_computes_what_the_subnet_computes(supernet, space):
-    model = supernet.materialize(space.largest).eval()
-    with torch.inference_mode():
-        for task in ("cls", "seg"):
-            images, _ = make_batch(supernet.tasks[task].config.kind)
-            assert torch.equal(model.task(task)(images), supernet.subnet(space.largest, task).eval()(images))
+def test_it_computes_what_the_subnet_computes_bit_for_bit(supernet, space):
+    rng = np.random.default_rng(7)
+    for arch in (space.smallest, space.largest, *(space.sample(rng) for _ in range(4))):
+        model = supernet.materialize(arch).eval()
+        with torch.no_grad():
+            for task in supernet.tasks:
+                images, _ = make_batch(supernet.tasks[task].config.kind)
+                ours, theirs = model.task(task)(images), supernet.subnet(arch, task).eval()(images)
+                if task == "det":
+                    assert all(torch.equal(a[key], b[key]) for a, b in zip(ours, theirs, strict=True) for key in a)
+                else:
+                    assert torch.equal(ours, theirs)
+
+
+def test_a_subnet_without_gradients_is_a_copy(supernet, space):
+    name = "backbone.stem.1.running_mean"
+    before = supernet.networks["seg"].get_buffer(name).clone()
+    with torch.no_grad():
+        network = supernet.subnet(space.smallest, "seg").train()
+        network.loss(*make_batch("segmentation"))
+    assert not torch.equal(network.get_buffer(name), before)
+    assert torch.equal(supernet.networks["seg"].get_buffer(name), before)
 
 
 def test_shared_tensors_are_tied_and_specific_ones_are_not(supernet, space):

@@ -1,0 +1,130 @@
+"""Ctrl-C, kill and losses that explode: what was done is kept, and the command goes on from there."""
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import start, write_experiment
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines(keepends=True) if path.is_file() else []
+
+
+def stop(process, path: Path, lines: int, number: signal.Signals) -> str:
+    """Send a signal when a file has some lines; return what is printed on stderr."""
+    deadline = time.monotonic() + 60
+    while len(lines_of(path)) < lines and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    return process.communicate(timeout=60)[1]
+
+
+def logged(path: Path) -> list[tuple[int, str]]:
+    """Return step and kind of every line of metrics.jsonl."""
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(entry["step"], "loss" if "loss" in entry else "metrics") for entry in entries]
+
+
+def whole(steps: int) -> list[tuple[int, str]]:
+    return [*((step, "loss") for step in range(1, steps + 1)), (steps, "metrics")]
+
+
+ONE_TASK = {"steps": 300, "warmup_steps": 2, "checkpoint_every": 1000, "log_every": 1, "recalibration_batches": 1}
+
+
+def one_task(values):
+    values["tasks"] = {"cls": values["tasks"]["cls"]}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_leaves_a_checkpoint_and_goes_on(nasmvt, number):
+    write_experiment(one_task, training=ONE_TASK)
+    log = Path("out dir/supernet/metrics.jsonl")
+    process = start("train-supernet", "tiny.yaml", "--out", "out dir")
+    said = stop(process, log, 4, number)
+    assert process.returncode == 2
+    assert said.count("\n") == 1
+    assert said.startswith("interrupted after step ")
+    assert "pass --resume --out 'out dir' alone" in said
+    done = logged(log)
+    assert len(done) < 300
+    sentence = nasmvt.refused("search", "out dir")
+    assert f"ended at step {done[-1][0]} of 300" in sentence
+    nasmvt("train-supernet", "--resume", "--out", "out dir")
+    assert logged(log) == whole(300)
+
+
+@pytest.mark.parametrize("every", [3, 1000], ids=["after a checkpoint", "before the first checkpoint"])
+def test_a_killed_training_goes_on_without_doubled_lines(nasmvt, every):
+    write_experiment(one_task, training={**ONE_TASK, "checkpoint_every": every})
+    log = Path("out/supernet/metrics.jsonl")
+    process = start("train-supernet", "tiny.yaml", "--out", "out")
+    stop(process, log, 5, signal.SIGKILL)
+    assert len(logged(log)) < 300
+    with log.open("a") as file:
+        file.write('{"step": 4')  # a line cut short
+    nasmvt("train-supernet", "--resume", "--out", "out")
+    assert logged(log) == whole(300)
+
+
+def test_an_interrupted_retraining_goes_on(nasmvt):
+    write_experiment(one_task, retrain=ONE_TASK)
+    nasmvt("train-supernet", "tiny.yaml", "--out", "out")
+    folder = Path("out/retrain/smallest")
+    process = start("retrain", "out", "--arch", "smallest")
+    said = stop(process, folder / "metrics.jsonl", 4, signal.SIGINT)
+    assert process.returncode == 2
+    assert "pass --resume as well" in said
+    assert "finish it with --resume" in nasmvt.refused("export", "out", "--arch", "smallest")
+    nasmvt("retrain", "out", "--arch", "smallest", "--resume")
+    assert logged(folder / "metrics.jsonl") == whole(300)
+    nasmvt("export", "out", "--arch", "smallest")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_search_goes_on_where_it_was(nasmvt, number):
+    many = {"population": 20, "parents": 2, "generations": 3, "mutants": 10, "crossovers": 10, "workers": 0}
+    write_experiment(one_task, search={**many, "recalibration_batches": 1})
+    nasmvt("train-supernet", "tiny.yaml", "--out", "out", "--set", "training.steps=1")
+    journal = Path("out/search/journal.jsonl")
+    process = start("search", "out")
+    said = stop(process, journal, 6, number)
+    if number is signal.SIGINT:
+        assert process.returncode == 2
+        assert said == "interrupted: what was finished is kept; run the same command again to go on\n"
+    before = [line for line in lines_of(journal) if line.endswith("\n")]
+    nasmvt("search", "out")
+    after = lines_of(journal)
+    assert after[: len(before)] == before
+    assert len(after) > len(before)
+    counted = Counter((entry["kind"], entry["id"]) for entry in map(json.loads, after[1:]))
+    assert set(counted.values()) == {1}
+
+
+def test_a_loss_that_is_not_finite_names_task_step_and_arch(nasmvt):
+    write_experiment(training={**ONE_TASK, "lr": 1e3, "clip": None, "checkpoint_every": 1})
+    sentence = nasmvt.refused("train-supernet", "tiny.yaml", "--out", "out")
+    assert "the loss of task 'cls' is not finite at step " in sentence
+    assert "arch depth=" in sentence
+    step = int(sentence.partition("at step ")[2].partition(" ")[0])
+    log = Path("out/supernet/metrics.jsonl")
+    assert logged(log) == whole(step - 1)[:-1]
+    assert nasmvt.refused("train-supernet", "--resume", "--out", "out") == sentence
+    assert logged(log) == whole(step - 1)[:-1]
+
+
+def test_a_training_that_exploded_goes_on_from_its_last_checkpoint_with_a_lower_rate(nasmvt):
+    steep = {**ONE_TASK, "steps": 12, "warmup_steps": 11, "lr": 1e3, "clip": None, "checkpoint_every": 1}
+    write_experiment(one_task, training=steep)
+    nasmvt.refused("train-supernet", "tiny.yaml", "--out", "out")
+    config = Path("out/config.yaml")
+    config.write_text(config.read_text().replace("lr: 1000.0", "lr: 0.001"))
+    nasmvt("train-supernet", "--resume", "--out", "out")
+    assert logged(Path("out/supernet/metrics.jsonl")) == whole(12)

@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: env
 	rm -rf $(DEMO)
 	$(BIN)/nasmvt train-supernet --out $(DEMO)
-	$(BIN)/nasmvt search $(DEMO) --budget 1.5M
+	$(BIN)/nasmvt search $(DEMO) --budget 1M
 	$(BIN)/nasmvt compare $(DEMO)
 	$(BIN)/nasmvt export $(DEMO)
 	$(BIN)/nasmvt evaluate $(DEMO)/export

@@ -27,10 +27,12 @@ def finished_model(run: Run, name: str | None = None) -> tuple[MultiTaskModel, d
         UserError: if the run has no such model.
     """
     name = name or "best"
-    folder = run.folder("retrain", name)
+    retrained = Path(name).stem if Path(name).suffix in {".yaml", ".yml"} else name
+    folder = run.folder("retrain", retrained)
     if (folder / "checkpoint.pt").is_file():
-        model = load_retrained(run, name)
-        measured = [entry["metrics"][name] for entry in read_metrics(folder / "metrics.jsonl") if "metrics" in entry]
+        model = load_retrained(run, retrained)
+        entries = read_metrics(folder / "metrics.jsonl")
+        measured = [entry["metrics"][retrained] for entry in entries if "metrics" in entry]
         return model, measured[-1] if measured else {}
     if folder.exists():
         raise UserError(f"{folder} holds no checkpoint: finish 'nasmvt retrain --resume' first")

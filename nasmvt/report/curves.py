@@ -47,7 +47,8 @@ def plot_curves(folder: Path, primaries: Mapping[str, str]) -> None:
         for subnet in evaluations[0]["metrics"] if evaluations else ():
             points = [(e["step"], e["metrics"][subnet][task][primary]) for e in evaluations]
             below.plot(*zip(*points, strict=True), marker="o", label=subnet)
-        below.set(xlabel="step", ylabel=f"{primary} %", ylim=(0, None))
+        below.set(xlabel="step", ylabel=f"{primary} %", xlim=above.get_xlim())
+        below.set_ylim(0, max(1.0, 1.1 * below.get_ylim()[1]))
         if evaluations:
             below.legend(fontsize="small")
     with atomic(folder / "curves.png") as path:

@@ -54,7 +54,7 @@ def draw_targets(batch: Batch, info: DataInfo, most: int = 16) -> Image.Image:
 
 
 def draw_prediction(
-    image: Image.Image | Tensor, prediction: Any, info: DataInfo, min_score: float = 0.5
+    image: Image.Image | Tensor, prediction: Any, info: DataInfo, min_score: float = 0.3
 ) -> Image.Image:
     """Draw a prediction on the picture that it was made for.
 

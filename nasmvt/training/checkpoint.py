@@ -73,8 +73,8 @@ class Checkpoint:
         for key in _STRUCTURE:
             if self.space[key] != space[key]:
                 raise UserError(
-                    f"{path} belongs to the space {self.space['name']!r}, whose {key} differ from those of "
-                    f"{space['name']!r} of this run: use the run's own checkpoint, or start a new run"
+                    f"{path} belongs to the space {self.space['name']!r}, which differs from {space['name']!r} of "
+                    f"this run (see {key}): use the run's own checkpoint, or start a new run"
                 )
         if self.tasks.keys() != tasks.keys():
             raise UserError(

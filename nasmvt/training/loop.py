@@ -118,7 +118,17 @@ class Trainer:
         return self.folder / "checkpoint.pt"
 
     def save(self) -> None:
-        """Write the state between two steps."""
+        """Write the state between two steps.
+
+        Raises:
+            UserError: if a weight is not finite: nobody could go on from there.
+        """
+        for name, weight in self.module.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise UserError(
+                    f"the weight {name} is not finite after step {self.step}: lower training.lr; the last checkpoint "
+                    "is kept"
+                )
         Checkpoint(
             step=self.step,
             space=self.module.space.model_dump(mode="json"),  # type: ignore[union-attr,operator]

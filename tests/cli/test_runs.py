@@ -133,6 +133,16 @@ def test_a_bad_arch_file_is_refused(nasmvt, run, content, words):
     assert not (run / "retrain" / "my").exists()
 
 
+def test_an_arch_file_names_its_retrained_model(nasmvt, run):
+    arch = json.loads((run / "export" / "config.json").read_text())["arch"]
+    Path("my.yaml").write_text(yaml.safe_dump(arch))
+    nasmvt("retrain", run, "--arch", "my.yaml", "--from-scratch")
+    nasmvt("export", run, "--arch", "my.yaml", "--out", "by file")
+    nasmvt("export", run, "--arch", "my", "--out", "by name")
+    first, second = (Path(folder, "model.safetensors").read_bytes() for folder in ("by file", "by name"))
+    assert first == second
+
+
 def test_an_unknown_arch_is_refused_with_the_nearest(nasmvt, run):
     for command in ("retrain", "export"):
         words = [command, run, "--arch", "smalest"]

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from nasmvt.data.config import AugmentationConfig, DataConfig
 from nasmvt.data.dataset import Dataset, open_dataset
 from nasmvt.data.loader import TrainLoader, eval_batches
@@ -61,8 +63,14 @@ class TaskData:
         return [loader.batch(step) for step in range(count)]
 
     def search_batches(self, images: int | None = None) -> list[Batch]:
-        """Return the pictures that candidates are compared on, the first `images` of the search split."""
-        return list(self._batches(self.train, self.division[1][:images]))
+        """Return the pictures that candidates are compared on: the search split, or `images` of it drawn by seed.
+
+        Data sets come sorted, by class for example, so the first ones would not do.
+        """
+        split = self.division[1]
+        rng = np.random.default_rng(derive_seed("search", self.name, self.seed))
+        chosen = sorted(rng.permutation(len(split))[:images])
+        return list(self._batches(self.train, [split[index] for index in chosen]))
 
     def val_batches(self) -> Iterator[Batch]:
         """Yield the whole validation split."""

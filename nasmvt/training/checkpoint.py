@@ -85,6 +85,6 @@ class Checkpoint:
             for key, value in signature.items():
                 if self.tasks[name].get(key) != value:
                     raise UserError(
-                        f"{path} was written for another {key} of task {name!r} ({self.tasks[name].get(key)}) than "
-                        f"this run has ({value}): use the run's own checkpoint, or start a new run"
+                        f"{path} was written for task {name!r} with {key} {self.tasks[name].get(key)}, but this run "
+                        f"has {value}: use the run's own checkpoint, or start a new run"
                     )

@@ -113,7 +113,7 @@ def one_task(values):
 
 @pytest.mark.parametrize("change", [unusual_sizes, one_picture_per_batch, two_of_a_kind, one_task])
 def test_unusual_experiments_go_all_the_way(nasmvt, change):
-    write_experiment(change)
+    write_experiment(change, search={"population": 2, "parents": 1, "generations": 1, "workers": 0})
     nasmvt("train-supernet", "tiny.yaml", "--out", "out", "--set", "training.steps=2")
     nasmvt("search", "out")
     nasmvt("export", "out")

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 from tests.cli.conftest import write_experiment
 
@@ -139,8 +140,8 @@ def test_an_arch_file_names_its_retrained_model(nasmvt, run):
     nasmvt("retrain", run, "--arch", "my.yaml", "--from-scratch")
     nasmvt("export", run, "--arch", "my.yaml", "--out", "by file")
     nasmvt("export", run, "--arch", "my", "--out", "by name")
-    first, second = (Path(folder, "model.safetensors").read_bytes() for folder in ("by file", "by name"))
-    assert first == second
+    first, second = (load_file(Path(folder, "model.safetensors")) for folder in ("by file", "by name"))
+    assert all(torch.equal(first[key], second[key]) for key in first | second)
 
 
 def test_an_unknown_arch_is_refused_with_the_nearest(nasmvt, run):
@@ -171,7 +172,7 @@ def test_a_damaged_checkpoint_is_refused(nasmvt, run, damage):
     ("change", "words"),
     [
         (lambda v: v["space"]["choices"]["embed_dim"].update(options=[16, 32]), "belongs to the space 'tiny'"),
-        (lambda v: v["tasks"]["seg"]["head"].update(channels=24), "another head of task 'seg'"),
+        (lambda v: v["tasks"]["seg"]["head"].update(channels=24), "written for task 'seg' with head"),
         (lambda v: v["tasks"].pop("det"), "began with the tasks cls, det, seg"),
         (lambda v: v["supernet"].update(granularity="layer_task"), "does not fit this run"),
         (lambda v: v["training"].update(steps=60), "ended at step 6 of 60"),

@@ -1,0 +1,50 @@
+"""The division of a task's data."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nasmvt.config import parse
+from nasmvt.pipeline.datasets import TaskData
+from nasmvt.tasks.config import TaskConfig
+
+
+def folder_of_classes(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label in ("a", "b", "c"):
+            (root / split / label).mkdir(parents=True)
+            for number in range(20):
+                picture = Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8))
+                picture.save(root / split / label / f"{number}.png")
+    return root
+
+
+def task_data(root: Path, seed: int = 0) -> TaskData:
+    data = {"format": "imagefolder", "root": str(root), "image_size": 16, "search_fraction": 0.5}
+    config = parse(TaskConfig, {"kind": "classification", "data": data, "batch_size": 4}, "test")
+    return TaskData("cls", config, seed)
+
+
+def test_a_part_of_a_sorted_search_split_holds_every_class(tmp_path):
+    data = task_data(folder_of_classes(tmp_path))
+    labels = [int(label) for batch in data.search_batches(9) for label in batch.targets]
+    assert len(labels) == 9
+    assert set(labels) == {0, 1, 2}
+    again = [int(label) for batch in data.search_batches(9) for label in batch.targets]
+    assert labels == again
+    assert sum(len(batch.images) for batch in data.search_batches()) == 30
+
+
+def test_training_pictures_are_never_searched_on(tmp_path):
+    data = task_data(folder_of_classes(tmp_path))
+    train, search = data.division
+    assert sorted(train + search) == list(range(60))
+    seen = {info.id for step in range(30) for info in data.train_loader().batch(step).infos}
+    searched = {info.id for batch in data.search_batches() for info in batch.infos}
+    assert len(searched) == 30
+    assert not seen & searched
+    plain = {info.id for batch in data.recalibration_batches(10) for info in batch.infos}
+    assert plain <= seen
+    assert task_data(tmp_path, seed=1).division != data.division

@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,9 +79,15 @@ def run(finished, tmp_path) -> Path:
 
 
 def start(*words: object) -> subprocess.Popen[str]:
-    """Start `nasmvt` in a process of its own."""
+    """Start `nasmvt` in a process of its own that hears Ctrl-C, even if the tests run in the background."""
     command = [sys.executable, "-m", "nasmvt.cli.main", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

@@ -86,11 +86,12 @@ def test_a_step_moves_what_the_arch_uses_and_nothing_else(trainer, supernet, spa
 
 def test_ctrl_c_ends_between_two_steps_with_a_checkpoint(trainer, tmp_path):
     hook = Hook(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted) as caught:
         trainer(hook).run()
     assert caught.value.step == 2
     assert Checkpoint.load(tmp_path / "run" / "checkpoint.pt").step == 2
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_loss_that_is_not_finite_names_task_step_and_arch(trainer, supernet, space, tmp_path):

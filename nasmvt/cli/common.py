@@ -13,8 +13,10 @@ import typer
 
 from nasmvt.errors import UserError
 
-# Threads that wait for work by spinning bring a busy machine to a standstill; it must be said before torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Threads that wait for work by spinning bring a busy machine to a standstill, and threads that sleep at once are
+# slow on small networks: spin briefly, then sleep. GNU OpenMP reads this when torch loads.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 F = TypeVar("F", bound=Callable[..., Any])
 

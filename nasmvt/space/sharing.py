@@ -1,7 +1,7 @@
 """Which layers the tasks keep in common."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
@@ -85,11 +85,3 @@ class Sharing:
     @cached_property
     def _index(self) -> dict[str, tuple[str, ...]]:
         return dict(self.layers)
-
-    def __len__(self) -> int:
-        return sum(bool(tasks) for _, tasks in self.layers)
-
-    def summary(self, tasks: Sequence[str]) -> str:
-        """Return "n of m layers shared by all of ..." for tables."""
-        full = sum(len(shared) == len(tasks) for _, shared in self.layers)
-        return f"{full} of {len(self.layers)} layers shared by all tasks"

@@ -17,6 +17,7 @@ from nasmvt.data import DataInfo, EvalTransform, read_picture
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export.folder import FORMAT
 from nasmvt.model import MultiTaskModel
+from nasmvt.model.multi_task import stored_key
 from nasmvt.space import SearchSpace, Sharing
 from nasmvt.tasks.build import Slot
 from nasmvt.tasks.config import TaskConfig
@@ -138,7 +139,7 @@ def load(folder: str | Path) -> LoadedModel:
     unused = set(tensors)
 
     def stored(task: str, slot: Slot, shared: bool) -> Tensor:
-        key = f"shared.{slot.name}" if shared else f"{task}.{slot.name}"
+        key = stored_key(task, slot.name, shared)
         tensor = tensors.get(key)
         if tensor is None or tensor.shape != slot.shape:
             found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"

@@ -74,8 +74,7 @@ class MultiTaskModel(nn.Module):
 
     def key(self, task: str, parameter: str) -> str:
         """Return the name under which a parameter is stored: `shared.<name>` or `<task>.<name>`."""
-        shared = task in self.sharing.tasks(layer_of(parameter))
-        return f"{_SHARED}{parameter}" if shared else f"{task}.{parameter}"
+        return stored_key(task, parameter, task in self.sharing.tasks(layer_of(parameter)))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every parameter and buffer by the key it is stored under, shared ones once."""
@@ -86,7 +85,7 @@ class MultiTaskModel(nn.Module):
             for slot in buffer_slots(network):
                 buffer = slot.owner._buffers[slot.leaf]
                 assert buffer is not None
-                found[f"{task}.{slot.name}"] = buffer
+                found[stored_key(task, slot.name, False)] = buffer
         return found
 
     def no_weight_decay(self) -> set[str]:
@@ -95,6 +94,11 @@ class MultiTaskModel(nn.Module):
 
 
 _SHARED = "shared."
+
+
+def stored_key(task: str, name: str, shared: bool) -> str:
+    """Return the key of a tensor in an exported file."""
+    return f"{_SHARED}{name}" if shared else f"{task}.{name}"
 
 
 def backbone_no_decay(networks: nn.ModuleDict) -> set[str]:

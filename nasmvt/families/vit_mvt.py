@@ -23,10 +23,12 @@ from timm.layers import DropPath, SqueezeExcite
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
+from nasmvt.families.layers import from_windows, to_map, to_tokens, to_windows
 from nasmvt.families.registry import register
 from nasmvt.space import Arch, Role
 
 Count = Annotated[int, Field(ge=1)]
+Sides = Annotated[list[Count], Field(min_length=2, max_length=2)]
 
 STAGES = 4
 """Parts into which the depth is divided for segmentation maps and residual convolutions."""
@@ -121,7 +123,7 @@ class ViTMVT(nn.Module):
             if index in self.out_blocks:
                 maps.append(x)
         if self.out_blocks[-1] == len(self.blocks) - 1:
-            maps[-1] = _to_map(self.norm(_to_tokens(x)), x.shape[-2:])
+            maps[-1] = to_map(self.norm(to_tokens(x)), x.shape[-2:])
         return tuple(maps)
 
 
@@ -154,22 +156,22 @@ class Block(nn.Module):
         """Map (B, C, H, W) to (B, C, H, W); `window_size` None means attention over the whole map."""
         size = x.shape[-2:]
         x = x + self.lpu(x)
-        y = self.norm1(_to_tokens(x))
+        y = self.norm1(to_tokens(x))
         y = self.attn(y, size) if window_size is None else self._windowed(y, size, window_size)
-        x = x + self.se(_to_map(self.drop_path(y), size))
-        y = _to_map(self.fc1(self.norm2(_to_tokens(x))), size)
-        y = self.fc2(self.act(_to_tokens(y + self.dwconv(y))))
-        return x + _to_map(self.drop_path(y), size)
+        x = x + self.se(to_map(self.drop_path(y), size))
+        y = to_map(self.fc1(self.norm2(to_tokens(x))), size)
+        y = self.fc2(self.act(to_tokens(y + self.dwconv(y))))
+        return x + to_map(self.drop_path(y), size)
 
     def _windowed(self, y: Tensor, size: Sequence[int], window: int) -> Tensor:
         """Attend inside windows; the map is padded with zeros (after the norm) right and below."""
-        (b, _, c), (height, width) = y.shape, size
+        height, width = size
         rows, columns = -(-height // window), -(-width // window)
-        y = F.pad(y.view(b, height, width, c), (0, 0, 0, columns * window - width, 0, rows * window - height))
-        y = y.view(b, rows, window, columns, window, c).transpose(2, 3).reshape(-1, window * window, c)
-        y = self.attn(y, (window, window))
-        y = y.view(b, rows, columns, window, window, c).transpose(2, 3).reshape(b, rows * window, columns * window, c)
-        return y[:, :height, :width].reshape(b, height * width, c)
+        padded = (rows * window, columns * window)
+        y_BHWC = y.unflatten(1, (height, width))
+        y_BHWC = F.pad(y_BHWC, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
+        y = self.attn(to_windows(y_BHWC, window), (window, window))
+        return from_windows(y, window, padded)[:, :height, :width].flatten(1, 2)
 
 
 class Attention(nn.Module):
@@ -232,14 +234,6 @@ def _conv_norm_act(inputs: int, outputs: int, kernel_size: int, stride: int = 1)
     return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
-def _to_tokens(x: Tensor) -> Tensor:
-    return x.flatten(2).transpose(1, 2)
-
-
-def _to_map(x: Tensor, size: Sequence[int]) -> Tensor:
-    return x.transpose(1, 2).unflatten(2, (size[0], size[1]))
-
-
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Resize a table (1, C, H, W) bicubically; a table of that size is returned as it is."""
     if x.shape[-2:] == tuple(size):
@@ -283,18 +277,20 @@ def build(
     patch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 16,
     stem_width: Count = 64,
     window_size: Count = 14,
+    position_size: dict[str, Sides] | None = None,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
 ) -> ViTMVT:
     """Build the backbone of an arch for one kind of task.
 
     Classification: the last map. Segmentation: the maps after each quarter of the depth. Detection:
-    the last map, with windows and residual convolutions.
+    the last map, with windows and residual convolutions. `position_size` gives, by kind of task, the height and
+    width in pixels that the position tables are made for; a kind that it does not name takes `image_size`.
     """
     ends = stage_ends(len(arch["num_heads"]))  # type: ignore[arg-type]
     detection = kind == "detection"
     return ViTMVT(
-        image_size=image_size,
+        image_size=(*(position_size or {}).get(kind, image_size),),
         embed_dim=arch["embed_dim"],  # type: ignore[arg-type]
         num_heads=arch["num_heads"],  # type: ignore[arg-type]
         mlp_ratio=arch["mlp_ratio"],  # type: ignore[arg-type]

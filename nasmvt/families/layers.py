@@ -1,0 +1,84 @@
+"""Small layers and reshapings that several families have in common.
+
+Shapes: B batch, N tokens, C channels, H height, W width, S side of a window.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def to_tokens(map_BCHW: Tensor) -> Tensor:
+    """Turn a map (B, C, H, W) into tokens (B, N, C), row by row."""
+    return map_BCHW.flatten(2).transpose(1, 2)
+
+
+def to_map(tokens_BNC: Tensor, size: Sequence[int]) -> Tensor:
+    """Turn tokens (B, N, C) into a map (B, C, H, W) of `size` (H, W), N = H * W."""
+    return tokens_BNC.transpose(1, 2).unflatten(2, (size[0], size[1]))
+
+
+def to_windows(x_BHWC: Tensor, side: int) -> Tensor:
+    """Cut (B, H, W, C) into windows (B * windows, S * S, C), row by row; H and W are multiples of `side`."""
+    b, height, width, c = x_BHWC.shape
+    x = x_BHWC.view(b, height // side, side, width // side, side, c)
+    return x.transpose(2, 3).reshape(-1, side * side, c)
+
+
+def from_windows(windows: Tensor, side: int, size: Sequence[int]) -> Tensor:
+    """Put windows (B * windows, S * S, C) together to (B, H, W, C) of `size` (H, W): undo `to_windows`."""
+    rows, columns, c = size[0] // side, size[1] // side, windows.shape[-1]
+    x = windows.view(-1, rows, columns, side, side, c)
+    return x.transpose(2, 3).reshape(-1, size[0], size[1], c)
+
+
+def recomputed(enabled: bool, function: Callable[..., Tensor], *args: Any) -> Tensor:
+    """Call a function; if enabled and gradients are recorded, recompute its inside in the backward pass.
+
+    Saves memory for time (gradient checkpointing). Not for a function with BatchNorm inside: its statistics
+    would be updated twice.
+    """
+    if enabled and torch.is_grad_enabled():
+        result: Tensor = checkpoint(function, *args, use_reentrant=False)
+        return result
+    return function(*args)
+
+
+class MeanLinear(nn.Module):
+    """The usual classifier of a published network: the mean over the last map, then a linear layer.
+
+    Args:
+        width: channels C of the last map.
+        classes: number of classes K.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Turn maps, of which the last is (B, C, H, W), into logits (B, K)."""
+        logits: Tensor = self.fc(maps[-1].mean((2, 3)))
+        return logits
+
+
+class Classifier(nn.Module):
+    """A published classification network: a backbone and what turns its maps into logits.
+
+    Args:
+        backbone: images (B, 3, H, W) to a tuple of maps.
+        head: the maps to logits (B, K).
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn images (B, 3, H, W) into logits (B, K)."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits

@@ -1,0 +1,91 @@
+"""Published networks by name: plain modules, with the weights that their authors gave out if you have them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from nasmvt.errors import UserError, listed, nearest
+from nasmvt.families.layers import Classifier
+from nasmvt.families.reference import Converter, State, load_reference, read_state
+
+ClassifierBuilder = Callable[..., Classifier]
+"""`build(classes=..., **sizes) -> Classifier`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One published network."""
+
+    name: str
+    build: ClassifierBuilder
+    sizes: Mapping[str, Any]
+    """What `build` is called with."""
+    convert: Converter
+    """From published names to those of the classifier: `backbone.`, `head.`."""
+
+
+_NETWORKS: dict[str, Published] = {}
+
+
+def publishes(
+    sizes: Mapping[str, Mapping[str, Any]], *, convert: Converter
+) -> Callable[[ClassifierBuilder], ClassifierBuilder]:
+    """Register a function that builds classifiers: the published sizes by name, and the reader of their weights."""
+
+    def decorate(build: ClassifierBuilder) -> ClassifierBuilder:
+        for name, values in sizes.items():
+            _NETWORKS[name] = Published(name=name, build=build, sizes=values, convert=convert)
+        return build
+
+    return decorate
+
+
+def published_names() -> list[str]:
+    """Return the names that `published` knows."""
+    return sorted(_NETWORKS)
+
+
+def published(
+    name: str, *, classes: int | None = 1000, weights: str | Path | State | None = None, **changes: Any
+) -> nn.Module:
+    """Return a published network.
+
+    Args:
+        name: one of `published_names()`, "mpvit_small" for example.
+        classes: outputs of the classifier; None: the backbone alone, which returns its maps.
+        weights: a checkpoint of the authors, as a file or as tensors by name; None: fresh weights. A classifier's
+            checkpoint also serves the backbone alone.
+        changes: sizes that differ from the published ones, `drop_path=0.2` for example.
+
+    Raises:
+        UserError: if there is no network of that name, or the checkpoint does not fit it.
+    """
+    if name not in _NETWORKS:
+        raise UserError(
+            f"there is no published network {name!r}{nearest(name, _NETWORKS)} (networks: {listed(published_names())})"
+        )
+    entry = _NETWORKS[name]
+    network = entry.build(classes=classes or 1, **{**entry.sizes, **changes})
+    if classes is None:
+        target, convert = network.backbone, _of_backbone(entry.convert)
+    else:
+        target, convert = network, entry.convert
+    if weights is not None:
+        given = weights if isinstance(weights, Mapping) else read_state(weights)
+        source = "the checkpoint" if isinstance(weights, Mapping) else str(weights)
+        load_reference(target, given, convert, source)
+    return target
+
+
+def _of_backbone(convert: Converter) -> Converter:
+    """Return a converter to the backbone alone: what belongs to the head is left out."""
+
+    def converted(state: State, network: nn.Module) -> dict[str, Tensor]:
+        tensors = convert(state, Classifier(network, nn.Identity()))
+        prefix = "backbone."
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+    return converted

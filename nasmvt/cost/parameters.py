@@ -37,6 +37,32 @@ class ParameterCount:
         }
 
 
+def tensor_sizes(space: SearchSpace, task: Task, arch: Arch) -> dict[str, int]:
+    """Return the number of elements of every parameter of a task network, by name."""
+    return {slot.name: slot.shape.numel() for slot in parameter_slots(build_skeleton(space, task, arch))}
+
+
+def add_up(sizes: Mapping[str, Mapping[str, int]], sharing: Sharing) -> ParameterCount:
+    """Add up the tensors of the task networks of one arch.
+
+    Args:
+        sizes: for every task, the elements of its parameters by name.
+        sharing: the layers that tasks share; their tensors count once. Layers an arch does not have are passed over.
+    """
+    shared: dict[str, int] = {}
+    specific = dict.fromkeys(sizes, 0)
+    heads = dict.fromkeys(sizes, 0)
+    for task, tensors in sizes.items():
+        for name, size in tensors.items():
+            if task in sharing.tasks(layer_of(name)):
+                shared[name] = size
+            elif name.startswith("backbone."):
+                specific[task] += size
+            else:
+                heads[task] += size
+    return ParameterCount(shared=sum(shared.values()), specific=specific, heads=heads)
+
+
 class ParameterCounter:
     """Counts the parameters of archs of one space under one sharing; an arch is built once.
 
@@ -57,16 +83,4 @@ class ParameterCounter:
         return self.count(arch).total
 
     def _count(self, arch: Arch) -> ParameterCount:
-        shared: dict[str, int] = {}
-        specific = dict.fromkeys(self.tasks, 0)
-        heads = dict.fromkeys(self.tasks, 0)
-        for name, task in self.tasks.items():
-            seen = {slot.name: slot.shape.numel() for slot in parameter_slots(build_skeleton(self.space, task, arch))}
-            for parameter, size in seen.items():
-                if name in self.sharing.tasks(layer_of(parameter)):
-                    shared[parameter] = size
-                elif parameter.startswith("backbone."):
-                    specific[name] += size
-                else:
-                    heads[name] += size
-        return ParameterCount(shared=sum(shared.values()), specific=specific, heads=heads)
+        return add_up({name: tensor_sizes(self.space, task, arch) for name, task in self.tasks.items()}, self.sharing)

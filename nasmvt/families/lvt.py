@@ -1,0 +1,400 @@
+"""LVT, the backbone of "Lite Vision Transformer with Enhanced Self-Attention" (CVPR 2022).
+
+Four stages of an overlapping patch embedding and transformer blocks. The mixer of the first stage is
+convolutional self-attention (CSA): attention inside 3 x 3 windows, its weights predicted from the pooled window.
+That of the others is recursive atrous self-attention (RASA): the query passes through one depthwise kernel at
+several dilations, and the whole attention is applied to its own result again with the same weights.
+
+Differences from the released code, all undone by `convert`: the rows of `kv` lie head by head (head, then k/v, then
+channel), and the nine value matrices of CSA are one tensor (output channel, tap, input channel), so that a leading
+slice is a network with fewer heads; the 1 x 1 convolutions of the MLPs are linear layers; the LayerNorm in front of
+the classifier belongs to the head, so that the backbone alone returns what the dense variants return. `drop_path`
+works; upstream it never reaches the blocks.
+
+Shapes: B batch, N tokens, C channels, H height and W width in tokens, h heads, c head width, M positions of CSA.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from nasmvt.errors import UserError
+from nasmvt.families.layers import Classifier, recomputed, to_map, to_tokens
+from nasmvt.families.lvt_head import ClassAttentionHead, KeyValue, NormedMeanLinear, convert
+from nasmvt.families.published import publishes
+from nasmvt.families.registry import register
+from nasmvt.space import Arch, Role
+
+Mixer = Literal["csa", "rasa"]
+Count = Annotated[int, Field(ge=1)]
+Ratio = Annotated[float, Field(gt=0)]
+_FOUR = Field(min_length=4, max_length=4)
+
+STRIDES = (4, 8, 16, 32)
+KERNEL, STRIDE = 3, 2
+"""Side of CSA's windows and their distance, in tokens; neighbours overlap by one row or column."""
+TAPS = KERNEL * KERNEL
+
+
+class LVT(nn.Module):
+    """The plain network. Sequences have one entry per stage.
+
+    Args:
+        embed_dims: channels of the map.
+        depths: number of blocks.
+        num_heads: attention heads; divides the channels.
+        mlp_ratios: hidden width of the MLP over the channels.
+        mixers: "csa" or "rasa".
+        sr_ratios: side of the squares of tokens that give one key and value; 1: all tokens do (not used by CSA).
+        mlp_depconv: whether a depthwise 3 x 3 convolution stands in the MLP.
+        atrous_rates: dilations of the one kernel that RASA's query passes through.
+        recursions: how often RASA is applied.
+        qkv_bias: whether queries, keys and values have a bias.
+        drop_path: probability of dropping a residual branch in training: 0 in the first block, this in the last.
+        final_norm: whether the last map is normed.
+        out_norms: whether every map is normed on its way out, each by its own LayerNorm.
+        gradient_checkpointing: whether blocks are recomputed in the backward pass, to save memory.
+        norm_eps: epsilon of every LayerNorm.
+
+    Raises:
+        UserError: if the heads of a stage do not divide its channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dims: Sequence[int],
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        mlp_ratios: Sequence[float],
+        mixers: Sequence[Mixer] = ("csa", "rasa", "rasa", "rasa"),
+        sr_ratios: Sequence[int] = (1, 4, 2, 1),
+        mlp_depconv: Sequence[bool] = (False, True, True, True),
+        atrous_rates: Sequence[int] = (1, 3, 5),
+        recursions: int = 2,
+        qkv_bias: bool = False,
+        drop_path: float = 0.0,
+        final_norm: bool = False,
+        out_norms: bool = False,
+        gradient_checkpointing: bool = False,
+        norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.strides = STRIDES
+        self.widths = tuple(embed_dims)
+        reduced = [sr if mixer == "rasa" else 1 for mixer, sr in zip(mixers, sr_ratios, strict=True)]
+        self.smallest_side = max(stride * (sr - 1) + 1 for stride, sr in zip(STRIDES, reduced, strict=True))
+        rates = iter(np.linspace(0, drop_path, sum(depths)).tolist())
+        self.stages = nn.ModuleList()
+        for stage, (dim, heads) in enumerate(zip(embed_dims, num_heads, strict=True)):
+            if dim % heads:
+                raise UserError(f"heads must divide the channels of stage {stage + 1}, but {heads} do not divide {dim}")
+            inputs, kernel, stride = (embed_dims[stage - 1], 3, 2) if stage else (3, 7, 4)
+            patch_embed = PatchEmbed(inputs, dim, kernel, stride, kernel // 2, norm_eps)
+            blocks = []
+            for _ in range(depths[stage]):
+                mixer: nn.Module
+                if mixers[stage] == "csa":
+                    mixer = CSA(dim, heads, qkv_bias)
+                else:
+                    mixer = RASA(dim, heads, sr_ratios[stage], atrous_rates, recursions, qkv_bias, norm_eps)
+                mlp = MLP(dim, int(dim * mlp_ratios[stage]), mlp_depconv[stage])
+                blocks.append(Block(dim, mixer, mlp, next(rates), norm_eps))
+            self.stages.append(Stage(patch_embed, blocks, gradient_checkpointing))
+        normed = [out_norms] * 3 + [out_norms or final_norm]
+        self.out_norms = nn.ModuleList(
+            nn.LayerNorm(dim, eps=norm_eps) if norm else nn.Identity()
+            for dim, norm in zip(embed_dims, normed, strict=True)
+        )
+        self.apply(_init_weights)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map images (B, 3, H', W') to the maps (B, C, H, W) of the four stages, at strides 4, 8, 16 and 32.
+
+        Raises:
+            UserError: if the images are too small for the reduction of keys and values.
+        """
+        if min(images.shape[-2:]) < self.smallest_side:
+            raise UserError(
+                f"pictures for this LVT must have sides of {self.smallest_side} pixels at least, but have "
+                f"{images.shape[-2]} x {images.shape[-1]}: enlarge them or lower sr_ratios"
+            )
+        x, maps = images, []
+        for stage, norm in zip(self.stages, self.out_norms, strict=True):
+            x = stage(x)
+            maps.append(to_map(norm(to_tokens(x)), x.shape[-2:]))
+        return tuple(maps)
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Draw weights as the released code does; a kernel's fan-out counts the outputs of one group."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+    elif isinstance(module, MLP) and module.dwconv is not None:
+        for layer in (module.fc1, module.fc2):  # 1 x 1 convolutions upstream
+            nn.init.normal_(layer.weight, std=(2 / layer.out_features) ** 0.5)
+    elif isinstance(module, TapLinear):
+        nn.init.normal_(module.weight, std=(2 / (TAPS * len(module.weight))) ** 0.5)
+    elif isinstance(module, AtrousFilter):
+        nn.init.kaiming_uniform_(module.weight)
+    bias = getattr(module, "bias", None)
+    if isinstance(bias, Tensor):
+        nn.init.zeros_(bias)
+
+
+class PatchEmbed(nn.Module):
+    """Strided convolution of a map (B, C', H', W'), then LayerNorm."""
+
+    def __init__(self, inputs: int, dim: int, kernel: int, stride: int, padding: int, norm_eps: float) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(inputs, dim, kernel, stride=stride, padding=padding)
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C', H', W') to (B, C, H, W)."""
+        x = self.proj(x)
+        return to_map(self.norm(to_tokens(x)), x.shape[-2:])
+
+
+class Stage(nn.Module):
+    """Patch embedding and blocks."""
+
+    def __init__(self, patch_embed: PatchEmbed, blocks: Sequence[nn.Module], gradient_checkpointing: bool) -> None:
+        super().__init__()
+        self.patch_embed = patch_embed
+        self.blocks = nn.ModuleList(blocks)
+        self.gradient_checkpointing = gradient_checkpointing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C', H', W') to (B, C, H, W)."""
+        x = self.patch_embed(x)
+        size, tokens = x.shape[-2:], to_tokens(x)
+        for block in self.blocks:
+            tokens = recomputed(self.gradient_checkpointing, block, tokens, size)
+        return to_map(tokens, size)
+
+
+class Block(nn.Module):
+    """Mixer and MLP, each on the normed tokens and added to them."""
+
+    def __init__(self, dim: int, mixer: nn.Module, mlp: nn.Module, drop_path: float, norm_eps: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = mixer
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = mlp
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Map tokens (B, N, C) of a map of `size` (H, W) to (B, N, C)."""
+        x = x + self.drop_path(self.attn(self.norm1(x), size))
+        result: Tensor = x + self.drop_path(self.mlp(self.norm2(x), size))
+        return result
+
+
+class MLP(nn.Module):
+    """Linear, optional depthwise 3 x 3 convolution, GELU, linear, on tokens (B, N, C)."""
+
+    def __init__(self, dim: int, hidden: int, depthwise: bool) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden) if depthwise else None
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Map tokens (B, N, C) of a map of `size` (H, W) to (B, N, C)."""
+        x = self.fc1(x)
+        if self.dwconv is not None:
+            x = to_tokens(self.dwconv(to_map(x, size)))
+        result: Tensor = self.fc2(F.gelu(x))
+        return result
+
+
+class CSA(nn.Module):
+    """Convolutional self-attention (section 3.1): 9 x 9 attention in each of M = ceil(H / 2) * ceil(W / 2) windows."""
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.logits = nn.Linear(dim, num_heads * TAPS * TAPS)
+        self.values = TapLinear(dim, qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Map tokens (B, N, C) of a map of `size` (H, W) to (B, N, C)."""
+        b, _, c = x.shape
+        x_BCHW = to_map(x, size)
+        pooled_BMC = to_tokens(F.avg_pool2d(x_BCHW, STRIDE, ceil_mode=True))
+        logits = self.logits(pooled_BMC).view(b, -1, self.num_heads, TAPS, TAPS)
+        weights = (logits * (c // self.num_heads) ** -0.5).softmax(-1)
+        windows = F.unfold(x_BCHW, KERNEL, padding=KERNEL // 2, stride=STRIDE).view(b, c, TAPS, -1)
+        values = self.values(windows).unflatten(3, (self.num_heads, -1))  # (9, B, M, h, c)
+        y = weights @ values.permute(1, 2, 3, 0, 4)
+        y = y.permute(0, 2, 4, 3, 1).reshape(b, c * TAPS, -1)
+        y_BCHW = F.fold(y, (size[0], size[1]), KERNEL, padding=KERNEL // 2, stride=STRIDE)
+        result: Tensor = self.proj(to_tokens(y_BCHW))
+        return result
+
+
+class TapLinear(nn.Module):
+    """A linear layer of its own for each of a window's nine taps."""
+
+    def __init__(self, dim: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, TAPS, dim))
+        self.bias = nn.Parameter(torch.empty(dim, TAPS)) if bias else None
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Map windows (B, C, 9, M) to (9, B, M, C)."""
+        values = torch.einsum("bitm,oti->tbmo", windows, self.weight)
+        return values if self.bias is None else values + self.bias.T[:, None, None]
+
+
+class RASA(nn.Module):
+    """Recursive atrous self-attention (section 3.2)."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        sr_ratio: int,
+        atrous_rates: Sequence[int],
+        recursions: int,
+        qkv_bias: bool,
+        norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.recursions = recursions
+        self.q = nn.Linear(dim, dim, bias=qkv_bias)
+        self.atrous = AtrousFilter(dim, atrous_rates)
+        self.kv = KeyValue(dim, num_heads, qkv_bias)
+        self.reduce = PatchEmbed(dim, dim, sr_ratio, sr_ratio, 0, norm_eps) if sr_ratio > 1 else None
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Map tokens (B, N, C) of a map of `size` (H, W) to (B, N, C)."""
+        if self.recursions == 1:
+            return self._attend(x, size)
+        y = F.silu(self._attend(x, size))
+        for _ in range(self.recursions - 1):
+            x = x + y
+            y = F.silu(self._attend(x, size))
+        return y
+
+    def _attend(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        q = to_tokens(self.atrous(to_map(self.q(x), size))).unflatten(2, (self.kv.num_heads, -1))
+        source = x if self.reduce is None else to_tokens(self.reduce(to_map(x, size)))
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), *self.kv.heads(source))
+        result: Tensor = self.proj(y.transpose(1, 2).flatten(2))
+        return result
+
+
+class AtrousFilter(nn.Module):
+    """One depthwise 3 x 3 kernel at several dilations, SiLU after each, summed, on a map (B, C, H, W)."""
+
+    def __init__(self, dim: int, rates: Sequence[int]) -> None:
+        super().__init__()
+        self.rates = tuple(rates)
+        self.weight = nn.Parameter(torch.empty(dim, 1, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        first, *others = (
+            F.silu(F.conv2d(x, self.weight, padding=rate, dilation=rate, groups=len(self.weight)))
+            for rate in self.rates
+        )
+        return sum(others, first)
+
+
+@register(
+    "lvt",
+    choices={
+        **{f"{choice}{stage}": Count for choice in ("embed_dim", "depth") for stage in range(1, 5)},
+        **{f"mlp_ratio{stage}": Ratio for stage in range(1, 5)},
+        "recursions": Count,
+    },
+    roles={
+        f"backbone.stages.*.blocks.*.{layer}": Role.ADAPTIVE
+        for layer in ("attn.logits", "attn.values", "attn.q", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    },
+)
+def build(
+    arch: Arch,
+    *,
+    kind: str,
+    image_size: tuple[int, int],
+    head_dim: Count = 32,
+    mixers: Annotated[Sequence[Mixer], _FOUR] = ("csa", "rasa", "rasa", "rasa"),
+    sr_ratios: Annotated[Sequence[Count], _FOUR] = (1, 4, 2, 1),
+    mlp_depconv: Annotated[Sequence[bool], _FOUR] = (False, True, True, True),
+    atrous_rates: Annotated[Sequence[Count], Field(min_length=1)] = (1, 3, 5),
+    qkv_bias: bool = False,
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    gradient_checkpointing: bool = False,
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-5,
+) -> LVT:
+    """Build the backbone of an arch for one kind of task: four maps, the last one normed for classification.
+
+    The width of a head is fixed, so the channels of a stage, a multiple of it, say how many heads it has.
+
+    Raises:
+        UserError: if the channels of a stage are no multiple of `head_dim`.
+    """
+
+    def per_stage(choice: str) -> list[Any]:
+        return [arch[f"{choice}{stage}"] for stage in range(1, 5)]
+
+    for stage, dim in enumerate(per_stage("embed_dim"), 1):
+        if dim % head_dim:
+            raise UserError(f"embed_dim{stage} must be a multiple of head_dim {head_dim}, not {dim}: change the space")
+    return LVT(
+        embed_dims=per_stage("embed_dim"),
+        depths=per_stage("depth"),
+        num_heads=[dim // head_dim for dim in per_stage("embed_dim")],
+        mlp_ratios=per_stage("mlp_ratio"),
+        mixers=mixers,
+        sr_ratios=sr_ratios,
+        mlp_depconv=mlp_depconv,
+        atrous_rates=atrous_rates,
+        recursions=arch["recursions"],  # type: ignore[arg-type]
+        qkv_bias=qkv_bias,
+        drop_path=drop_path,
+        final_norm=kind == "classification",
+        gradient_checkpointing=gradient_checkpointing,
+        norm_eps=norm_eps,
+    )
+
+
+_LVT = {"embed_dims": (64, 64, 160, 256), "depths": (2,) * 4, "num_heads": (2, 2, 5, 8), "mlp_ratios": (4, 8, 4, 4)}
+
+
+@publishes({"lvt": _LVT, "lvt_cls": {**_LVT, "class_blocks": 2}}, convert=convert)
+def build_classifier(*, classes: int, class_blocks: int = 0, **sizes: Any) -> Classifier:
+    """Build a classifier of the `sizes` that `LVT` takes.
+
+    Without `class_blocks`: norm, mean and linear layer (`lvt`). With them: the head of the trained model (`lvt_cls`),
+    that many blocks of class attention and the auxiliary layer; see `ClassAttentionHead` for what it returns.
+    """
+    backbone = LVT(**sizes)
+    width, norm_eps = backbone.widths[-1], sizes.get("norm_eps", 1e-5)
+    if not class_blocks:
+        return Classifier(backbone, NormedMeanLinear(width, classes, norm_eps))
+    head = ClassAttentionHead(
+        width,
+        classes,
+        num_heads=sizes["num_heads"][-1],
+        mlp_ratio=sizes["mlp_ratios"][-1],
+        blocks=class_blocks,
+        qkv_bias=sizes.get("qkv_bias", False),
+        norm_eps=norm_eps,
+    )
+    return Classifier(backbone, head)

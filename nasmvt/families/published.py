@@ -85,7 +85,6 @@ def _of_backbone(convert: Converter) -> Converter:
 
     def converted(state: State, network: nn.Module) -> dict[str, Tensor]:
         tensors = convert(state, Classifier(network, nn.Identity()))
-        prefix = "backbone."
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return {n.removeprefix("backbone."): tensor for n, tensor in tensors.items() if not n.startswith("head.")}
 
     return converted

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from nasmvt.config import parse
+from nasmvt.cost import Costs
 from nasmvt.data import DataInfo
-from nasmvt.space import SearchSpace
+from nasmvt.space import SearchSpace, Sharing
 from nasmvt.supernet import Supernet, SupernetConfig
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.task import Task
@@ -107,6 +108,12 @@ def space() -> SearchSpace:
 @pytest.fixture
 def tasks() -> dict[str, Task]:
     return make_tasks()
+
+
+@pytest.fixture(scope="session")
+def tiny_costs() -> Costs:
+    """Costs of the tiny space, measured once: `tiny_costs.under(sharing)`."""
+    return Costs(parse(SearchSpace, TINY_SPACE, "tiny"), make_tasks(), Sharing.of({}))
 
 
 @pytest.fixture

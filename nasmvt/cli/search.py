@@ -15,6 +15,17 @@ def search(
         str | None,
         typer.Option(help="Most parameters in all, heads included: 135M, 1.2B, 86_300_000.", show_default="no bound"),
     ] = None,
+    max_gmacs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK=NUMBER",
+            help="Most multiply-accumulates of a task per picture, in 10^9: det=400. May be repeated.",
+            show_default="no bound",
+        ),
+    ] = None,
+    sharing: Annotated[
+        str, typer.Option(help="Which adaptive layers are shared: learned (by their scores), all or none.")
+    ] = "learned",
     workers: Annotated[
         int | None,
         typer.Option(help="Ray workers; 0: in this process, without Ray.", show_default="the experiment's"),
@@ -36,22 +47,27 @@ def search(
       nasmvt search runs/my-run --budget 2.5M --workers 4
     """
     from nasmvt.cli.display import console, parameters_table, say, search_progress
-    from nasmvt.cost import Budget, parse_count
+    from nasmvt.cost import Budget, parse_count, parse_gmacs, parse_sharing
     from nasmvt.pipeline.run import Run, device_of
-    from nasmvt.pipeline.search import counter_of, with_settings
+    from nasmvt.pipeline.search import costs_of, with_settings
     from nasmvt.pipeline.search import search as begin
     from nasmvt.pipeline.supernet import load_supernet
 
-    bound = Budget(None if budget is None else parse_count(budget))
+    bound = Budget(
+        None if budget is None else parse_count(budget), parse_gmacs(max_gmacs or ()), parse_sharing(sharing)
+    )
     target = device_of(device)
     opened = Run.open(run)
     config = with_settings(opened.experiment.search, workers=workers, algorithm=algorithm)
     supernet = load_supernet(opened, target)
-    remark = bound.check(counter_of(supernet))
-    if remark:
-        say(remark)
+    supernet.set_sharing(bound.sharing)
+    costs = costs_of(supernet)
+    for sentence in bound.describe(costs):
+        say(sentence)
     with search_progress() as listener:
-        ranked = begin(opened, supernet, bound, config, device=target, address=address, out=out, listener=listener)
+        ranked = begin(
+            opened, supernet, costs, bound, config, device=target, address=address, out=out, listener=listener
+        )
     best = ranked[0]
     console.print(parameters_table(best.parameters.to_dict()))
     say(f"best of {len(ranked)} candidates: T-score {best.score:.2f}, {best.arch}")

@@ -1,6 +1,38 @@
-"""What an arch costs, and the bounds on it."""
+"""What an arch costs, and the bounds on it. Tables and feasible sets need no torch: it is imported when first used."""
 
-from nasmvt.cost.budget import Budget, parse_count
-from nasmvt.cost.parameters import ParameterCount, ParameterCounter
+from typing import TYPE_CHECKING
 
-__all__ = ["Budget", "ParameterCount", "ParameterCounter", "parse_count"]
+from nasmvt.lazy import importer
+
+if TYPE_CHECKING:
+    from nasmvt.cost.budget import Budget, parse_count, parse_gmacs, parse_sharing
+    from nasmvt.cost.costs import Costs
+    from nasmvt.cost.feasible import FeasibleSet
+    from nasmvt.cost.macs import count_macs
+    from nasmvt.cost.parameters import ParameterCount, count_parameters
+
+_HOME = {
+    "Budget": "budget",
+    "Costs": "costs",
+    "FeasibleSet": "feasible",
+    "ParameterCount": "parameters",
+    "count_macs": "macs",
+    "count_parameters": "parameters",
+    "parse_count": "budget",
+    "parse_gmacs": "budget",
+    "parse_sharing": "budget",
+}
+
+__all__ = [
+    "Budget",
+    "Costs",
+    "FeasibleSet",
+    "ParameterCount",
+    "count_macs",
+    "count_parameters",
+    "parse_count",
+    "parse_gmacs",
+    "parse_sharing",
+]
+
+__getattr__ = importer(__name__, _HOME)

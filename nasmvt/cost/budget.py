@@ -1,12 +1,15 @@
-"""An upper bound on the total parameters."""
+"""Upper bounds on what a network may cost."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import get_args
 
-from nasmvt.cost.parameters import ParameterCounter
-from nasmvt.errors import UserError
-from nasmvt.space import Arch
+from nasmvt.cost.costs import Costs, beside
+from nasmvt.cost.feasible import FeasibleSet
+from nasmvt.errors import UserError, listed, nearest
+from nasmvt.space.sharing import SharingRule
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _COUNT = re.compile(r"(\d[\d_,]*(?:\.\d+)?)\s*([KMBG]?)", re.IGNORECASE)
@@ -25,35 +28,98 @@ def parse_count(text: str) -> int:
     return int(number)
 
 
+def parse_gmacs(texts: Iterable[str]) -> dict[str, int]:
+    """Read limits on multiply-accumulates by task, in units of 10**9: "det=400", "cls=0.5".
+
+    Raises:
+        UserError: if a text is not of that form.
+    """
+    limits = {}
+    for text in texts:
+        task, _, number = text.partition("=")
+        try:
+            limits[task.strip()] = int(Fraction(number.strip()) * 10**9)
+        except (ValueError, ZeroDivisionError):
+            raise UserError(
+                f"--max-gmacs takes task=number such as det=400, in 10^9 per picture, not {text!r}"
+            ) from None
+    return limits
+
+
+def parse_sharing(text: str) -> SharingRule:
+    """Read a rule of sharing.
+
+    Raises:
+        UserError: if there is no such rule.
+    """
+    rules = get_args(SharingRule)
+    if text not in rules:
+        raise UserError(f"--sharing must be one of {listed(rules)}, not {text!r}{nearest(text, rules)}")
+    rule: SharingRule = rules[rules.index(text)]
+    return rule
+
+
 @dataclass(frozen=True)
 class Budget:
-    """An upper bound on the total parameters of all task networks, heads included."""
+    """Upper bounds on the networks of an arch."""
 
-    parameters: int | None
-    """The bound; None: no bound."""
+    parameters: int | None = None
+    """Most parameters of all task networks together, heads included; None: no bound."""
+    macs: Mapping[str, int] = field(default_factory=dict)
+    """Most multiply-accumulates of a task's network for one picture of its size, by task."""
+    sharing: SharingRule = "learned"
+    """How parameters are counted: by the sharing that the scores give, or as if `all` or `none` of the adaptive layers
+    were shared (see `Supernet.set_sharing`)."""
 
-    def allows(self, counter: ParameterCounter, arch: Arch) -> bool:
-        """Return whether an arch is within the budget."""
-        return self.parameters is None or counter.total(arch) <= self.parameters
-
-    def check(self, counter: ParameterCounter) -> str | None:
-        """Compare the budget with the space.
-
-        Returns:
-            A sentence if the budget does not bind, else None.
+    def feasible(self, costs: Costs) -> FeasibleSet:
+        """Return the archs within the bounds.
 
         Raises:
-            UserError: if not even the smallest subnet is within it.
+            UserError: if there are none, naming the least that the space needs; or if a bound names no task.
         """
-        if self.parameters is None:
-            return None
-        smallest, largest = counter.total(counter.space.smallest), counter.total(counter.space.largest)
-        name = counter.space.name
-        if self.parameters < smallest:
-            raise UserError(
-                f"a budget of {self.parameters:,} parameters is below the smallest network of {name}, "
-                f"{smallest:,} in total: raise --budget or give the space smaller options"
-            )
-        if self.parameters >= largest:
-            return f"the budget of {self.parameters:,} does not bind: the largest network of {name} has {largest:,}"
-        return None
+        for task in self.macs:
+            if task not in costs.tasks:
+                known = listed(costs.tasks)
+                raise UserError(f"--max-gmacs names the task {task!r}, unknown{nearest(task, costs.tasks)} ({known})")
+        space = costs.space
+        tables = [costs.totals] * (self.parameters is not None) + [costs.macs(task) for task in self.macs]
+        if not tables:
+            return FeasibleSet.everything(space)
+        found = FeasibleSet(beside(tables), list(self._bounds.values()))
+        for (what, bound), least in zip(self._bounds.items(), map(int, found.least_V), strict=True):
+            if bound < least and what == "":
+                raise UserError(
+                    f"a budget of {bound:,} parameters is below the smallest network of {space.name}, "
+                    f"{least:,} in total: raise --budget or give the space smaller options"
+                )
+            if bound < least:
+                raise UserError(
+                    f"a limit of {bound / 1e9:g} GMACs for {what} is below the least that a network of {space.name} "
+                    f"needs, {least / 1e9:.4f}: raise --max-gmacs {what}=... or give the space smaller options"
+                )
+        if not found.size:
+            raise UserError(f"no network of {space.name} is within all of the bounds at once: raise one of them")
+        return found
+
+    def describe(self, costs: Costs) -> list[str]:
+        """Return sentences that say what the bounds leave of the space, and which of them do not bind.
+
+        Raises:
+            UserError: as `feasible` does.
+        """
+        found, sentences = self.feasible(costs), []
+        name = costs.space.name
+        for (what, bound), least, most in zip(self._bounds.items(), found.least_V, found.most_V, strict=True):
+            unit, scale = ("parameters in all", 1) if what == "" else (f"GMACs for {what}", 1e9)
+            least_text, most_text = (f"{value / scale:,.3f}" if scale > 1 else f"{value:,}" for value in (least, most))
+            sentences.append(f"networks of {name} have {least_text} to {most_text} {unit}")
+            if bound >= most:
+                sentences.append(f"the bound of {bound / scale:,.15g} {unit} does not bind")
+        if self._bounds:
+            sentences.append(f"{found.size:.4g} of {costs.space.size:.4g} archs are within the budget")
+        return sentences
+
+    @property
+    def _bounds(self) -> dict[str, int]:
+        """Every bound: "" names the one on parameters, a task that on its multiply-accumulates."""
+        return {**({} if self.parameters is None else {"": self.parameters}), **self.macs}

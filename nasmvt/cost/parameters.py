@@ -1,8 +1,7 @@
-"""Counting parameters on `meta`: no weights, no gigabytes."""
+"""Counting the parameters of one arch on `meta`: no weights, no gigabytes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from nasmvt.space import Arch, SearchSpace, Sharing
@@ -63,24 +62,6 @@ def add_up(sizes: Mapping[str, Mapping[str, int]], sharing: Sharing) -> Paramete
     return ParameterCount(shared=sum(shared.values()), specific=specific, heads=heads)
 
 
-class ParameterCounter:
-    """Counts the parameters of archs of one space under one sharing; an arch is built once.
-
-    Args:
-        space: the search space.
-        tasks: the tasks whose networks are counted together.
-        sharing: the layers that tasks share; layers an arch does not have are passed over.
-    """
-
-    def __init__(self, space: SearchSpace, tasks: Mapping[str, Task], sharing: Sharing) -> None:
-        self.space = space
-        self.tasks = dict(tasks)
-        self.sharing = sharing
-        self.count = lru_cache(maxsize=100_000)(self._count)
-
-    def total(self, arch: Arch) -> int:
-        """Return the total of an arch."""
-        return self.count(arch).total
-
-    def _count(self, arch: Arch) -> ParameterCount:
-        return add_up({name: tensor_sizes(self.space, task, arch) for name, task in self.tasks.items()}, self.sharing)
+def count_parameters(space: SearchSpace, tasks: Mapping[str, Task], arch: Arch, sharing: Sharing) -> ParameterCount:
+    """Count the parameters of one arch, its networks being built on `meta`; `Costs` counts many archs at once."""
+    return add_up({name: tensor_sizes(space, task, arch) for name, task in tasks.items()}, sharing)

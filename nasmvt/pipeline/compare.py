@@ -15,10 +15,10 @@ from nasmvt.pipeline.datasets import open_data
 from nasmvt.pipeline.evaluate import evaluate_on_val
 from nasmvt.pipeline.retrain import ArchFile, Chosen, choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.search import counter_of
+from nasmvt.pipeline.search import costs_of
 from nasmvt.pipeline.supernet import load_supernet
 from nasmvt.search import Objective
-from nasmvt.search.sampler import FeasibleSampler
+from nasmvt.search.sampler import FreshSampler
 from nasmvt.seeding import derive_seed
 from nasmvt.training.loop import Listener
 
@@ -50,13 +50,15 @@ def compare(
     path = run.folder("search") / "best.yaml"
     if not path.is_file():
         raise UserError(f"{run.path} holds no search result: run 'nasmvt search' first")
-    budget = Budget(parse(ArchFile, read_yaml(path), str(path)).budget)
+    searched = parse(ArchFile, read_yaml(path), str(path))
     supernet = load_supernet(run, device)
-    counter = counter_of(supernet)
-    sampler = FeasibleSampler(run.experiment.space, lambda arch: budget.allows(counter, arch))
+    budget = Budget(searched.budget, searched.max_macs, searched.sharing_rule)
+    supernet.set_sharing(budget.sharing)
+    costs = costs_of(supernet)
+    feasible = budget.feasible(costs)
     best = choose_arch(run, "best", supernet)
     rng = np.random.default_rng(derive_seed(run.experiment.seed, "random subnet of the comparison"))
-    drawn = sampler.random({best.arch}, rng) or best.arch
+    drawn = FreshSampler(feasible).random({best.arch}, rng) or best.arch
     sharing = supernet.sharing()
     others = {
         "smallest": run.experiment.space.smallest,
@@ -72,8 +74,8 @@ def compare(
             retrain(run, chosen, supernet, data=data, device=device, resume=folder.exists(), listener=listener)
         model = load_retrained(run, chosen.name)
         metrics = evaluate_on_val(model, run.experiment.tasks, run.experiment.seed, device)
-        count = counter.count(chosen.arch)
-        found.append(Compared(chosen.name, count, metrics, objective(metrics), budget.allows(counter, chosen.arch)))
+        count = costs.parameters(chosen.arch)
+        found.append(Compared(chosen.name, count, metrics, objective(metrics), chosen.arch in feasible))
     write_json(
         run.path / "compare.json",
         [{**vars(item), "parameters": item.parameters.to_dict()} for item in found],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from nasmvt.config import Config, parse, read_yaml
 from nasmvt.errors import UserError, listed, nearest
@@ -19,6 +19,7 @@ from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch, Sharing
+from nasmvt.space.sharing import SharingRule
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.training.loop import Listener, load_weights
@@ -32,6 +33,8 @@ class ArchFile(Config):
     arch: dict[str, Any]
     sharing: dict[str, tuple[str, ...]] | None = None
     budget: int | None = None
+    max_macs: dict[str, int] = Field(default_factory=dict)
+    sharing_rule: SharingRule = "learned"
 
 
 @dataclass(frozen=True)

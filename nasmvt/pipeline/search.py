@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from nasmvt.config import parse
-from nasmvt.cost import Budget, ParameterCounter
+from nasmvt.cost import Budget, Costs
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.run import Run
 from nasmvt.search import (
@@ -19,13 +19,12 @@ from nasmvt.search import (
 )
 from nasmvt.search import search as run_search
 from nasmvt.seeding import derive_seed
-from nasmvt.space import Sharing
 from nasmvt.supernet import Supernet
 
 
-def counter_of(supernet: Supernet, sharing: Sharing | None = None) -> ParameterCounter:
-    """Return the counter of a supernet's archs under its sharing, or another one."""
-    return ParameterCounter(supernet.space, supernet.tasks, supernet.sharing() if sharing is None else sharing)
+def costs_of(supernet: Supernet) -> Costs:
+    """Return the costs of a supernet's archs under its sharing; its tables are derived once and serve many counts."""
+    return Costs(supernet.space, supernet.tasks, supernet.sharing())
 
 
 def with_settings(config: SearchConfig, **changes: object) -> SearchConfig:
@@ -41,6 +40,7 @@ def with_settings(config: SearchConfig, **changes: object) -> SearchConfig:
 def search(
     run: Run,
     supernet: Supernet,
+    costs: Costs,
     budget: Budget,
     config: SearchConfig,
     *,
@@ -55,8 +55,9 @@ def search(
 
     Args:
         run: the run; gives data and seed.
-        supernet: its trained supernet, on the device.
-        budget: bound on the total parameters.
+        supernet: its trained supernet, on the device, its sharing set by the budget's rule.
+        costs: of the supernet's archs.
+        budget: bounds on what an arch costs.
         config: settings.
         device: where candidates are evaluated.
         address: a Ray cluster; None: a local Ray.
@@ -64,17 +65,11 @@ def search(
         listener: told of every candidate.
 
     Raises:
-        UserError: if the budget is below the smallest subnet, or the folder holds another search.
+        UserError: if no arch is within the budget, or the folder holds another search.
     """
-    counter = counter_of(supernet)
-    budget.check(counter)
+    feasible = budget.feasible(costs)
     data = {name: TaskData(name, task, run.experiment.seed) for name, task in run.experiment.tasks.items()}
-    searcher = make_searcher(
-        config,
-        run.experiment.space,
-        lambda arch: budget.allows(counter, arch),
-        derive_seed(run.experiment.seed, "search"),
-    )
+    searcher = make_searcher(config, feasible, derive_seed(run.experiment.seed, "search"))
     pool = make_pool(
         config,
         supernet,
@@ -85,6 +80,6 @@ def search(
     )
     journal = Journal(out or run.folder("search"))
     try:
-        return run_search(supernet, searcher, pool, Objective.of(supernet.tasks), counter, budget, journal, listener)
+        return run_search(supernet, searcher, pool, Objective.of(supernet.tasks), costs, budget, journal, listener)
     finally:
         pool.close()

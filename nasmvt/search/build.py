@@ -5,27 +5,22 @@ from math import ceil
 
 import torch
 
+from nasmvt.cost import FeasibleSet
 from nasmvt.data.types import Batch
 from nasmvt.search.config import SearchConfig
 from nasmvt.search.evaluator import Evaluator
 from nasmvt.search.evolution import EvolutionSearcher
 from nasmvt.search.pool import InProcessPool, Pool
 from nasmvt.search.random_search import RandomSearcher
-from nasmvt.search.sampler import Feasible
 from nasmvt.search.searcher import Searcher
-from nasmvt.space import SearchSpace
 from nasmvt.supernet import Supernet
 
 _SEARCHERS: dict[str, type[Searcher]] = {"evolution": EvolutionSearcher, "random": RandomSearcher}
 
 
-def make_searcher(config: SearchConfig, space: SearchSpace, feasible: Feasible, seed: int) -> Searcher:
-    """Return the searcher that the settings ask for.
-
-    Raises:
-        UserError: if not even the smallest arch is feasible.
-    """
-    return _SEARCHERS[config.algorithm](space, feasible, config, seed)
+def make_searcher(config: SearchConfig, feasible: FeasibleSet, seed: int) -> Searcher:
+    """Return the searcher that the settings ask for."""
+    return _SEARCHERS[config.algorithm](feasible, config, seed)
 
 
 def make_pool(

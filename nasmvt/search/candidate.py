@@ -1,7 +1,7 @@
 """An evaluated arch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nasmvt.cost import ParameterCount
@@ -22,12 +22,15 @@ class Candidate:
     """The T-score."""
     generation: int
     """When it was proposed, from 0."""
+    macs: Mapping[str, int] = field(default_factory=dict)
+    """Multiply-accumulates per picture, of the tasks whose work is bounded."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON or YAML; `from_dict` reads them back."""
         return {
             "arch": self.arch.to_dict(),
             "parameters": self.parameters.to_dict(),
+            "macs": dict(self.macs),
             "metrics": {task: dict(metrics) for task, metrics in self.metrics.items()},
             "score": self.score,
             "generation": self.generation,
@@ -44,6 +47,7 @@ class Candidate:
         return cls(
             arch=space.arch(values["arch"], "the candidate"),
             parameters=ParameterCount(shared=count["shared"], specific=count["specific"], heads=count["heads"]),
+            macs=values["macs"],
             metrics=values["metrics"],
             score=values["score"],
             generation=values["generation"],

@@ -14,7 +14,7 @@ class EvolutionSearcher(Searcher):
     Generation 0 is random. Every later one takes the best `parents` of all archs told so far, makes
     `mutants` and `crossovers` of them and adds random archs where that makes fewer than `population`. It is
     planned as a whole once the one before has all its scores, so the order of the scores has no influence.
-    What does not fit the budget is lowered until it does.
+    Mutants and children beyond the budget are lowered until they fit.
     """
 
     @property

@@ -11,7 +11,7 @@ from nasmvt.search.candidate import Candidate
 from nasmvt.search.pool import Evaluation
 from nasmvt.space import Arch
 
-FORMAT = 1
+FORMAT = 2
 
 _KEYS: dict[Any, set[str]] = {"evaluation": {"id", "task", "metrics"}, "candidate": {"id"}}
 """What is read of each kind of line."""

@@ -7,7 +7,7 @@ from nasmvt.space import Arch
 
 
 class RandomSearcher(Searcher):
-    """Archs drawn independently, lowered where they do not fit the budget; all of them generation 0."""
+    """Archs drawn uniformly from the feasible ones, none twice; all of them generation 0."""
 
     @property
     def _all_planned(self) -> bool:

@@ -19,6 +19,7 @@ def candidates_table(candidates: Sequence[Candidate], objective: Objective) -> p
     """Return one row per candidate in the order given.
 
     Columns: `rank` from 1, `score`, `parameters` (the total), `shared`, `specific_<task>`, `heads_<task>`,
+    `gmacs_<task>` of tasks whose work is bounded,
     `<task>_<metric>` for the metric that counts, one column per choice of the space ("3 3 4" where it is
     made per block), `id`, `generation`.
     """
@@ -34,6 +35,7 @@ def _row(rank: int, candidate: Candidate, objective: Objective) -> dict[str, Any
         "shared": count.shared,
         **{f"specific_{task}": number for task, number in count.specific.items()},
         **{f"heads_{task}": number for task, number in count.heads.items()},
+        **{f"gmacs_{task}": number / 1e9 for task, number in candidate.macs.items()},
         **{f"{task}_{name}": candidate.metrics[task][name] for task, name in objective.primaries.items()},
         **{name: _text(value) for name, value in candidate.arch.items()},
         "id": candidate.arch.id,
@@ -56,6 +58,9 @@ def best_values(
         "sharing": sharing.to_dict(),
         "parameters": best.parameters.to_dict(),
         "budget": budget.parameters,
+        "macs": dict(best.macs),
+        "max_macs": dict(budget.macs),
+        "sharing_rule": budget.sharing,
         "score": best.score,
         "metrics": {task: dict(metrics) for task, metrics in best.metrics.items()},
         "generation": best.generation,

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from nasmvt.cost import Budget, ParameterCounter
+from nasmvt.cost import Budget, Costs
 from nasmvt.search.candidate import Candidate
 from nasmvt.search.journal import Journal
 from nasmvt.search.objective import Objective
@@ -31,7 +31,7 @@ def search(
     searcher: Searcher,
     pool: Pool,
     objective: Objective,
-    counter: ParameterCounter,
+    costs: Costs,
     budget: Budget,
     journal: Journal,
     listener: SearchListener | None = None,
@@ -43,37 +43,37 @@ def search(
 
     Args:
         supernet: the trained weights; the journal is bound to them.
-        searcher: proposes archs; its feasibility must be `budget`.
+        searcher: proposes archs within `budget`.
         pool: evaluates with the same weights; the caller closes it.
         objective: gives the score, and the tasks that are evaluated.
-        counter: counts parameters under the sharing of the supernet.
-        budget: the bound on the total parameters.
+        costs: counts under the sharing of the supernet.
+        budget: the bounds, written down with the result.
         journal: where evaluations are kept.
         listener: told of every completed candidate.
 
     Raises:
-        UserError: if the budget is below the smallest subnet, the journal belongs to another search, or an
-            evaluation fails.
+        UserError: if the journal belongs to another search, or an evaluation fails.
     """
-    budget.check(counter)
     header = {
         "space": searcher.space.name,
         "choices": {name: choice.model_dump(mode="json") for name, choice in searcher.space.choices.items()},
         "seed": searcher.seed,
         "budget": budget.parameters,
+        "max_macs": dict(budget.macs),
+        "sharing_rule": budget.sharing,
         "config": searcher.config.identity(),
         "weights": fingerprint(supernet.state_dict()),
         "score_weights": dict(objective.weights),
         "score_metrics": dict(objective.primaries),
     }
     journal.begin(header)
-    driver = _Driver(searcher, pool, objective, counter, journal, listener)
+    driver = _Driver(searcher, pool, objective, costs, budget, journal, listener)
     try:
         driver.run()
     finally:
         ranked = driver.ranked()
         if ranked:
-            best = best_values(ranked[0], _sharing_of(counter, ranked[0].arch), budget, header, len(ranked))
+            best = best_values(ranked[0], _sharing_of(costs, ranked[0].arch), budget, header, len(ranked))
             write_results(journal.folder, candidates_table(ranked, objective), best)
     return ranked
 
@@ -86,14 +86,16 @@ class _Driver:
         searcher: Searcher,
         pool: Pool,
         objective: Objective,
-        counter: ParameterCounter,
+        costs: Costs,
+        budget: Budget,
         journal: Journal,
         listener: SearchListener | None,
     ) -> None:
         self._searcher = searcher
         self._pool = pool
         self._objective = objective
-        self._counter = counter
+        self._costs = costs
+        self._limited = tuple(budget.macs)
         self._journal = journal
         self._listener = listener
         self._waiting: deque[tuple[Arch, str]] = deque()
@@ -142,7 +144,8 @@ class _Driver:
         score = self._objective(in_order)
         candidate = Candidate(
             arch=arch,
-            parameters=self._counter.count(arch),
+            parameters=self._costs.parameters(arch),
+            macs={task: int(self._costs.macs(task).of(arch)[0]) for task in self._limited},
             metrics=in_order,
             score=score,
             generation=self._searcher.generation(arch),
@@ -158,7 +161,7 @@ class _Driver:
         return [self._candidates[arch] for arch, _ in self._searcher.best()]
 
 
-def _sharing_of(counter: ParameterCounter, arch: Arch) -> Sharing:
+def _sharing_of(costs: Costs, arch: Arch) -> Sharing:
     """Return the part of the sharing that concerns an arch."""
-    networks: list[Any] = [build_skeleton(counter.space, task, arch) for task in counter.tasks.values()]
-    return counter.sharing.of_layers({layer_of(slot.name) for network in networks for slot in parameter_slots(network)})
+    networks: list[Any] = [build_skeleton(costs.space, task, arch) for task in costs.tasks.values()]
+    return costs.sharing.of_layers({layer_of(slot.name) for network in networks for slot in parameter_slots(network)})

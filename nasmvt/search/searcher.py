@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from nasmvt.cost.feasible import FeasibleSet
 from nasmvt.errors import UserError
 from nasmvt.search.config import SearchConfig
-from nasmvt.search.sampler import Feasible, FeasibleSampler
-from nasmvt.space import Arch, SearchSpace
+from nasmvt.search.sampler import FreshSampler
+from nasmvt.space import Arch
 
 
 @dataclass
@@ -26,20 +27,16 @@ class Searcher(ABC):
     on the scores, never on the order in which the scores come or on how many archs are asked for at once.
 
     Args:
-        space: the search space.
-        feasible: whether an arch may be proposed; asked often for the same arch, so best cached.
+        feasible: the archs that may be proposed.
         config: sizes and probabilities.
         seed: what the random draws depend on.
-
-    Raises:
-        UserError: if not even the smallest arch is feasible.
     """
 
-    def __init__(self, space: SearchSpace, feasible: Feasible, config: SearchConfig, seed: int) -> None:
-        self.space = space
+    def __init__(self, feasible: FeasibleSet, config: SearchConfig, seed: int) -> None:
+        self.space = feasible.space
         self.config = config
         self.seed = seed
-        self._sampler = FeasibleSampler(space, feasible)
+        self._sampler = FreshSampler(feasible)
         self._records: dict[Arch, _Record] = {}  # in the order of proposal
         self._queue: deque[Arch] = deque()
         self._open = 0  # proposed or queued, without a score

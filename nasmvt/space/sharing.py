@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from typing import Literal
 
 
 class Role(StrEnum):
@@ -16,6 +17,10 @@ class Role(StrEnum):
     """Shared or specific, by the layer's score."""
     SHARED = "shared"
     """Always one tensor for all tasks."""
+
+
+SharingRule = Literal["learned", "all", "none"]
+"""Which adaptive layers are shared: those whose score says so, all of them, or none."""
 
 
 def layer_of(parameter: str) -> str:

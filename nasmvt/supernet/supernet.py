@@ -11,7 +11,7 @@ from nasmvt.families import family
 from nasmvt.model import MultiTaskModel
 from nasmvt.model.multi_task import backbone_no_decay, copy_of
 from nasmvt.space import Arch, Role, SearchSpace, Sharing
-from nasmvt.space.sharing import layer_of
+from nasmvt.space.sharing import SharingRule, layer_of
 from nasmvt.supernet.config import SupernetConfig
 from nasmvt.supernet.lending import choose, copied, leading
 from nasmvt.tasks.build import Slot, buffer_slots, build_network, build_skeleton, parameter_slots
@@ -144,6 +144,14 @@ class Supernet(nn.Module):
         above = iter((torch.cat(each) > self.config.threshold).tolist() if each else [])  # one transfer from a GPU
         layers = {layer: tuple(task for task in self.layers[layer] if next(above)) for layer in adaptive}
         return Sharing.of(self.layers | layers)
+
+    def set_sharing(self, rule: SharingRule) -> None:
+        """Overrule the scores: `all` adaptive layers are shared, or `none` is; `learned` changes nothing."""
+        above = {"all": 1.0, "none": -1.0}
+        if rule != "learned":
+            with torch.no_grad():
+                for score in self.scores.values():
+                    score.fill_(self.config.threshold + above[rule])
 
     def sharing_bounds(self) -> tuple[Sharing, Sharing]:
         """Return the two extremes: every layer shared that can be, and only those of role shared."""

@@ -83,10 +83,26 @@ class DetectionNetwork(TaskNetwork):
         settings = config.model_dump(exclude={"type", "masks", "strides"})
         head = MaskRCNNHead(neck.strides, len(classes), masks=masks, extra_level=neck.extra_level, **settings)
         super().__init__(backbone, neck, head, classes=classes, mean=mean, std=std)
+        self.config = config
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
         """Return `MaskRCNNHead.detect` of images (B, 3, H, W), in canvas pixels; needs evaluation mode."""
         return self.head.detect(self.maps(images), [(images.shape[2], images.shape[3])] * len(images))
+
+    def workload(self, images: Tensor) -> None:
+        """Run backbone, neck and proposals, the box branch on `post_nms` regions and the mask branch on `detections`.
+
+        What is neither convolution nor matrix product, suppression and pooling for example, is left out.
+        """
+        maps = self.maps(images)
+        self.head.rpn.head(list(maps))
+        regions, config = self.head.roi_heads, self.config
+        boxes, masks = (len(images) * n for n in (config.post_nms[1], config.detections))
+        pooled = maps[0].new_zeros(boxes, maps[0].shape[1], config.box_size, config.box_size)
+        regions.box_predictor(regions.box_head(pooled))
+        if regions.mask_head is not None:
+            pooled = maps[0].new_zeros(masks, maps[0].shape[1], config.mask_size, config.mask_size)
+            regions.mask_predictor(regions.mask_head(pooled))
 
     def loss(self, images: Tensor, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return Mask R-CNN's losses (see `MaskRCNNHead.losses`).

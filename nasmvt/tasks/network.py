@@ -85,6 +85,13 @@ class TaskNetwork(nn.Module, ABC):
     def forward(self, images: Tensor) -> Any:
         """Turn images (B, 3, H, W) into the head's raw outputs, in evaluation mode."""
 
+    def workload(self, images: Tensor) -> None:
+        """Do once what evaluating images (B, 3, H, W) takes at most, for counting and timing; needs evaluation mode.
+
+        Unlike `forward` it reads no values, so it also runs on `meta`, and it always does the same.
+        """
+        self(images)
+
     @abstractmethod
     def loss(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
         """Return named scalars whose sum is the training loss; needs training mode.

@@ -1,8 +1,9 @@
 """Budgets are read, compared with the space, and kept."""
 
+import numpy as np
 import pytest
 
-from nasmvt.cost import Budget, ParameterCounter, parse_count
+from nasmvt.cost import Budget, Costs, count_macs, count_parameters, parse_count, parse_gmacs, parse_sharing
 from nasmvt.errors import UserError
 
 
@@ -26,28 +27,72 @@ def test_what_is_no_count_is_refused(text):
         parse_count(text)
 
 
-def test_below_the_smallest_names_its_total(supernet, space):
-    counter = ParameterCounter(space, supernet.tasks, supernet.sharing())
-    smallest = counter.total(space.smallest)
-    with pytest.raises(UserError, match=f"{smallest:,} in total"):
-        Budget(smallest - 1).check(counter)
-    assert Budget(smallest).check(counter) is None
-    assert Budget(smallest).allows(counter, space.smallest)
+def test_gmacs():
+    assert parse_gmacs(["det=400", "cls = 0.5"]) == {"det": 400_000_000_000, "cls": 500_000_000}
+    for text in ("det", "det=", "det=many", "=", "det=1/0"):
+        with pytest.raises(UserError, match="--max-gmacs takes task=number such as det=400"):
+            parse_gmacs([text])
 
 
-def test_above_the_largest_is_said_not_to_bind(supernet, space):
-    counter = ParameterCounter(space, supernet.tasks, supernet.sharing())
-    largest = counter.total(space.largest)
-    assert "does not bind" in Budget(largest).check(counter)
-    assert Budget(largest - 1).check(counter) is None
-    assert not Budget(largest - 1).allows(counter, space.largest)
-    assert Budget(None).check(counter) is None
-    assert Budget(None).allows(counter, space.largest)
+def test_sharing_rules():
+    assert parse_sharing("all") == "all"
+    with pytest.raises(UserError, match=r"learned, all, none, not 'al'; did you mean 'all'\?"):
+        parse_sharing("al")
 
 
-def test_sharing_lowers_the_count_and_parts_add_up(supernet, space):
+@pytest.fixture
+def costs(supernet, tiny_costs) -> Costs:
+    return tiny_costs.under(supernet.sharing())
+
+
+def total(costs: Costs, arch) -> int:
+    return int(costs.totals.of(arch)[0])
+
+
+def test_below_the_smallest_names_its_total(costs, space):
+    smallest = total(costs, space.smallest)
+    with pytest.raises(UserError, match=f"{smallest:,} in total: raise --budget"):
+        Budget(smallest - 1).feasible(costs)
+    assert space.smallest in Budget(smallest).feasible(costs)
+
+
+def test_what_does_not_bind_is_said(costs, space):
+    largest = total(costs, space.largest)
+    assert any("does not bind" in sentence for sentence in Budget(largest).describe(costs))
+    assert not any("does not bind" in sentence for sentence in Budget(largest - 1).describe(costs))
+    assert space.largest not in Budget(largest - 1).feasible(costs)
+    assert Budget().describe(costs) == []
+    assert space.largest in Budget().feasible(costs)
+
+
+def test_operations_are_bounded_by_task(costs, space):
+    least, most = (int(costs.macs("cls").of(arch)[0]) for arch in (space.smallest, space.largest))
+    middle = (least + most) // 2
+    found = Budget(None, {"cls": middle}).feasible(costs)
+    assert 0 < found.size < space.size
+    for arch in found.sample(20, np.random.default_rng(0)):
+        assert sum(count_macs(space, costs.tasks["cls"], arch).values()) <= middle
+    both = Budget(total(costs, space.smallest), {"cls": middle}).feasible(costs)
+    assert both.sample(3, np.random.default_rng(0)) == [space.smallest] * 3
+    with pytest.raises(UserError, match=r"a limit of .* GMACs for cls is below the least"):
+        Budget(None, {"cls": least - 1}).feasible(costs)
+    with pytest.raises(UserError, match=r"the task 'clss', unknown; did you mean 'cls'\?"):
+        Budget(None, {"clss": middle}).feasible(costs)
+
+
+def test_tables_count_what_a_built_network_holds(supernet, space, tasks, tiny_costs):
+    rng = np.random.default_rng(0)
+    for sharing in (supernet.sharing(), *supernet.sharing_bounds()):
+        costs = tiny_costs.under(sharing)
+        for _ in range(5):
+            arch = space.sample(rng)
+            assert costs.parameters(arch) == count_parameters(space, tasks, arch, sharing)
+            assert total(costs, arch) == costs.parameters(arch).total
+
+
+def test_sharing_lowers_the_count_and_parts_add_up(supernet, space, tiny_costs):
     every, none = supernet.sharing_bounds()
-    counts = [ParameterCounter(space, supernet.tasks, sharing).count(space.largest) for sharing in (every, none)]
+    counts = [tiny_costs.under(sharing).parameters(space.largest) for sharing in (every, none)]
     assert counts[0].total < counts[1].total
     assert counts[1].shared == 0
     for count in counts:
@@ -57,3 +102,6 @@ def test_sharing_lowers_the_count_and_parts_add_up(supernet, space):
     )  # of the largest: one copy when shared, three when not
     assert counts[0].shared == adaptive
     assert counts[1].total - counts[0].total == 2 * adaptive
+    for rule, count in (("all", counts[0]), ("none", counts[1])):
+        supernet.set_sharing(rule)
+        assert tiny_costs.under(supernet.sharing()).parameters(space.largest) == count

@@ -26,7 +26,7 @@ from nasmvt.pipeline.export import export
 from nasmvt.pipeline.predict import find_pictures, predict, val_pictures
 from nasmvt.pipeline.retrain import choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.search import counter_of, search
+from nasmvt.pipeline.search import costs_of, search
 from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
 from nasmvt.report.curves import read_metrics
 from nasmvt.training.checkpoint import Checkpoint
@@ -75,14 +75,16 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 def run(tmp_path_factory) -> Run:
     """A trained and searched run."""
     run = train_supernet(experiment(), out=tmp_path_factory.mktemp("runs") / "tiny", device=CPU)
-    search(run, load_supernet(run, CPU), budget_of(run), run.experiment.search, device=CPU)
+    search_run(run)
     return run
 
 
-def budget_of(run: Run) -> Budget:
-    counter = counter_of(load_supernet(run, CPU))
-    smallest, largest = (counter.total(arch) for arch in (counter.space.smallest, counter.space.largest))
-    return Budget((smallest + largest) // 2)
+def search_run(run: Run) -> None:
+    """Search under a budget half way between the smallest and the largest network."""
+    supernet = load_supernet(run, CPU)
+    costs = costs_of(supernet)
+    smallest, largest = (int(costs.totals.of(arch)[0]) for arch in (costs.space.smallest, costs.space.largest))
+    search(run, supernet, costs, Budget((smallest + largest) // 2), run.experiment.search, device=CPU)
 
 
 def test_run_directory_shows_what_went_in_and_what_came_out(run):
@@ -227,7 +229,7 @@ def test_shared_tensors_stay_one_through_retraining(run):
 
 def test_compare_trains_all_equally_and_says_what_is_within_budget(tmp_path):
     run = train_supernet(experiment(), out=tmp_path / "run", device=CPU)
-    search(run, load_supernet(run, CPU), budget_of(run), run.experiment.search, device=CPU)
+    search_run(run)
     from contextlib import nullcontext
 
     found = {item.name: item for item in compare(run, device=CPU, progress=lambda title: nullcontext(StopAt(-1)))}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nasmvt.config import parse
-from nasmvt.cost import Budget, ParameterCounter
+from nasmvt.cost import Budget, Costs
 from nasmvt.data import TrainLoader, eval_batches, open_dataset
 from nasmvt.search import Journal, Objective, SearchConfig, make_pool, make_searcher, search
 from nasmvt.space import load_space
@@ -31,15 +31,15 @@ def test_workers_find_what_one_process_finds(tmp_path) -> None:
     torch.manual_seed(0)
     supernet = Supernet(space, tasks)
     randomize(supernet)
-    counter = ParameterCounter(space, tasks, supernet.sharing())
-    budget = Budget((counter.total(space.smallest) + counter.total(space.largest)) // 2)
+    costs = Costs(space, tasks, supernet.sharing())
+    budget = Budget(int(costs.totals.of(space.smallest)[0] + costs.totals.of(space.largest)[0]) // 2)
 
     def run(workers: int):
         config = SearchConfig(population=2, parents=2, generations=2, mutants=1, crossovers=1, workers=workers)
-        searcher = make_searcher(config, space, lambda arch: budget.allows(counter, arch), seed=0)
+        searcher = make_searcher(config, budget.feasible(costs), seed=0)
         journal = Journal(tmp_path / str(workers))
         with make_pool(config, supernet, batches, training) as pool:
-            return search(supernet, searcher, pool, Objective.of(tasks), counter, budget, journal)
+            return search(supernet, searcher, pool, Objective.of(tasks), costs, budget, journal)
 
     threads = torch.get_num_threads()
     alone = run(0)

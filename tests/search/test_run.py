@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from nasmvt.config import parse
-from nasmvt.cost import Budget, ParameterCounter
+from nasmvt.cost import Budget, Costs
 from nasmvt.errors import UserError
 from nasmvt.search import (
     Candidate,
@@ -52,10 +52,13 @@ class Shuffled(InProcessPool):
 class Search:
     """One search over the tiny space."""
 
+    costs: Costs
+    """Of the tiny space, measured once."""
+
     def __init__(self, supernet, folder: Path, budget: int | None = None, seed: int = 0, **changes) -> None:
         self.supernet = supernet
         self.folder = folder
-        self.counter = ParameterCounter(supernet.space, supernet.tasks, supernet.sharing())
+        self.costs = Search.costs.under(supernet.sharing())
         self.budget = Budget(budget)
         sizes = {"population": 5, "parents": 2, "generations": 2, "mutants": 3, "crossovers": 2}
         self.config = SearchConfig(**{**sizes, **changes})
@@ -67,19 +70,22 @@ class Search:
         self.heard.append((done, total, candidate, best))
 
     def run(self, pool: Pool | None = None) -> list[Candidate]:
-        searcher = make_searcher(
-            self.config, self.supernet.space, lambda arch: self.budget.allows(self.counter, arch), self.seed
-        )
+        searcher = make_searcher(self.config, self.budget.feasible(self.costs), self.seed)
         objective = Objective({"cls": 1.0, "det": 1.0, "seg": 2.0}, PRIMARIES)
         pool = pool or InProcessPool(self.toy.evaluate)
         journal = Journal(self.folder)
-        return search(self.supernet, searcher, pool, objective, self.counter, self.budget, journal, listener=self)
+        return search(self.supernet, searcher, pool, objective, self.costs, self.budget, journal, listener=self)
+
+
+@pytest.fixture(autouse=True)
+def _costs(tiny_costs) -> None:
+    Search.costs = tiny_costs
 
 
 @pytest.fixture
-def middle(supernet) -> int:
-    counter = ParameterCounter(supernet.space, supernet.tasks, supernet.sharing())
-    return (counter.total(supernet.space.smallest) + counter.total(supernet.space.largest)) // 2
+def middle(supernet, tiny_costs) -> int:
+    totals = tiny_costs.under(supernet.sharing()).totals
+    return int(totals.of(supernet.space.smallest)[0] + totals.of(supernet.space.largest)[0]) // 2
 
 
 def test_candidates_are_ranked_and_complete(supernet, tmp_path, middle) -> None:
@@ -91,7 +97,7 @@ def test_candidates_are_ranked_and_complete(supernet, tmp_path, middle) -> None:
     for candidate in candidates:
         ratio = sum(candidate.arch["mlp_ratio"])
         assert candidate.score == 4 * (ratio + 3)  # seg counts twice
-        assert candidate.parameters == one.counter.count(candidate.arch)
+        assert candidate.parameters == one.costs.parameters(candidate.arch)
         assert candidate.parameters.total <= middle
         assert list(candidate.metrics) == ["cls", "det", "seg"]
     assert {candidate.generation for candidate in candidates} == {0, 1}

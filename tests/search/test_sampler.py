@@ -1,48 +1,30 @@
+"""Fresh archs within the budget; what the feasible set itself does is tested in tests/cost."""
+
 import numpy as np
-import pytest
 
-from nasmvt.errors import UserError
-from nasmvt.search.sampler import FeasibleSampler, every_arch
-from tests.search.toys import LARGE, SMALL, make_space, size, within
+from nasmvt.search.sampler import TRIES, FreshSampler
+from tests.search.toys import LARGE, SMALL, every_arch, make_space, size, within
 
 
-def test_every_arch_of_a_space_once() -> None:
+def test_random_goes_through_a_small_space_without_repetition() -> None:
     space = make_space(SMALL)
-    archs = list(every_arch(space))
-    assert len(archs) == len(set(archs)) == space.size == 12
+    sampler, rng = FreshSampler(within(6, space)), np.random.default_rng(0)
+    seen: list = []
+    while (arch := sampler.random(seen, rng)) is not None:
+        seen.append(arch)
+    assert len(seen) == len(set(seen))
+    assert set(seen) == {arch for arch in every_arch(space) if size(arch) <= 6}
 
 
-def test_repair_lowers_just_enough() -> None:
-    space, budget = make_space({**LARGE, "depth": [6]}), 200
-    sampler = FeasibleSampler(space, within(budget))
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        arch = space.sample(rng)
-        repaired = sampler.repair(arch, rng)
-        assert size(repaired) <= budget
-        if size(arch) <= budget:
-            assert repaired == arch
-        else:  # one option before it was too large, and an option makes a third at most here
-            assert size(repaired) > budget * 2 / 3
-            before, after = space.encode(arch), space.encode(repaired)
-            assert np.all(after <= before)
-
-
-def test_repair_of_the_largest_reaches_the_smallest() -> None:
+def test_fresh_repairs_and_gives_up_in_the_end() -> None:
     space = make_space(LARGE)
-    sampler = FeasibleSampler(space, within(size(space.smallest)))
-    assert sampler.repair(space.largest, np.random.default_rng(0)) == space.smallest
+    sampler, rng, calls = FreshSampler(within(size(space.smallest), space)), np.random.default_rng(0), []
 
+    def draw():
+        calls.append(space.largest)
+        return space.largest
 
-def test_repair_asks_rarely() -> None:
-    """The predicate builds networks: the number of its calls is what a search under a tight budget costs."""
-    space, calls = make_space(LARGE), []
-    sampler = FeasibleSampler(space, lambda arch: calls.append(arch) or size(arch) <= 64)
+    assert sampler.fresh(draw, set(), rng) == space.smallest
     calls.clear()
-    sampler.repair(space.largest, np.random.default_rng(0))
-    assert len(calls) <= 7
-
-
-def test_nothing_feasible_is_refused() -> None:
-    with pytest.raises(UserError, match="not even the smallest of toy"):
-        FeasibleSampler(make_space(), within(1))
+    assert sampler.fresh(draw, {space.smallest}, rng) is None
+    assert len(calls) == TRIES

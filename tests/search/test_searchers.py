@@ -5,15 +5,14 @@ import pytest
 
 from nasmvt.errors import UserError
 from nasmvt.search import EvolutionSearcher, RandomSearcher, SearchConfig, make_searcher
-from nasmvt.search.sampler import every_arch
-from tests.search.toys import LARGE, SMALL, fitness, make_space, play, size, small_config, within
+from tests.search.toys import LARGE, SMALL, every_arch, fitness, make_space, play, size, small_config, within
 
 BOTH = pytest.mark.parametrize("algorithm", ["evolution", "random"])
 
 
 def searcher(algorithm: str = "evolution", seed: int = 0, budget: float = 300, choices=LARGE, **changes):
     config = small_config(algorithm=algorithm, **changes)
-    return make_searcher(config, make_space(choices), within(budget), seed)
+    return make_searcher(config, within(budget, make_space(choices)), seed)
 
 
 def test_make_searcher() -> None:
@@ -158,7 +157,7 @@ def test_evolution_finds_better_than_random(seed) -> None:
     found = {}
     for algorithm in ("evolution", "random"):
         config = SearchConfig(algorithm=algorithm, **sizes)
-        one = make_searcher(config, make_space(LARGE), within(500), seed)
+        one = make_searcher(config, within(500, make_space(LARGE)), seed)
         assert len(play(one, ask=4)) == 160
         found[algorithm] = one.best(1)[0][1]
     assert found["evolution"] > found["random"]

@@ -1,9 +1,14 @@
 """Stand-ins for networks: sizes and scores as plain functions of an arch."""
 
 import os
+from itertools import product
 from pathlib import Path
 
+import numpy as np
+
 from nasmvt.config import parse
+from nasmvt.cost import FeasibleSet
+from nasmvt.cost.tables import ItemTables
 from nasmvt.errors import UserError
 from nasmvt.search import SearchConfig, Searcher
 from nasmvt.space import Arch, SearchSpace
@@ -30,8 +35,16 @@ def fitness(arch: Arch) -> float:
     return arch["width"] + sum((4 if i % 2 else 1) == h for i, h in enumerate(arch["heads"])) * 10 / len(arch["heads"])
 
 
-def within(budget: float):
-    return lambda arch: size(arch) <= budget
+def within(budget: float, space: SearchSpace) -> FeasibleSet:
+    """The archs of at most this size, by tables as they are derived for networks: one item per block."""
+    items = ItemTables(space, lambda arch: {f"block {i}": arch["width"] * h for i, h in enumerate(arch["heads"])})
+    return FeasibleSet(items.add_up([dict.fromkeys(items.slots, 1)]), [int(budget)])
+
+
+def every_arch(space: SearchSpace) -> list[Arch]:
+    """Every arch of a small space once."""
+    sizes = [range(len(space.choices[name].options)) for name, _ in space.slots]
+    return list(dict.fromkeys(space.decode(np.array(indices)) for indices in product(*sizes)))
 
 
 def play(searcher: Searcher, ask: int = 3, reverse: bool = False, score=fitness) -> list[Arch]:

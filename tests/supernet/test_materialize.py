@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 
-from nasmvt.cost import ParameterCounter
 from nasmvt.space import Sharing
 from nasmvt.space.sharing import layer_of
 from tests.conftest import make_batch
@@ -60,14 +59,14 @@ def test_shared_tensors_are_tied_and_specific_ones_are_not(supernet, space):
     assert model.sharing.to_dict() == {"backbone.blocks.0.fc1": ["cls", "seg"]}  # the arch has 4 blocks
 
 
-def test_counts_equal_the_built_model_for_random_archs_and_sharings(supernet, space):
+def test_counts_equal_the_built_model_for_random_archs_and_sharings(supernet, space, tiny_costs):
     rng = np.random.default_rng(0)
     for sharing in (supernet.sharing(), *supernet.sharing_bounds()):
-        counter = ParameterCounter(space, supernet.tasks, sharing)
+        costs = tiny_costs.under(sharing)
         for _ in range(3):
             arch = space.sample(rng)
             model = supernet.materialize(arch, sharing)
-            count = counter.count(arch)
+            count = costs.parameters(arch)
             assert count.total == sum(p.numel() for p in model.parameters())
             shared = [v for k, v in model.tensors().items() if k.startswith("shared.")]
             assert count.shared == sum(value.numel() for value in shared)

@@ -1,0 +1,101 @@
+"""What the archs of a space cost, many at once."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+
+from nasmvt.cost.macs import count_macs
+from nasmvt.cost.parameters import ParameterCount, tensor_sizes
+from nasmvt.cost.tables import ItemTables, Tables
+from nasmvt.space import Arch, SearchSpace, Sharing
+from nasmvt.space.sharing import layer_of
+from nasmvt.tasks.task import Task
+
+
+class Costs:
+    """Parameters and multiply-accumulates of archs, from tables that are derived when first needed.
+
+    The first count measures about a hundred archs on `meta`, which takes seconds; after it a count is a look-up.
+
+    Args:
+        space: the search space.
+        tasks: the tasks whose networks are counted together.
+        sharing: the layers that tasks share; layers an arch does not have are passed over.
+    """
+
+    def __init__(self, space: SearchSpace, tasks: Mapping[str, Task], sharing: Sharing) -> None:
+        self.space = space
+        self.tasks = dict(tasks)
+        self.sharing = sharing
+        self._macs: dict[str, Tables] = {}
+
+    def under(self, sharing: Sharing) -> "Costs":
+        """Return the costs under another sharing; what was measured serves both."""
+        other = Costs(self.space, self.tasks, sharing)
+        other._items, other._macs = self._items, self._macs
+        return other
+
+    def parameters(self, arch: Arch) -> ParameterCount:
+        """Return the parameters of an arch with their parts."""
+        shared, *parts = map(int, self._parts.of(arch))
+        count = len(self.tasks)
+        return ParameterCount(
+            shared=shared,
+            specific=dict(zip(self.tasks, parts[:count], strict=True)),
+            heads=dict(zip(self.tasks, parts[count:], strict=True)),
+        )
+
+    @cached_property
+    def totals(self) -> Tables:
+        """The tables of total parameters, a single column: what a budget bounds."""
+        entries = {slots: values.sum(axis=-1, keepdims=True) for slots, values in self._parts.entries.items()}
+        return Tables(self.space, entries)
+
+    def macs(self, task: str) -> Tables:
+        """Return the tables of a task's multiply-accumulates per picture (see `count_macs`), a single column."""
+        if task not in self._macs:
+            items = ItemTables(self.space, lambda arch: count_macs(self.space, self.tasks[task], arch))
+            self._macs[task] = items.add_up([dict.fromkeys(items.slots, 1)])
+        return self._macs[task]
+
+    @cached_property
+    def _parts(self) -> Tables:
+        """Columns: shared, each task's own part of the backbone, each task's neck and head."""
+        items = self._items
+        columns: list[dict[str, int]] = [{} for _ in range(1 + 2 * len(self.tasks))]
+        counted: defaultdict[str, set[str]] = defaultdict(set)
+        for item in items.slots:
+            task, name = item.split("/", 1)
+            place = list(self.tasks).index(task)
+            if task in self.sharing.tasks(layer_of(name)):
+                if not counted[name]:
+                    columns[0][item] = 1
+                counted[name].add(task)
+            else:
+                columns[1 + place if name.startswith("backbone.") else 1 + len(self.tasks) + place][item] = 1
+        return items.add_up(columns)
+
+    @cached_property
+    def _items(self) -> ItemTables:
+        return ItemTables(self.space, self._tensor_sizes)
+
+    def _tensor_sizes(self, arch: Arch) -> dict[str, int]:
+        return {
+            f"{task}/{name}": size
+            for task in self.tasks
+            for name, size in tensor_sizes(self.space, self.tasks[task], arch).items()
+        }
+
+
+def beside(tables: list[Tables]) -> Tables:
+    """Return tables whose columns stand side by side."""
+    widths = [table.columns for table in tables]
+    entries: dict[tuple[int, ...], np.ndarray] = {}
+    for table, start in zip(tables, np.cumsum([0, *widths]), strict=False):
+        for slots, values in table.entries.items():
+            if slots not in entries:
+                entries[slots] = np.zeros((*values.shape[:-1], sum(widths)), dtype=np.int64)
+            entries[slots][..., start : start + table.columns] = values
+    return Tables(tables[0].space, entries)

@@ -1,0 +1,131 @@
+"""Archs within bounds: counted, drawn uniformly, repaired."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from nasmvt.cost import FeasibleSet, sums
+from nasmvt.cost.tables import ItemTables
+from nasmvt.space import Arch, SearchSpace
+from tests.cost.test_tables import space
+from tests.search.toys import every_arch
+
+CHOICES = {
+    "depth": [1, 2, 3],
+    "width": [2, 3],
+    "heads": {"options": [1, 2, 4], "per": "depth"},
+    "ratio": {"options": [1, 3], "per": "depth"},
+}
+
+
+def costs(arch: Arch) -> dict[str, int]:
+    blocks = enumerate(zip(arch["heads"], arch["ratio"], strict=True))
+    sizes = {
+        f"{i}.{name}": cost
+        for i, (heads, ratio) in blocks
+        for name, cost in {"a": arch["width"] * heads * (i + 1), "b": 5 * ratio}.items()
+    }
+    return {**sizes, "stem": 3 * arch["width"], "work": sum(arch["heads"]) * 2}
+
+
+def total(arch: Arch) -> int:
+    return sum(cost for name, cost in costs(arch).items() if name != "work")
+
+
+def feasible(one: SearchSpace, *bounds: int) -> FeasibleSet:
+    """A bound on the sum, and perhaps one more on the work."""
+    items = ItemTables(one, costs)
+    columns = [{name: 1 for name in items.slots if name != "work"}, {"work": 1}]
+    return FeasibleSet(items.add_up(columns[: len(bounds)]), bounds)
+
+
+def within(one: SearchSpace, *bounds: int) -> set[Arch]:
+    return {
+        arch
+        for arch in every_arch(one)
+        if all(cost <= bound for cost, bound in zip((total(arch), costs(arch)["work"]), bounds, strict=False))
+    }
+
+
+@pytest.mark.parametrize("bounds", [(13,), (20,), (30,), (45,), (60,), (500,), (45, 8), (60, 6), (500, 10), (30, 500)])
+def test_size_and_members_are_those_of_counting_all(bounds) -> None:
+    one = space(CHOICES)
+    expected, found = within(one, *bounds), feasible(one, *bounds)
+    assert found.size == len(expected) > 0
+    assert {arch for arch in every_arch(one) if arch in found} == expected
+    drawn = found.sample(100 * len(expected), np.random.default_rng(0))
+    assert set(drawn) == expected
+
+
+@pytest.mark.parametrize("bounds", [(30,), (45,), (500,), (45, 8)])
+def test_every_feasible_arch_has_the_same_chance(bounds) -> None:
+    """Chi-square test of uniformity; the statistic has mean and variance known from the degrees of freedom."""
+    one = space(CHOICES)
+    expected = within(one, *bounds)
+    drawn = Counter(feasible(one, *bounds).sample(200 * len(expected), np.random.default_rng(1)))
+    statistic = sum((drawn[arch] - 200) ** 2 / 200 for arch in expected)
+    freedom = len(expected) - 1
+    assert abs(statistic - freedom) < 3 * (2 * freedom) ** 0.5
+
+
+def test_tight_bounds_are_met_without_rejection(monkeypatch) -> None:
+    one = space(CHOICES)
+    smallest = min(map(total, every_arch(one)))
+    monkeypatch.setattr("nasmvt.cost.feasible._ROUNDS", 1)  # what was drawn is what is returned
+    for bound in (smallest, int(smallest * 1.01) + 1):
+        found = feasible(one, bound)
+        assert all(total(arch) <= bound for arch in found.sample(500, np.random.default_rng(0)))
+
+
+def test_nothing_feasible() -> None:
+    one = space(CHOICES)
+    smallest, largest = (f(map(total, every_arch(one))) for f in (min, max))
+    found = feasible(one, smallest - 1)
+    assert found.size == 0
+    assert (found.least_V[0], found.most_V[0]) == (smallest, largest)
+    with pytest.raises(ValueError, match="nothing to draw from"):
+        found.sample(1, np.random.default_rng(0))
+
+
+def test_many_distinct_sums_are_rounded_and_stay_within_bounds(monkeypatch) -> None:
+    one = space(CHOICES)
+    expected = within(one, 45)
+    monkeypatch.setattr(sums, "LIMIT", 40)
+    found = feasible(one, 45)
+    drawn = found.sample(300 * len(expected), np.random.default_rng(0))
+    assert set(drawn) == expected
+    assert found.size >= len(expected)
+    statistic = sum((count - 300) ** 2 / 300 for count in Counter(drawn).values())
+    assert abs(statistic - len(expected)) < 4 * (2 * len(expected)) ** 0.5
+
+
+def test_the_whole_space_is_uniform_over_archs() -> None:
+    one = space(CHOICES)
+    everything = FeasibleSet.everything(one)
+    assert everything.size == one.size
+    assert one.largest in everything
+    depths = Counter(arch["depth"] for arch in everything.sample(4000, np.random.default_rng(0)))
+    assert depths[3] / 4000 == pytest.approx(6**3 / (6 + 36 + 216), abs=0.03)
+
+
+def test_repair_lowers_one_option_at_a_time() -> None:
+    one, rng = space(CHOICES), np.random.default_rng(0)
+    found = feasible(one, 40)
+    for _ in range(200):
+        arch = one.sample(rng)
+        repaired = found.repair(arch, rng)
+        assert repaired in found
+        assert (repaired == arch) == (arch in found)
+        assert (one.encode(repaired) <= one.encode(arch)).all()
+    smallest = feasible(one, total(one.smallest))
+    assert smallest.repair(one.largest, rng) == one.smallest
+
+
+def test_repair_draws_where_lowering_does_not_help() -> None:
+    """Options are names: the first is not the cheapest."""
+    one = space({"kind": ["dear", "cheap"], "width": [1, 2]})
+    items = ItemTables(one, lambda arch: {"x": (10 if arch["kind"] == "dear" else 1) * arch["width"]})
+    found = FeasibleSet(items.add_up([{"x": 1}]), [2])
+    repaired = found.repair(one.smallest, np.random.default_rng(0))
+    assert repaired["kind"] == "cheap"

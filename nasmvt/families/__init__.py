@@ -1,6 +1,7 @@
 """Plain backbones, one file each, and the registry that finds them by name."""
 
 from nasmvt.families.lvt import LVT
+from nasmvt.families.mpvit import MPViT
 from nasmvt.families.published import published, published_names
 from nasmvt.families.registry import Family, family, register
 from nasmvt.families.scalable_vit import ScalableViT
@@ -9,6 +10,7 @@ from nasmvt.families.vitae_v2 import ViTAEv2
 
 __all__ = [
     "LVT",
+    "MPViT",
     "Family",
     "ScalableViT",
     "ViTAEv2",

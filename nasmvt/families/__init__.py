@@ -10,8 +10,8 @@ from nasmvt.families.vitae_v2 import ViTAEv2
 
 __all__ = [
     "LVT",
-    "MPViT",
     "Family",
+    "MPViT",
     "ScalableViT",
     "ViTAEv2",
     "ViTMVT",

@@ -1,4 +1,4 @@
-"""The YAML files that come with nasmvt: search spaces and experiments."""
+"""The YAML files that come with nasmvt: search spaces, counting patterns and experiments."""
 
 from pathlib import Path
 
@@ -8,9 +8,10 @@ _PACKAGE = Path(__file__).parent
 
 
 def shipped(folder: str) -> dict[str, Path]:
-    """Return the shipped YAML files of `search_spaces` or `experiments`, by name without suffix.
+    """Return the shipped YAML files of `search_spaces`, `search_spaces/patterns` or `experiments`, by name.
 
-    An installed wheel holds them inside the package, a source checkout beside it.
+    The name is the file's without suffix. An installed wheel holds them inside the package, a source checkout
+    beside it.
     """
     inside = _PACKAGE / folder
     home = inside if inside.is_dir() else _PACKAGE.parent / folder
@@ -32,7 +33,7 @@ def find(folder: str, name: str | Path) -> Path:
         return path
     known = shipped(folder)
     if str(name) not in known:
-        kind = folder.replace("_", " ").removesuffix("s")
+        kind = folder.rpartition("/")[2].replace("_", " ").removesuffix("s")
         raise UserError(
             f"there is no {kind} {str(name)!r}{nearest(name, known)} (shipped: {listed(known)}; or give a .yaml file)"
         )

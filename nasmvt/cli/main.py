@@ -2,7 +2,7 @@
 
 import typer
 
-from nasmvt.cli import compare, evaluate, export, predict, retrain, search, train_supernet
+from nasmvt.cli import compare, evaluate, export, import_reference, predict, profile, retrain, search, train_supernet
 
 app = typer.Typer(
     name="nasmvt",
@@ -23,6 +23,10 @@ app.command("export", short_help="Write the model as one folder.")(export.export
 app.command("evaluate", short_help="Measure an exported model on val.")(evaluate.evaluate)
 app.command("predict", short_help="Draw predictions for pictures.")(predict.predict)
 app.command("compare", short_help="Measure the searched arch against others.")(compare.compare)
+app.command("import-reference", short_help="Merge the authors' checkpoints into one model.")(
+    import_reference.import_reference
+)
+app.command("profile", short_help="Count parameters and work of an arch.")(profile.profile)
 
 
 def main() -> None:

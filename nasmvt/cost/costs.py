@@ -7,10 +7,11 @@ from functools import cached_property
 import numpy as np
 
 from nasmvt.cost.macs import count_macs
-from nasmvt.cost.parameters import ParameterCount, tensor_sizes
+from nasmvt.cost.parameters import ParameterCount
 from nasmvt.cost.tables import ItemTables, Tables
 from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.space.sharing import layer_of
+from nasmvt.tasks.build import SizeReader
 from nasmvt.tasks.task import Task
 
 
@@ -79,14 +80,12 @@ class Costs:
 
     @cached_property
     def _items(self) -> ItemTables:
-        return ItemTables(self.space, self._tensor_sizes)
+        readers = {name: SizeReader(self.space, task) for name, task in self.tasks.items()}
 
-    def _tensor_sizes(self, arch: Arch) -> dict[str, int]:
-        return {
-            f"{task}/{name}": size
-            for task in self.tasks
-            for name, size in tensor_sizes(self.space, self.tasks[task], arch).items()
-        }
+        def sizes(arch: Arch) -> dict[str, int]:
+            return {f"{task}/{name}": size for task, read in readers.items() for name, size in read(arch).items()}
+
+        return ItemTables(self.space, sizes)
 
 
 def beside(tables: list[Tables]) -> Tables:

@@ -90,6 +90,7 @@ _SHORTCUTS: dict[str, Callable[..., Any]] = {
     "aten::mul.Tensor": _broadcast,
     "aten::mul.Scalar": _alike,
     "aten::gelu": _alike,
+    "aten::relu": _alike,
     "aten::sigmoid": _alike,
     "aten::_softmax": _alike,
     "aten::_safe_softmax": _alike,

@@ -6,7 +6,7 @@ from typing import Any
 
 from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.space.sharing import layer_of
-from nasmvt.tasks.build import build_skeleton, parameter_slots
+from nasmvt.tasks.build import SizeReader
 from nasmvt.tasks.task import Task
 
 
@@ -38,7 +38,7 @@ class ParameterCount:
 
 def tensor_sizes(space: SearchSpace, task: Task, arch: Arch) -> dict[str, int]:
     """Return the number of elements of every parameter of a task network, by name."""
-    return {slot.name: slot.shape.numel() for slot in parameter_slots(build_skeleton(space, task, arch))}
+    return SizeReader(space, task)(arch)
 
 
 def add_up(sizes: Mapping[str, Mapping[str, int]], sharing: Sharing) -> ParameterCount:

@@ -4,7 +4,7 @@ from typing import Any
 
 _CARD = """# {space} for {tasks}
 
-A vision transformer found by nasmvt: one backbone arch for {n} tasks, every shared tensor stored once.
+A vision transformer in the format of nasmvt: one backbone arch for {n} tasks, every shared tensor stored once.
 
 ```python
 import nasmvt
@@ -15,7 +15,7 @@ predictions = model.task("{first}").predict(["picture.jpg"])
 
 ## Tasks
 
-| task | kind | classes | input | metrics on `{split}` (%) |
+| task | kind | classes | input | {figures} |
 | --- | --- | --- | --- | --- |
 {rows}
 
@@ -35,15 +35,18 @@ predictions = model.task("{first}").predict(["picture.jpg"])
 
 ## How it was made
 
-Supernet training, evolutionary search under a bound on the total parameters, retraining, with nasmvt
-{version}, after ViT-MVT (TNNLS 2023). The figures hold for the data named in `config.json` and say nothing of
-other data. Pictures are prepared as `config.json` says under `preprocessing`; `predict` does it.
+{origin} Pictures are prepared as `config.json` says under `preprocessing`; `predict` does it.
 """
+
+_ORIGIN = """Supernet training, evolutionary search under a bound on the total parameters, retraining, with nasmvt
+{version}, after ViT-MVT (TNNLS 2023). The figures hold for the data named in `config.json` and say nothing of
+other data."""
 
 
 def model_card(config: dict[str, Any]) -> str:
     """Return the card of an exported model as Markdown."""
     tasks, parameters, sharing = config["tasks"], config["parameters"], config["sharing"]
+    split = config["metrics"]["split"]
     rows = []
     for name, task in tasks.items():
         figures = ", ".join(f"{key} {value:.2f}" for key, value in config["metrics"].get(name, {}).items())
@@ -62,12 +65,12 @@ def model_card(config: dict[str, Any]) -> str:
         tasks=", ".join(tasks),
         n=len(tasks),
         first=next(iter(tasks)),
-        split=config["metrics"]["split"],
+        figures="metrics (%)" if split == "none" else f"metrics on `{split}` (%)",
         rows="\n".join(rows),
         total=parameters["total"],
         parts="\n".join(parts),
         layers=len(sharing),
         full=sum(len(shared) == len(tasks) for shared in sharing.values()),
         arch=arch,
-        version=config["nasmvt"],
+        origin=config.get("origin") or _ORIGIN.format(version=config["nasmvt"]),
     )

@@ -24,24 +24,28 @@ from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.task import Task
 
 
-class _TaskContent(Config):
+class ExportedTask(Config):
     """A task in config.json."""
 
     config: TaskConfig
     data: DataInfo
 
 
-class _Content(Config):
-    """What loading needs of config.json."""
+class ExportConfig(Config):
+    """What is read of config.json."""
 
     model_config = ConfigDict(extra="ignore")
 
     space: SearchSpace
     arch: dict[str, Any]
     sharing: dict[str, tuple[str, ...]]
-    tasks: dict[str, _TaskContent]
+    tasks: dict[str, ExportedTask]
     parameters: dict[str, Any]
     seed: int
+
+    def make_tasks(self) -> dict[str, Task]:
+        """Return the tasks; no data set is opened."""
+        return {name: Task(name=name, config=task.config, info=task.data) for name, task in self.tasks.items()}
 
 
 class TaskModel(nn.Module):
@@ -112,6 +116,15 @@ class LoadedModel:
         return self
 
 
+def read_config(folder: Path) -> ExportConfig:
+    """Read config.json of an exported folder; no tensor is read.
+
+    Raises:
+        UserError: if the folder is none, has another format, or its config breaks a rule.
+    """
+    return parse(ExportConfig, _read_json(folder), str(folder / "config.json"))
+
+
 def load(folder: str | Path) -> LoadedModel:
     """Load an exported folder.
 
@@ -119,22 +132,10 @@ def load(folder: str | Path) -> LoadedModel:
         UserError: if the folder is none, has another format, or its tensors do not fit its config.
     """
     folder = Path(folder)
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder} is no exported model (it holds no config.json): make one with 'nasmvt export'"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}): export the model again") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise UserError(f"{path} is not of format {FORMAT}: export the model again with this version of nasmvt")
-    source = str(path)
-    content = parse(_Content, config, source)
-    space, sharing = content.space, Sharing.of(content.sharing)
-    tasks = {name: Task(name=name, config=task.config, info=task.data) for name, task in content.tasks.items()}
-    arch = space.arch(content.arch, source)
+    config = _read_json(folder)
+    content = parse(ExportConfig, config, str(folder / "config.json"))
+    space, sharing, tasks = content.space, Sharing.of(content.sharing), content.make_tasks()
+    arch = space.arch(content.arch, str(folder / "config.json"))
     tensors = _read_tensors(folder / "model.safetensors")
     unused = set(tensors)
 
@@ -155,6 +156,21 @@ def load(folder: str | Path) -> LoadedModel:
             f"{folder}: model.safetensors holds tensors that the config does not know: {listed(sorted(unused)[:5])}"
         )
     return LoadedModel(model.eval(), config)
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} is no exported model (it holds no config.json): make one with 'nasmvt export'"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}): export the model again") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise UserError(f"{path} is not of format {FORMAT}: export the model again with this version of nasmvt")
+    return config
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,8 +1,11 @@
 """Families by name."""
 
 import inspect
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -81,9 +84,18 @@ _FAMILIES: dict[str, Family] = {}
 
 
 def register(name: str, *, choices: Mapping[str, Any], roles: Mapping[str, Role | str]) -> Callable[[Builder], Builder]:
-    """Register a builder as the family `name`: the choices it reads with their types, its layers' default roles."""
+    """Register a builder as the family `name`: the choices it reads with their types, its layers' default roles.
+
+    Raises:
+        UserError: when it decorates, if another module has registered a family of that name.
+    """
 
     def decorate(build: Builder) -> Builder:
+        if name in _FAMILIES and _FAMILIES[name].build.__module__ != build.__module__:
+            home = _FAMILIES[name].build.__module__
+            raise UserError(
+                f"a family's name is its own, but {name!r} is that of {home}: name {build.__module__}'s otherwise"
+            )
         _FAMILIES[name] = Family(name=name, build=build, choices=choices, roles=Roles.of(roles))
         return build
 
@@ -93,9 +105,29 @@ def register(name: str, *, choices: Mapping[str, Any], roles: Mapping[str, Role 
 def family(name: str) -> Family:
     """Return a family by name.
 
+    Args:
+        name: a registered family, or "module:family" for one that a module of the user's registers when it is imported;
+            modules are looked for in the working directory too.
+
     Raises:
-        UserError: if there is none of that name.
+        UserError: if there is none of that name, or no such module.
     """
-    if name not in _FAMILIES:
-        raise UserError(f"there is no family {name!r}{nearest(name, _FAMILIES)} (families: {listed(_FAMILIES)})")
-    return _FAMILIES[name]
+    module, colon, own = name.rpartition(":")
+    if colon:
+        _import(module)
+    if own not in _FAMILIES:
+        raise UserError(f"there is no family {own!r}{nearest(own, _FAMILIES)} (families: {listed(_FAMILIES)})")
+    return _FAMILIES[own]
+
+
+def _import(module: str) -> None:
+    here = os.getcwd()  # noqa: PTH109 (sys.path holds strings)
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"the module {module!r} of a family must be importable, but is not ({error}): "
+            "install it, or work in its folder"
+        ) from None

@@ -21,11 +21,15 @@ class StridedAnchors(AnchorGenerator):
         strides: pixels of the picture per cell of each level.
         scale: side of the square anchor in cells.
         ratios: height divided by width of each anchor.
+        rounding: whether the corners of the cell's anchors are rounded to whole pixels, as torchvision does;
+            mmdetection does not.
     """
 
-    def __init__(self, strides: Sequence[int], scale: float, ratios: Sequence[float]) -> None:
+    def __init__(self, strides: Sequence[int], scale: float, ratios: Sequence[float], *, rounding: bool = True) -> None:
         with torch.device("cpu"):
             super().__init__(tuple((scale * stride,) for stride in strides), (tuple(ratios),) * len(strides))
+            if not rounding:
+                self.cell_anchors = [_cell_anchors(scale * stride, ratios) for stride in strides]
         self.strides = tuple(strides)
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
@@ -36,6 +40,13 @@ class StridedAnchors(AnchorGenerator):
         ]
         anchors = torch.cat(levels)
         return [anchors] * len(image_list.image_sizes)
+
+
+def _cell_anchors(side: float, ratios: Sequence[float]) -> Tensor:
+    """Return the anchors (A, 4) of one cell around (0, 0), of area `side^2`, corners not rounded."""
+    roots_A = torch.as_tensor(ratios, dtype=torch.float32).sqrt()
+    widths_A, heights_A = side / roots_A, side * roots_A
+    return torch.stack((-widths_A, -heights_A, widths_A, heights_A), dim=1) / 2
 
 
 def _shift(cell_A4: Tensor, size: Sequence[int], stride: int) -> Tensor:

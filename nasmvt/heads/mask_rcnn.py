@@ -16,7 +16,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from nasmvt.heads.anchors import StridedAnchors
-from nasmvt.heads.roi import BoxHead, BoxPredictor, MaskHead, MaskPredictor, roi_align
+from nasmvt.heads.roi import BoxHead, BoxPredictor, MaskHead, MaskPredictor, TwoSidedBoxCoder, roi_align
 
 
 class MaskRCNNHead(nn.Module):
@@ -43,6 +43,10 @@ class MaskRCNNHead(nn.Module):
         score_threshold: detections with a lower score are dropped.
         nms: overlap (IoU) above which the weaker of two detections of a class is dropped.
         detections: most detections kept per picture.
+        anchor_rounding: whether anchors are rounded to whole pixels (torchvision) or not (mmdetection).
+        roi_aligned: whether regions are read at the centres of cells (mmdetection 2) or not (torchvision).
+        clip_shrinking: whether the offsets that shrink a box are bounded like those that enlarge it
+            (mmdetection) or not (torchvision).
     """
 
     def __init__(
@@ -68,10 +72,13 @@ class MaskRCNNHead(nn.Module):
         score_threshold: float = 0.05,
         nms: float = 0.5,
         detections: int = 100,
+        anchor_rounding: bool = True,
+        roi_aligned: bool = False,
+        clip_shrinking: bool = False,
     ) -> None:
         super().__init__()
         self.rpn = RegionProposalNetwork(
-            StridedAnchors(strides, anchor_scale, anchor_ratios),
+            StridedAnchors(strides, anchor_scale, anchor_ratios, rounding=anchor_rounding),
             RPNHead(width, len(anchor_ratios), conv_depth=rpn_convs),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
@@ -83,7 +90,7 @@ class MaskRCNNHead(nn.Module):
         )
         regions = strides[:-1] if extra_level else strides
         self.roi_heads = RoIHeads(
-            roi_align(regions, box_size),
+            roi_align(regions, box_size, aligned=roi_aligned),
             BoxHead(width, box_size, box_convs, box_hidden),
             BoxPredictor(box_hidden, classes),
             fg_iou_thresh=0.5,
@@ -94,10 +101,13 @@ class MaskRCNNHead(nn.Module):
             score_thresh=score_threshold,
             nms_thresh=nms,
             detections_per_img=detections,
-            mask_roi_pool=roi_align(regions, mask_size) if masks else None,
+            mask_roi_pool=roi_align(regions, mask_size, aligned=roi_aligned) if masks else None,
             mask_head=MaskHead(width, mask_convs) if masks else None,
             mask_predictor=MaskPredictor(width, classes) if masks else None,
         )
+        if clip_shrinking:
+            for part in (self.rpn, self.roi_heads):
+                part.box_coder = TwoSidedBoxCoder(part.box_coder.weights)
 
     def losses(
         self,

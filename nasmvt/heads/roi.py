@@ -11,26 +11,67 @@ Shapes: R regions, C channels, K classes, S side of a pooled region.
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import roi_align as align_regions
 from torchvision.ops.poolers import LevelMapper
 
 from nasmvt.heads.layers import conv_bn_relu, conv_relu, start_normal
 
 
-def roi_align(strides: Sequence[int], size: int) -> MultiScaleRoIAlign:
+def roi_align(strides: Sequence[int], size: int, *, aligned: bool = False) -> MultiScaleRoIAlign:
     """Build the pooling of regions from the levels "0", "1", ... of a pyramid of declared strides.
 
     A region of 224 x 224 pixels is read at stride 16, one of half that side at stride 8, and so on (FPN,
     eq. 1). torchvision guesses the scales from the first picture that it sees and keeps them; here they
     are set.
+
+    Args:
+        strides: pixels of the picture per cell of each level.
+        size: side S of a pooled region.
+        aligned: whether a region is shifted by half a cell, so that cells are read at their centres, and is
+            not widened to a cell where it is smaller (mmdetection 2); torchvision's own does neither.
     """
-    pool = MultiScaleRoIAlign([str(i) for i in range(len(strides))], size, sampling_ratio=0)
+    kind = _AlignedPooling if aligned else MultiScaleRoIAlign
+    pool = kind([str(i) for i in range(len(strides))], size, sampling_ratio=0)
     levels = [round(math.log2(stride)) for stride in strides]
     pool.scales = [1 / stride for stride in strides]
     pool.map_levels = LevelMapper(levels[0], levels[-1])
     return pool
+
+
+class _AlignedPooling(MultiScaleRoIAlign):
+    """torchvision's pooling with `aligned=True`, which it does not offer."""
+
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+        """Pool boxes, one (n, 4) xyxy per picture, to regions (R, C, S, S)."""
+        levels_R = self.map_levels(boxes)
+        regions_R5 = torch.cat([F.pad(boxes_n4, (1, 0), value=i) for i, boxes_n4 in enumerate(boxes)])
+        places, pooled = [], []
+        for level, (name, scale) in enumerate(zip(self.featmap_names, self.scales, strict=True)):
+            place = torch.where(levels_R == level)[0]
+            places.append(place)
+            pooled.append(
+                align_regions(x[name], regions_R5[place], self.output_size, scale, self.sampling_ratio, aligned=True)
+            )
+        return torch.cat(pooled)[torch.cat(places).argsort()]
+
+
+class TwoSidedBoxCoder(BoxCoder):
+    """torchvision's box offsets, with the same bound for shrinking (by 62.5) as for growing, as in mmdetection."""
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        """Turn offsets (R, 4 * K) from boxes (R, 4) into boxes (R, 4 * K)."""
+        *_, width, height = self.weights
+        lowest = rel_codes.new_tensor(
+            [-math.inf, -math.inf, -self.bbox_xform_clip * width, -self.bbox_xform_clip * height]
+        )
+        codes = torch.maximum(rel_codes.unflatten(1, (-1, 4)), lowest).flatten(1)
+        decoded: Tensor = super().decode_single(codes, boxes)
+        return decoded
 
 
 class BoxHead(nn.Sequential):

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nasmvt.config import parse, read_yaml
 from nasmvt.cost import Budget, ParameterCount
 from nasmvt.errors import UserError
 from nasmvt.files import write_json
+from nasmvt.pipeline.archs import read_arch_file
 from nasmvt.pipeline.datasets import open_data
 from nasmvt.pipeline.evaluate import evaluate_on_val
-from nasmvt.pipeline.retrain import ArchFile, Chosen, choose_arch, load_retrained, retrain
+from nasmvt.pipeline.retrain import Chosen, choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.search import costs_of
 from nasmvt.pipeline.supernet import load_supernet
@@ -50,7 +50,7 @@ def compare(
     path = run.folder("search") / "best.yaml"
     if not path.is_file():
         raise UserError(f"{run.path} holds no search result: run 'nasmvt search' first")
-    searched = parse(ArchFile, read_yaml(path), str(path))
+    searched = read_arch_file(path)
     supernet = load_supernet(run, device)
     budget = Budget(searched.budget, searched.max_macs, searched.sharing_rule)
     supernet.set_sharing(budget.sharing)

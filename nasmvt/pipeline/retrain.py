@@ -3,38 +3,24 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from pydantic import ConfigDict, Field
 
-from nasmvt.config import Config, parse, read_yaml
-from nasmvt.errors import UserError, listed, nearest
+from nasmvt.config import read_yaml
+from nasmvt.errors import UserError
 from nasmvt.files import write_text
 from nasmvt.model import MultiTaskModel
+from nasmvt.pipeline.archs import find_arch
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch, Sharing
-from nasmvt.space.sharing import SharingRule
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.training.loop import Listener, load_weights
-
-
-class ArchFile(Config):
-    """What is read of best.yaml, or of a file of the user's."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    arch: dict[str, Any]
-    sharing: dict[str, tuple[str, ...]] | None = None
-    budget: int | None = None
-    max_macs: dict[str, int] = Field(default_factory=dict)
-    sharing_rule: SharingRule = "learned"
 
 
 @dataclass(frozen=True)
@@ -58,22 +44,12 @@ def choose_arch(run: Run, name: str, supernet: Supernet) -> Chosen:
     Raises:
         UserError: if there is no such arch, or the search has not found one yet.
     """
-    space = run.experiment.space
-    if name == "best" or Path(name).suffix in {".yaml", ".yml"}:
-        path = run.folder("search") / "best.yaml" if name == "best" else Path(name)
-        if name == "best" and not path.is_file():
-            raise UserError(f"{run.path} holds no search result: run 'nasmvt search' first, or pass --arch")
-        content = read_yaml(path)
-        if "arch" not in content:
-            content = {"arch": content}
-        given = parse(ArchFile, content, str(path))
-        sharing = supernet.sharing() if given.sharing is None else Sharing.of(given.sharing)
-        return Chosen(path.stem, space.arch(given.arch, str(path)), sharing)
-    archs = {"smallest": space.smallest, "largest": space.largest}
-    if name not in {*archs, *space.archs}:
-        known = ["best", *archs, *space.archs]
-        raise UserError(f"there is no arch {name!r}{nearest(name, known)} (archs: {listed(known)}; or a .yaml file)")
-    return Chosen(name, archs[name] if name in archs else space.named(name), supernet.sharing())
+    best = run.folder("search") / "best.yaml"
+    if name == "best" and not best.is_file():
+        raise UserError(f"{run.path} holds no search result: run 'nasmvt search' first, or pass --arch")
+    arch, sharing = find_arch(run.experiment.space, name, best)
+    stem = Path(name).stem if Path(name).suffix in {".yaml", ".yml"} else name
+    return Chosen(stem, arch, supernet.sharing() if sharing is None else sharing)
 
 
 def retrain(

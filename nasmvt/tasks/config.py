@@ -96,6 +96,17 @@ class MaskRCNNConfig(Config):
     detections: Count = 100
     """Most detections kept per picture; the metric reads 100."""
 
+    anchor_rounding: bool = True
+    """Whether anchors are rounded to whole pixels, as in torchvision; mmdetection does not round."""
+
+    roi_aligned: bool = False
+    """Whether pooled regions are shifted by half a cell to its centre and may be smaller than a cell, as in
+    mmdetection 2; torchvision does neither."""
+
+    clip_shrinking: bool = False
+    """Whether the offsets that shrink a box are bounded (at 62.5 times) like those that enlarge it, as in
+    mmdetection; torchvision bounds only the latter."""
+
 
 class UPerNetConfig(Config):
     """Segmentation head: UPerNet with an auxiliary FCN head. The defaults suit small backbones;

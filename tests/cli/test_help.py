@@ -9,7 +9,17 @@ from typer.testing import CliRunner
 
 from nasmvt.cli.main import app
 
-COMMANDS = ["train-supernet", "search", "retrain", "export", "evaluate", "predict", "compare"]
+COMMANDS = [
+    "train-supernet",
+    "search",
+    "retrain",
+    "export",
+    "evaluate",
+    "predict",
+    "compare",
+    "profile",
+    "import-reference",
+]
 
 
 def help_of(*words: str, width: int = 80) -> str:

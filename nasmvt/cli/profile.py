@@ -1,0 +1,89 @@
+"""`nasmvt profile`."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from nasmvt.cli.common import Changes, Device, reports_errors
+
+
+@reports_errors
+def profile(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPACE|RUN|EXPORT", help="Name or file of a search space, a run directory, or an exported folder."
+        ),
+    ],
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            help="A named arch of the space, smallest, largest, best (of a run), or a YAML file.",
+            show_default="published or largest; of a run best; of an export its own",
+        ),
+    ] = None,
+    sharing: Annotated[
+        Literal["all", "none", "learned"] | None,
+        typer.Option(
+            help="Layers the tasks share: all that can be, none of the adaptive, or as a run's scores say.",
+            show_default="all of these",
+        ),
+    ] = None,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Measure milliseconds per picture too, with real networks.")
+    ] = False,
+    device: Device = "auto",
+    json: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write everything as JSON too; -: print that alone.")
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Count in another way: the name of a shipped pattern, as the authors' code has it, or a YAML file.",
+            show_default="as nasmvt keeps the parameters",
+        ),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(help="Experiment that gives a space its tasks; its data need not exist.", show_default="vit_mvt"),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK=N",
+            help="Classes of a task of that experiment. May be repeated.",
+            show_default="1000 classification, 80 detection, 150 segmentation",
+        ),
+    ] = None,
+    changes: Changes = None,
+) -> None:
+    """Count parameters and multiply-accumulates of an arch with all its tasks; no weights are needed.
+
+    \b
+    Example:
+      nasmvt profile vit_mvt_small --arch published
+    """
+    from nasmvt.cli.display import console, say
+    from nasmvt.cli.profile_display import profile_tables
+    from nasmvt.files import write_json
+    from nasmvt.pipeline.profile import profile as count
+    from nasmvt.pipeline.profile_subject import find_subject
+    from nasmvt.pipeline.run import device_of
+    from nasmvt.space.pattern import load_pattern
+
+    target = device_of(device) if latency else None
+    rules = None if pattern is None else load_pattern(pattern)
+    found = find_subject(subject, arch, experiment=experiment, classes=classes or (), changes=changes or ())
+    result = count(found, sharing=sharing, pattern=rules, device=target)
+    if json == "-":
+        typer.echo(jsonlib.dumps(result.to_dict(), indent=2))
+        return
+    counted = "" if rules is None else f", counted by the pattern {rules.name}"
+    say(f"{found.kind} {found.source}, arch {found.arch_name}{counted}: {found.arch}")
+    for table in profile_tables(result):
+        console.print(table)
+    if json is not None:
+        write_json(Path(json), result.to_dict())
+        say(f"written: {json}")

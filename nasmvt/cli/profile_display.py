@@ -1,0 +1,71 @@
+"""The tables of `nasmvt profile`."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from nasmvt.pipeline.profile import Profile
+
+_COLUMNS = {"learned": "as learned", "all": "all shared", "none": "none shared"}
+
+
+def profile_tables(profile: Profile) -> Iterator[Table]:
+    """Yield the tables of a profile: totals, parts, work of a picture."""
+    yield _totals(profile)
+    yield _parts(profile)
+    yield _work(profile)
+
+
+def _table(title: str, texts: tuple[str, ...], numbers: list[str]) -> Table:
+    """Return an empty table of columns of texts, then of numbers, that cuts nothing off."""
+    table = Table(title=title, title_justify="left")
+    for header in texts:
+        table.add_column(header, overflow="fold")
+    for header in numbers:
+        table.add_column(header, overflow="fold", justify="right")
+    return table
+
+
+def _totals(profile: Profile) -> Table:
+    counts = list(profile.parameters.values())
+    table = _table("parameters, a shared tensor once", ("",), [_COLUMNS[name] for name in profile.parameters])
+    table.add_row("total", *(f"{count.total:,}" for count in counts))
+    unused = profile.training_only
+    if unused:
+        used = (f"{count.total - sum(unused.values()):,}" for count in counts)
+        table.add_row("total without what only training uses", *used)
+    table.add_section()
+    table.add_row("shared", *(f"{count.shared:,}" for count in counts))
+    for task in profile.macs:
+        table.add_row(f"{task}, own part of the backbone", *(f"{count.specific[task]:,}" for count in counts))
+    for task in profile.macs:
+        table.add_row(f"{task}, neck and head", *(f"{count.heads[task]:,}" for count in counts))
+    return table
+
+
+def _parts(profile: Profile) -> Table:
+    tasks = list(profile.macs)
+    table = _table("parameters of each task network alone", ("part", "role"), tasks)
+    previous = ""
+    for part in profile.parts:
+        top = part.name.partition(".")[0]
+        if previous and top != previous:
+            table.add_section()
+        previous = top
+        table.add_row(part.name, str(part.role), *(f"{part.tasks[t]:,}" if t in part.tasks else "" for t in tasks))
+    sums = (sum(part.tasks.get(task, 0) for part in profile.parts) for task in tasks)
+    table.add_section()
+    table.add_row("sum", "", *(f"{number:,}" for number in sums))
+    return table
+
+
+def _work(profile: Profile) -> Table:
+    measured = profile.milliseconds
+    numbers = ["backbone", "neck and head", "in all", *([f"ms on {profile.device}"] if measured else [])]
+    table = _table("GMACs of one picture (10^9 multiply-accumulates)", ("task", "picture"), numbers)
+    for task, macs in profile.macs.items():
+        height, width = profile.subject.tasks[task].config.data.image_size
+        whole = sum(macs.values())
+        figures = [f"{count / 1e9:,.2f}" for count in (macs["backbone"], whole - macs["backbone"], whole)]
+        table.add_row(task, f"{height} x {width}", *figures, *([f"{measured[task]:,.1f}"] if measured else []))
+    return table

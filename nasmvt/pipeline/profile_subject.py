@@ -1,0 +1,196 @@
+"""What `nasmvt profile` is asked about: a space, a run or an exported model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from nasmvt.data import DataInfo
+from nasmvt.data.dataset import open_dataset
+from nasmvt.errors import UserError, listed, nearest
+from nasmvt.export.loading import read_config
+from nasmvt.pipeline.archs import find_arch
+from nasmvt.pipeline.experiment import load_experiment
+from nasmvt.pipeline.run import Run, make_tasks
+from nasmvt.pipeline.supernet import build_supernet
+from nasmvt.space import Arch, SearchSpace, Sharing, load_space
+from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.task import Task
+from nasmvt.training.checkpoint import Checkpoint
+from nasmvt.training.loop import signatures
+
+EXPERIMENT = "vit_mvt"
+"""The experiment whose tasks a space is profiled with when none is named."""
+
+CLASSES = {"classification": 1000, "detection": 80, "segmentation": 150}
+"""Classes of a task whose data are not at hand: ImageNet-1k's, COCO's and ADE20K's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """An arch of a space, with the tasks that it serves."""
+
+    kind: Literal["space", "run", "export"]
+    """Where it comes from."""
+    source: str
+    """The space's name, or the folder."""
+    space: SearchSpace
+    tasks: Mapping[str, Task]
+    arch_name: str
+    """"published", "best", "largest" ..., or the file."""
+    arch: Arch
+    learned: Sharing | None
+    """The layers that tasks share, where scores or a file say it."""
+
+
+def find_subject(
+    source: str,
+    arch: str | None = None,
+    *,
+    experiment: str | None = None,
+    classes: Sequence[str] = (),
+    changes: Sequence[str] = (),
+) -> Subject:
+    """Return what is meant.
+
+    Args:
+        source: a run directory, an exported folder, the name of a shipped space, or a space's file.
+        arch: a named arch of the space, "smallest", "largest", "best" (of a run), or a YAML file. By default
+            "published" of a space that has it, "best" of a run that was searched, the one of an export, else
+            "largest".
+        experiment: gives the tasks of a space; its data need not exist.
+        classes: "task=number" for tasks of a space whose data are not at hand.
+        changes: settings of that experiment such as "tasks.det.data.image_size=640".
+
+    Raises:
+        UserError: if there is no such thing, or an option does not go with it.
+    """
+    path = Path(source)
+    if not path.is_dir():
+        if path.suffix not in {".yaml", ".yml"} and len(path.parts) > 1:
+            there = [str(other) for other in path.parent.glob("*") if other.is_dir()]
+            raise UserError(f"there is no folder {source}{nearest(source, there) or ': check the path'}")
+        return _of_space(source, arch, experiment or EXPERIMENT, classes, changes)
+    if experiment is not None or classes or changes:
+        raise UserError(
+            f"--experiment, --classes and --set give a space its tasks, but {source} is a folder that has its own: "
+            "leave them out"
+        )
+    if (path / "config.yaml").is_file():
+        return _of_run(path, arch)
+    if (path / "config.json").is_file():
+        return _of_export(path, arch)
+    raise UserError(
+        f"{source} is neither a run (it holds no config.yaml) nor an exported model (no config.json): give one of "
+        "them, or a search space"
+    )
+
+
+# -- spaces ---------------------------------------------------------------------------------------
+
+
+def _of_space(
+    source: str, arch: str | None, experiment: str, classes: Sequence[str], changes: Sequence[str]
+) -> Subject:
+    space = load_space(source)
+    for change in changes:
+        if change.partition("=")[0].partition(".")[0].strip() == "space":
+            raise UserError(
+                f"the space that is profiled is {source}, so --set can't change it: edit a copy of its file"
+            )
+    settings = load_experiment(experiment, changes)
+    counts = _class_counts(classes, settings.tasks)
+    infos = {name: _info(config, counts.get(name), settings.seed) for name, config in settings.tasks.items()}
+    chosen = arch or ("published" if "published" in space.archs else "largest")
+    found, sharing = find_arch(space, chosen)
+    sharers = dict.fromkeys(task for _, tasks in (sharing.layers if sharing else ()) for task in tasks)
+    if not sharers.keys() <= infos.keys():
+        raise UserError(
+            f"{chosen} shares layers between the tasks {listed(sharers)}, but {settings.name} has {listed(infos)}: "
+            "give the experiment that it comes from by --experiment"
+        )
+    return Subject(
+        kind="space",
+        source=source,
+        space=space,
+        tasks=make_tasks(settings, infos),
+        arch_name=chosen,
+        arch=found,
+        learned=sharing,
+    )
+
+
+def _class_counts(given: Sequence[str], tasks: Mapping[str, Any]) -> dict[str, int]:
+    """Read "task=number" pairs."""
+    counts = {}
+    for pair in given:
+        name, _, text = pair.partition("=")
+        if not text.isdecimal() or int(text) < 1:
+            raise UserError(f"--classes takes TASK=N such as {next(iter(tasks))}=100, not {pair!r}")
+        if name not in tasks:
+            raise UserError(
+                f"--classes names the task {name!r}, unknown{nearest(name, tasks)} (tasks: {listed(tasks)})"
+            )
+        counts[name] = int(text)
+    return counts
+
+
+def _info(config: TaskConfig, count: int | None, seed: int) -> DataInfo:
+    """Return what a network has to know of a data set without reading files."""
+    if count is None and config.data.format == "shapes":
+        return open_dataset(config.data, config.kind, "train", seed).info
+    names = config.data.classes
+    if count is not None or names is None:
+        names = tuple(str(label) for label in range(count or CLASSES[config.kind]))
+    return DataInfo(kind=config.kind, classes=names, has_masks=config.kind == "detection")
+
+
+# -- runs and exports -----------------------------------------------------------------------------
+
+
+def _of_run(path: Path, arch: str | None) -> Subject:
+    run = Run.open(path)
+    best = run.folder("search") / "best.yaml"
+    searched = best if best.is_file() else None
+    chosen = arch or ("best" if searched else "largest")
+    found, sharing = find_arch(run.experiment.space, chosen, searched)
+    return Subject(
+        kind="run",
+        source=str(path),
+        space=run.experiment.space,
+        tasks=run.tasks,
+        arch_name=chosen,
+        arch=found,
+        learned=_scored_sharing(run) if sharing is None else sharing,
+    )
+
+
+def _scored_sharing(run: Run) -> Sharing | None:
+    """Return the sharing by the scores of a run's checkpoint, or None where there is none; nothing else is built."""
+    path = run.folder("supernet") / "checkpoint.pt"
+    if not path.is_file():
+        return None
+    checkpoint = Checkpoint.load(path)
+    checkpoint.check(path, run.experiment.space.model_dump(mode="json"), signatures(run.tasks))
+    with torch.device("meta"):
+        supernet = build_supernet(run.experiment, run.infos)
+    scores = {name: tensor for name, tensor in checkpoint.weights.items() if name.startswith("scores.")}
+    supernet.load_state_dict(scores, strict=False, assign=True)
+    return supernet.sharing()
+
+
+def _of_export(path: Path, arch: str | None) -> Subject:
+    if arch is not None:
+        raise UserError(f"{path} is an exported model, which holds one arch: leave out --arch, or profile its space")
+    content = read_config(path)
+    return Subject(
+        kind="export",
+        source=str(path),
+        space=content.space,
+        tasks=content.make_tasks(),
+        arch_name="exported",
+        arch=content.space.arch(content.arch, str(path)),
+        learned=Sharing.of(content.sharing),
+    )

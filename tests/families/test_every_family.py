@@ -1,0 +1,96 @@
+"""What every family owes to the rest: one body of tests over the nano spaces."""
+
+import numpy as np
+import pytest
+import torch
+
+import nasmvt
+from nasmvt.cost import Costs, count_macs, count_parameters
+from nasmvt.export import save
+from nasmvt.families import family, published, published_names
+from nasmvt.families.registry import _FAMILIES
+from nasmvt.resources import shipped
+from nasmvt.space import load_space
+from nasmvt.supernet import Supernet, SupernetConfig
+from tests.conftest import make_batch, make_tasks, randomize
+
+NANO = [name for name in shipped("search_spaces") if name.endswith("_nano")]
+
+
+@pytest.fixture(scope="module", params=NANO)
+def supernet(request) -> Supernet:
+    torch.manual_seed(0)
+    net = Supernet(load_space(request.param), make_tasks(), SupernetConfig(score_start="uniform"))
+    randomize(net)
+    return net
+
+
+def test_every_family_has_a_nano_space() -> None:
+    shipped_families = {name for name, known in _FAMILIES.items() if known.build.__module__.startswith("nasmvt.")}
+    assert {load_space(name).family for name in NANO} == shipped_families
+
+
+def test_an_exported_model_computes_what_the_supernets_subnet_computes(supernet, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    for number, arch in enumerate((supernet.space.smallest, supernet.space.sample(rng), supernet.space.largest)):
+        model = supernet.materialize(arch)
+        save(model, tmp_path / str(number), metrics={}, split="none", seed=0)
+        loaded = nasmvt.load(tmp_path / str(number))
+        for name, task in supernet.tasks.items():
+            images, _ = make_batch(task.config.kind, size=2)
+            with torch.no_grad():
+                ours, theirs = supernet.subnet(arch, name).eval()(images), loaded.task(name)(images)
+            if task.config.kind == "detection":
+                assert all(torch.equal(a[key], b[key]) for a, b in zip(ours, theirs, strict=True) for key in a)
+            else:
+                assert torch.equal(ours, theirs)
+
+
+def test_every_task_trains(supernet) -> None:
+    """One step: finite losses, and a gradient for every parameter in use."""
+    arch = supernet.space.sample(np.random.default_rng(1))
+    for name, task in supernet.tasks.items():
+        supernet.zero_grad()
+        network = supernet.subnet(arch, name).train()
+        loss = sum(network.loss(*make_batch(task.config.kind, size=4)).values())
+        assert torch.isfinite(loss)
+        loss.backward()
+        own = dict(supernet.networks[name].named_parameters())
+        shared = {key.replace("/", ".") for key, tensor in supernet.shared.items() if tensor.grad is not None}
+        used = {n for n, tensor in network.named_parameters() if n.startswith("backbone.")} or own.keys()
+        assert all(own[n].grad is not None or n in shared for n in used if n in own)
+
+
+def test_tables_count_what_built_networks_hold(supernet) -> None:
+    space, sharing = supernet.space, supernet.sharing()
+    costs = Costs(space, supernet.tasks, sharing)
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        arch = space.sample(rng)
+        assert costs.parameters(arch) == count_parameters(space, supernet.tasks, arch, sharing)
+    classification = Costs(space, {"cls": supernet.tasks["cls"]}, sharing).macs("cls")
+    for _ in range(3):
+        arch = space.sample(rng)
+        assert classification.of(arch)[0] == sum(count_macs(space, supernet.tasks["cls"], arch).values())
+
+
+@pytest.mark.parametrize("name", shipped("search_spaces"))
+def test_named_archs_of_a_space_are_leading_slices(name) -> None:
+    space = load_space(name)
+    build = family(space.family).build
+    with torch.device("meta"):
+        for arch in (space.smallest, *map(space.named, space.archs)):
+            held = dict(build(space.largest, kind="detection", image_size=(64, 64), **space.fixed).named_parameters())
+            for key, tensor in build(arch, kind="detection", image_size=(64, 64), **space.fixed).named_parameters():
+                assert all(small <= large for small, large in zip(tensor.shape, held[key].shape, strict=True))
+
+
+@pytest.mark.parametrize("name", published_names())
+def test_published_networks_are_built_by_name(name) -> None:
+    with torch.device("meta"):
+        backbone = published(name, classes=None)
+        assert backbone.strides == (4, 8, 16, 32)
+        assert len(backbone.widths) == 4
+        assert sum(p.numel() for p in published(name, classes=7).parameters()) > sum(
+            p.numel() for p in backbone.parameters()
+        )

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from timm.layers import DropPath
@@ -26,9 +25,11 @@ from torch import Tensor, nn
 
 from nasmvt.errors import UserError
 from nasmvt.families.layers import Classifier, recomputed, to_map, to_tokens
-from nasmvt.families.lvt_head import ClassAttentionHead, KeyValue, NormedMeanLinear, convert
+from nasmvt.families.lvt_attention import CSA, RASA, TAPS, AtrousFilter, PatchEmbed, TapLinear
+from nasmvt.families.lvt_head import ClassAttentionHead, NormedMeanLinear, convert
 from nasmvt.families.published import publishes
 from nasmvt.families.registry import register
+from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.space import Arch, Role
 
 Mixer = Literal["csa", "rasa"]
@@ -37,9 +38,6 @@ Ratio = Annotated[float, Field(gt=0)]
 _FOUR = Field(min_length=4, max_length=4)
 
 STRIDES = (4, 8, 16, 32)
-KERNEL, STRIDE = 3, 2
-"""Side of CSA's windows and their distance, in tokens; neighbours overlap by one row or column."""
-TAPS = KERNEL * KERNEL
 
 
 class LVT(nn.Module):
@@ -63,7 +61,7 @@ class LVT(nn.Module):
         norm_eps: epsilon of every LayerNorm.
 
     Raises:
-        UserError: if the heads of a stage do not divide its channels.
+        UserError: if a size is not given once per stage, or the heads of a stage do not divide its channels.
     """
 
     def __init__(
@@ -86,6 +84,17 @@ class LVT(nn.Module):
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
+        check_per_stage(
+            "LVT",
+            strides=STRIDES,
+            embed_dims=embed_dims,
+            depths=depths,
+            num_heads=num_heads,
+            mlp_ratios=mlp_ratios,
+            mixers=mixers,
+            sr_ratios=sr_ratios,
+            mlp_depconv=mlp_depconv,
+        )
         self.strides = STRIDES
         self.widths = tuple(embed_dims)
         reduced = [sr if mixer == "rasa" else 1 for mixer, sr in zip(mixers, sr_ratios, strict=True)]
@@ -151,20 +160,6 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(bias)
 
 
-class PatchEmbed(nn.Module):
-    """Strided convolution of a map (B, C', H', W'), then LayerNorm."""
-
-    def __init__(self, inputs: int, dim: int, kernel: int, stride: int, padding: int, norm_eps: float) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(inputs, dim, kernel, stride=stride, padding=padding)
-        self.norm = nn.LayerNorm(dim, eps=norm_eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C', H', W') to (B, C, H, W)."""
-        x = self.proj(x)
-        return to_map(self.norm(to_tokens(x)), x.shape[-2:])
-
-
 class Stage(nn.Module):
     """Patch embedding and blocks."""
 
@@ -219,107 +214,10 @@ class MLP(nn.Module):
         return result
 
 
-class CSA(nn.Module):
-    """Convolutional self-attention (section 3.1): 9 x 9 attention in each of M = ceil(H / 2) * ceil(W / 2) windows."""
-
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.logits = nn.Linear(dim, num_heads * TAPS * TAPS)
-        self.values = TapLinear(dim, qkv_bias)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """Map tokens (B, N, C) of a map of `size` (H, W) to (B, N, C)."""
-        b, _, c = x.shape
-        x_BCHW = to_map(x, size)
-        pooled_BMC = to_tokens(F.avg_pool2d(x_BCHW, STRIDE, ceil_mode=True))
-        logits = self.logits(pooled_BMC).view(b, -1, self.num_heads, TAPS, TAPS)
-        weights = (logits * (c // self.num_heads) ** -0.5).softmax(-1)
-        windows = F.unfold(x_BCHW, KERNEL, padding=KERNEL // 2, stride=STRIDE).view(b, c, TAPS, -1)
-        values = self.values(windows).unflatten(3, (self.num_heads, -1))  # (9, B, M, h, c)
-        y = weights @ values.permute(1, 2, 3, 0, 4)
-        y = y.permute(0, 2, 4, 3, 1).reshape(b, c * TAPS, -1)
-        y_BCHW = F.fold(y, (size[0], size[1]), KERNEL, padding=KERNEL // 2, stride=STRIDE)
-        result: Tensor = self.proj(to_tokens(y_BCHW))
-        return result
-
-
-class TapLinear(nn.Module):
-    """A linear layer of its own for each of a window's nine taps."""
-
-    def __init__(self, dim: int, bias: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(dim, TAPS, dim))
-        self.bias = nn.Parameter(torch.empty(dim, TAPS)) if bias else None
-
-    def forward(self, windows: Tensor) -> Tensor:
-        """Map windows (B, C, 9, M) to (9, B, M, C)."""
-        values = torch.einsum("bitm,oti->tbmo", windows, self.weight)
-        return values if self.bias is None else values + self.bias.T[:, None, None]
-
-
-class RASA(nn.Module):
-    """Recursive atrous self-attention (section 3.2)."""
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        sr_ratio: int,
-        atrous_rates: Sequence[int],
-        recursions: int,
-        qkv_bias: bool,
-        norm_eps: float,
-    ) -> None:
-        super().__init__()
-        self.recursions = recursions
-        self.q = nn.Linear(dim, dim, bias=qkv_bias)
-        self.atrous = AtrousFilter(dim, atrous_rates)
-        self.kv = KeyValue(dim, num_heads, qkv_bias)
-        self.reduce = PatchEmbed(dim, dim, sr_ratio, sr_ratio, 0, norm_eps) if sr_ratio > 1 else None
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """Map tokens (B, N, C) of a map of `size` (H, W) to (B, N, C)."""
-        if self.recursions == 1:
-            return self._attend(x, size)
-        y = F.silu(self._attend(x, size))
-        for _ in range(self.recursions - 1):
-            x = x + y
-            y = F.silu(self._attend(x, size))
-        return y
-
-    def _attend(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        q = to_tokens(self.atrous(to_map(self.q(x), size))).unflatten(2, (self.kv.num_heads, -1))
-        source = x if self.reduce is None else to_tokens(self.reduce(to_map(x, size)))
-        y = F.scaled_dot_product_attention(q.transpose(1, 2), *self.kv.heads(source))
-        result: Tensor = self.proj(y.transpose(1, 2).flatten(2))
-        return result
-
-
-class AtrousFilter(nn.Module):
-    """One depthwise 3 x 3 kernel at several dilations, SiLU after each, summed, on a map (B, C, H, W)."""
-
-    def __init__(self, dim: int, rates: Sequence[int]) -> None:
-        super().__init__()
-        self.rates = tuple(rates)
-        self.weight = nn.Parameter(torch.empty(dim, 1, 3, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        first, *others = (
-            F.silu(F.conv2d(x, self.weight, padding=rate, dilation=rate, groups=len(self.weight)))
-            for rate in self.rates
-        )
-        return sum(others, first)
-
-
 @register(
     "lvt",
     choices={
-        **{f"{choice}{stage}": Count for choice in ("embed_dim", "depth") for stage in range(1, 5)},
-        **{f"mlp_ratio{stage}": Ratio for stage in range(1, 5)},
+        **choices_per_stage(embed_dim=Count, depth=Count, mlp_ratio=Ratio),
         "recursions": Count,
     },
     roles={
@@ -349,18 +247,14 @@ def build(
     Raises:
         UserError: if the channels of a stage are no multiple of `head_dim`.
     """
-
-    def per_stage(choice: str) -> list[Any]:
-        return [arch[f"{choice}{stage}"] for stage in range(1, 5)]
-
-    for stage, dim in enumerate(per_stage("embed_dim"), 1):
+    for stage, dim in enumerate(per_stage(arch, "embed_dim"), 1):
         if dim % head_dim:
             raise UserError(f"embed_dim{stage} must be a multiple of head_dim {head_dim}, not {dim}: change the space")
     return LVT(
-        embed_dims=per_stage("embed_dim"),
-        depths=per_stage("depth"),
-        num_heads=[dim // head_dim for dim in per_stage("embed_dim")],
-        mlp_ratios=per_stage("mlp_ratio"),
+        embed_dims=per_stage(arch, "embed_dim"),
+        depths=per_stage(arch, "depth"),
+        num_heads=[dim // head_dim for dim in per_stage(arch, "embed_dim")],
+        mlp_ratios=per_stage(arch, "mlp_ratio"),
         mixers=mixers,
         sr_ratios=sr_ratios,
         mlp_depconv=mlp_depconv,

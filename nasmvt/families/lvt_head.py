@@ -18,6 +18,7 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from nasmvt.families.layers import MeanLinear, to_tokens
+from nasmvt.families.lvt_attention import KeyValue
 from nasmvt.families.reference import Rules, State, rename
 
 
@@ -124,19 +125,6 @@ class ClassAttention(nn.Module):
         y = F.scaled_dot_product_attention(q, *self.kv.heads(x))
         result: Tensor = self.proj(y.transpose(1, 2).flatten(2))
         return result
-
-
-class KeyValue(nn.Linear):
-    """The linear layer of keys and values; rows (head, k/v, channel)."""
-
-    def __init__(self, dim: int, num_heads: int, bias: bool) -> None:
-        super().__init__(dim, 2 * dim, bias=bias)
-        self.num_heads = num_heads
-
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map tokens (B, N, C) to keys and values, (B, h, N, c) each."""
-        k, v = self(x).unflatten(2, (self.num_heads, 2, -1)).permute(3, 0, 2, 1, 4)
-        return k, v
 
 
 def _init_linears(network: nn.Module) -> None:

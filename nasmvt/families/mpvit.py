@@ -28,18 +28,16 @@ from pydantic import Field
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from nasmvt.errors import UserError, listed
+from nasmvt.errors import UserError
 from nasmvt.families.layers import Classifier, MeanLinear, recomputed, to_map, to_tokens
 from nasmvt.families.mpvit_reference import convert
 from nasmvt.families.published import publishes
 from nasmvt.families.registry import register
+from nasmvt.families.stages import STAGES, check_per_stage, choices_per_stage, per_stage
 from nasmvt.space import Arch, Role
 
 Count = Annotated[int, Field(ge=1)]
 Ratio = Annotated[float, Field(ge=0.125)]
-
-STAGES = 4
-"""Stages of a network of a search space."""
 
 CRPE_KERNELS = (3, 5, 7)
 """Sides of the kernels of the relative position encoding, one per group of heads."""
@@ -80,9 +78,20 @@ class MPViT(nn.Module):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        _check_sizes(
-            embed_dims=embed_dims, depths=depths, num_paths=num_paths, num_heads=num_heads, mlp_ratios=mlp_ratios
+        check_per_stage(
+            "MPViT",
+            embed_dims=embed_dims,
+            depths=depths,
+            num_paths=num_paths,
+            num_heads=num_heads,
+            mlp_ratios=mlp_ratios,
         )
+        for stage, (dim, heads) in enumerate(zip(embed_dims, num_heads, strict=True), 1):
+            if dim % heads:
+                raise UserError(
+                    f"the width of a stage of MPViT must be a multiple of its heads, but stage {stage} has {dim} "
+                    f"channels and {heads} heads: change one of them"
+                )
         self.strides = tuple(4 * 2**stage for stage in range(len(embed_dims)))
         self.widths = (*embed_dims[1:], embed_dims[-1])
         half = embed_dims[0] // 2
@@ -327,25 +336,9 @@ def _head_major(parameter: Tensor, sizes: tuple[int, ...], dim: int = 0) -> Tens
     return parameter.unflatten(dim, (-1, *sizes)).movedim(dim, last).flatten(dim, last)
 
 
-def _check_sizes(**sizes: Sequence[float]) -> None:
-    if len({len(values) for values in sizes.values()}) > 1:
-        counts = listed(f"{name} {len(values)}" for name, values in sizes.items())
-        raise UserError(f"MPViT needs every size once per stage, but got {counts}: give each the same number")
-    for stage, (dim, heads) in enumerate(zip(sizes["embed_dims"], sizes["num_heads"], strict=True), 1):
-        if dim % heads:
-            raise UserError(
-                f"the width of a stage of MPViT must be a multiple of its heads, but stage {stage} has {dim} channels "
-                f"and {heads} heads: change one of them"
-            )
-
-
 @register(
     "mpvit",
-    choices={
-        f"{choice}{stage}": kind
-        for choice, kind in {"embed_dim": Count, "depth": Count, "num_paths": Count, "mlp_ratio": Ratio}.items()
-        for stage in range(1, STAGES + 1)
-    },
+    choices=choices_per_stage(embed_dim=Count, depth=Count, num_paths=Count, mlp_ratio=Ratio),
     roles={
         f"backbone.stages.*.paths.*.blocks.*.{layer}": Role.ADAPTIVE
         for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -365,16 +358,12 @@ def build(
 
     The width of a stage is a multiple of `num_heads`, which is the same in all stages.
     """
-
-    def per_stage(choice: str) -> list[Any]:
-        return [arch[f"{choice}{stage}"] for stage in range(1, STAGES + 1)]
-
     return MPViT(
-        embed_dims=per_stage("embed_dim"),
-        depths=per_stage("depth"),
-        num_paths=per_stage("num_paths"),
+        embed_dims=per_stage(arch, "embed_dim"),
+        depths=per_stage(arch, "depth"),
+        num_paths=per_stage(arch, "num_paths"),
         num_heads=[num_heads] * STAGES,
-        mlp_ratios=per_stage("mlp_ratio"),
+        mlp_ratios=per_stage(arch, "mlp_ratio"),
         drop_path=drop_path,
         norm_eps=norm_eps,
         gradient_checkpointing=gradient_checkpointing,

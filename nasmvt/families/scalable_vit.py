@@ -36,6 +36,7 @@ from nasmvt.families.published import publishes
 from nasmvt.families.reference import State, rename
 from nasmvt.families.registry import register
 from nasmvt.families.scalable_vit_attention import IWSA, SSA, HeadsLinear, bchw, bhwc
+from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.space import Arch, Role
 
 Count = Annotated[int, Field(ge=1)]
@@ -90,12 +91,18 @@ class ScalableViT(nn.Module):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        check_per_stage(
+            "ScalableViT",
+            strides=STRIDES,
+            embed_dims=embed_dims,
+            depths=depths,
+            num_heads=num_heads,
+            mlp_ratios=mlp_ratios,
+            c_ratios=c_ratios,
+            sr_ratios=sr_ratios,
+            window_sizes=window_sizes,
+        )
         sizes = [embed_dims, depths, num_heads, mlp_ratios, c_ratios, sr_ratios, window_sizes]
-        if {len(size) for size in sizes} != {len(STRIDES)}:
-            raise UserError(
-                f"ScalableViT needs each size once per stage ({len(STRIDES)} values), but was given "
-                f"{'; '.join(str(list(size)) for size in sizes)}: give as many values to each"
-            )
         self.widths = tuple(embed_dims)
         rates = iter(np.linspace(0, drop_path, sum(depths)).tolist())
         self.stages = nn.ModuleList()
@@ -227,17 +234,7 @@ def _init_weights(module: nn.Module) -> None:
 
 @register(
     "scalable_vit",
-    choices={
-        f"{name}{stage}": kind
-        for name, kind in {
-            "embed_dim": Count,
-            "depth": Count,
-            "num_heads": Count,
-            "mlp_ratio": Ratio,
-            "c_ratio": Ratio,
-        }.items()
-        for stage in range(1, len(STRIDES) + 1)
-    },
+    choices=choices_per_stage(embed_dim=Count, depth=Count, num_heads=Count, mlp_ratio=Ratio, c_ratio=Ratio),
     roles={
         f"backbone.stages.*.blocks.*.{layer}": Role.ADAPTIVE
         for layer in ("attn.qkv", "attn.q", "attn.k", "attn.v", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -260,16 +257,12 @@ def build(
 
     Nothing depends on `image_size`. The published networks have `head_dim` 32 and as many heads as fill the width.
     """
-
-    def per_stage(name: str) -> list[Any]:
-        return [arch[f"{name}{stage}"] for stage in range(1, len(STRIDES) + 1)]
-
     return ScalableViT(
-        embed_dims=per_stage("embed_dim"),
-        depths=per_stage("depth"),
-        num_heads=per_stage("num_heads"),
-        mlp_ratios=per_stage("mlp_ratio"),
-        c_ratios=per_stage("c_ratio"),
+        embed_dims=per_stage(arch, "embed_dim"),
+        depths=per_stage(arch, "depth"),
+        num_heads=per_stage(arch, "num_heads"),
+        mlp_ratios=per_stage(arch, "mlp_ratio"),
+        c_ratios=per_stage(arch, "c_ratio"),
         sr_ratios=sr_ratios,
         window_sizes=window_sizes,
         head_dim=head_dim,

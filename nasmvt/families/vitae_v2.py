@@ -26,6 +26,7 @@ from nasmvt.families.layers import Classifier, MeanLinear
 from nasmvt.families.published import publishes
 from nasmvt.families.reference import Rules, State, rename
 from nasmvt.families.registry import register
+from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.families.vitae_v2_cells import NormalCell, ReductionCell, divided
 from nasmvt.space import Arch, Role
 
@@ -59,7 +60,8 @@ class ViTAEv2(nn.Module):
         reduction_norm_eps: epsilon of the LayerNorms of the reduction cells.
 
     Raises:
-        UserError: if heads or groups do not divide their widths, or a ratio is neither 2 nor 4.
+        UserError: if a size is not given once per stage, heads or groups do not divide their widths, or a ratio is
+            neither 2 nor 4.
     """
 
     def __init__(
@@ -87,6 +89,25 @@ class ViTAEv2(nn.Module):
         reduction_norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
+        check_per_stage(
+            "ViTAEv2",
+            embed_dims=embed_dims,
+            pyramid_dims=pyramid_dims,
+            depths=depths,
+            num_heads=num_heads,
+            reduction_heads=reduction_heads,
+            groups=groups,
+            reduction_groups=reduction_groups,
+            mlp_ratios=mlp_ratios,
+            head_dims=head_dims,
+            conv_ratios=conv_ratios,
+            conv_dims=conv_dims,
+            window_sizes=window_sizes,
+            reduction_window_sizes=reduction_window_sizes,
+            ratios=ratios,
+            kernel_sizes=kernel_sizes,
+            dilations=dilations,
+        )
         self.widths = tuple(embed_dims)
         self.strides = tuple(int(stride) for stride in np.cumprod(ratios))
         rates = iter(np.linspace(0, drop_path, sum(depths)).tolist())
@@ -161,11 +182,7 @@ def _init_weights(module: nn.Module) -> None:
     "vitae_v2",
     choices={
         "embed_dim": Count,
-        **{
-            f"{name}{stage}": kind
-            for name, kind in {"depth": Count, "num_heads": Count, "mlp_ratio": Ratio, "pyramid_dim": Count}.items()
-            for stage in (1, 2, 3, 4)
-        },
+        **choices_per_stage(depth=Count, num_heads=Count, mlp_ratio=Ratio, pyramid_dim=Count),
     },
     roles={
         f"backbone.stages.*.{cell}.{layer}": Role.ADAPTIVE
@@ -205,20 +222,17 @@ def build(
                 f"{name} must divide a width of {width} channels (embed_dim {dim}), but is {part}: mend the space"
             )
 
-    def per_stage(name: str) -> tuple[Any, ...]:
-        return tuple(arch[f"{name}{stage}"] for stage in (1, 2, 3, 4))
-
-    pyramid_dims = per_stage("pyramid_dim")
+    pyramid_dims = per_stage(arch, "pyramid_dim")
     groups = [width // group_width for width in dims]
     return ViTAEv2(
         embed_dims=dims,
         pyramid_dims=pyramid_dims,
-        depths=per_stage("depth"),
-        num_heads=per_stage("num_heads"),
+        depths=per_stage(arch, "depth"),
+        num_heads=per_stage(arch, "num_heads"),
         reduction_heads=(1, 1, dims[2] // reduction_head_dim, dims[3] // reduction_head_dim),
         groups=(1, *groups[1:]),
         reduction_groups=(1, *groups[:-1]),
-        mlp_ratios=per_stage("mlp_ratio"),
+        mlp_ratios=per_stage(arch, "mlp_ratio"),
         head_dims=(head_dim,) * 4,
         conv_ratios=(conv_ratio,) * 4,
         conv_dims=(pyramid_dims[0], *dims[:-1]),

@@ -3,7 +3,6 @@
 import json
 from math import prod
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -288,7 +287,7 @@ def test_no_weight_decay():
 
 
 def test_sizes_that_make_no_network_are_refused():
-    with pytest.raises(UserError, match=r"once per stage \(4 values\)"):
+    with pytest.raises(UserError, match="once per stage, but got strides 4"):
         network(depths=(1, 1, 1))
     with pytest.raises(UserError, match="16 is none of 3"):
         network(num_heads=(3, 3, 4, 6))
@@ -377,23 +376,6 @@ def test_linear_layers_of_attention_and_mlp_are_adaptive():
     layers = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
     adaptive = {name.rpartition(".")[2] for name in layers if roles(f"backbone.{name}") == "adaptive"}
     assert adaptive == {"qkv", "q", "k", "v", "kv", "proj", "fc1", "fc2"}
-
-
-def test_a_materialized_subnet_computes_what_the_supernet_computes_bit_for_bit(tasks):
-    space = load_space("scalable_vit_nano")
-    supernet = Supernet(space, tasks, SupernetConfig(score_start="uniform"))
-    randomize(supernet)
-    rng = np.random.default_rng(3)
-    for arch in (space.smallest, *(space.sample(rng) for _ in range(3))):
-        model = supernet.materialize(arch).eval()
-        with torch.no_grad():
-            for task in tasks:
-                images, _ = make_batch(tasks[task].config.kind)
-                ours, theirs = model.task(task)(images), supernet.subnet(arch, task).eval()(images)
-                if task == "det":
-                    assert all(torch.equal(a[key], b[key]) for a, b in zip(ours, theirs, strict=True) for key in a)
-                else:
-                    assert torch.equal(ours, theirs)
 
 
 def test_a_training_step_reaches_the_store(tasks):

@@ -1,11 +1,19 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all, and damaged ones are known by what reading them raises."""
 
 import json
 import os
+import pickle
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+DAMAGED: tuple[type[Exception], ...] = (
+    *(OSError, RuntimeError, EOFError, pickle.UnpicklingError, struct.error),
+    *(ValueError, LookupError, TypeError, AttributeError, AssertionError),  # of a pickle with changed bytes
+)
+"""What `torch.load` raises on files that are no checkpoints, cut off or damaged."""
 
 
 @contextmanager

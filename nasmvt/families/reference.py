@@ -1,6 +1,5 @@
 """Reading the checkpoints that other code wrote: rename, lay out anew, and leave nothing unsaid."""
 
-import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
+from nasmvt.files import DAMAGED
 
 State = Mapping[str, Tensor]
 Converter = Callable[[State, nn.Module], dict[str, Tensor]]
@@ -19,6 +19,7 @@ Converter = Callable[[State, nn.Module], dict[str, Tensor]]
 Rules = Sequence[tuple[str, str | None]]
 """Pairs of a regular expression and what a key that it fits whole becomes (`\\1` for groups); None: left out."""
 
+_DAMAGED: tuple[type[Exception], ...] = (*DAMAGED, SafetensorError)
 _WRAPPERS = ("state_dict", "model", "model_state", "module")
 _SHOWN = 12
 
@@ -37,7 +38,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             content: object = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+    except FileNotFoundError:
+        raise UserError(f"there is no checkpoint {path}: check the path") from None
+    except _DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} must be a checkpoint of plain tensors, but can't be read ({reason})") from None
     for wrapper in _WRAPPERS:

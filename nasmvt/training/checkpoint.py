@@ -1,6 +1,5 @@
 """Checkpoints: one file, written whole, read without running code from it."""
 
-import pickle
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -8,18 +7,12 @@ from typing import Any
 import torch
 
 from nasmvt.errors import UserError, listed
-from nasmvt.files import atomic
+from nasmvt.files import DAMAGED, atomic
 
 FORMAT = 1
 
 _STRUCTURE = ("family", "choices", "fixed", "roles")
 """What of a space the shapes of the weights depend on: neither its name nor its named archs."""
-
-_DAMAGED = (
-    *(OSError, RuntimeError, EOFError, pickle.UnpicklingError),
-    *(ValueError, LookupError, TypeError, AttributeError, AssertionError),  # of a pickle with changed bytes
-)
-"""What `torch.load` raises on files that are no checkpoints, cut off or damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +46,7 @@ class Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise UserError(f"there is no checkpoint {path}: train first, or give another run directory") from None
-        except _DAMAGED:
+        except DAMAGED:
             raise UserError(
                 f"{path} is no readable checkpoint, but damaged, cut off or of another program: put a copy in its "
                 "place, or give another run directory"

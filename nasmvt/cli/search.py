@@ -62,7 +62,9 @@ def search(
     supernet = load_supernet(opened, target)
     supernet.set_sharing(bound.sharing)
     costs = costs_of(supernet)
-    for sentence in bound.describe(costs):
+    with console.status("counting what architectures cost"):
+        sentences = bound.describe(costs)
+    for sentence in sentences:
         say(sentence)
     with search_progress() as listener:
         ranked = begin(

@@ -136,10 +136,8 @@ class FeasibleSet:
     def _cases(self) -> list["_Case"]:
         cut, groups = _cut(self.tables)
         sizes = [len(self.space.choices[self.space.slots[slot][0]].options) for slot in cut]
-        return [
-            _Case.of(self.tables, dict(zip(cut, options, strict=True)), groups)
-            for options in product(*map(range, sizes))
-        ]
+        given = (dict(zip(cut, options, strict=True)) for options in product(*map(range, sizes)))
+        return [_Case.of(self.tables, case, groups) for case in given if _is_canonical(self.space, case)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +242,11 @@ def _groups(neighbours: Mapping[int, set[int]], cut: set[int]) -> list[Slots]:
 
 def _sizes(space: SearchSpace, slots: Slots) -> list[int]:
     return [len(space.choices[space.slots[slot][0]].options) for slot in slots]
+
+
+def _is_canonical(space: SearchSpace, given: Mapping[int, int]) -> bool:
+    """Return whether 0 stands in all inactive slots, so that every arch belongs to one case only."""
+    return not any(index and _inactive(space, slot, given) for slot, index in given.items())
 
 
 def _inactive(space: SearchSpace, slot: int, given: Mapping[int, int]) -> bool:

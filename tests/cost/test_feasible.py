@@ -20,12 +20,11 @@ CHOICES = {
 
 
 def costs(arch: Arch) -> dict[str, int]:
-    blocks = enumerate(zip(arch["heads"], arch["ratio"], strict=True))
-    sizes = {
-        f"{i}.{name}": cost
-        for i, (heads, ratio) in blocks
-        for name, cost in {"a": arch["width"] * heads * (i + 1), "b": 5 * ratio}.items()
-    }
+    sizes = {}
+    for block, (heads, ratio) in enumerate(zip(arch["heads"], arch["ratio"], strict=True)):
+        sizes[f"{block}.a"] = arch["width"] * heads * (block + 1)
+        sizes[f"{block}.b"] = 5 * ratio
+        sizes[f"{block}.c"] = heads * ratio
     return {**sizes, "stem": 3 * arch["width"], "work": sum(arch["heads"]) * 2}
 
 
@@ -48,8 +47,10 @@ def within(one: SearchSpace, *bounds: int) -> set[Arch]:
     }
 
 
-@pytest.mark.parametrize("bounds", [(13,), (20,), (30,), (45,), (60,), (500,), (45, 8), (60, 6), (500, 10), (30, 500)])
-def test_size_and_members_are_those_of_counting_all(bounds) -> None:
+@pytest.mark.parametrize("largest_part", [1, 64])
+@pytest.mark.parametrize("bounds", [(14,), (20,), (30,), (45,), (60,), (500,), (45, 8), (60, 6), (500, 10), (30, 500)])
+def test_size_and_members_are_those_of_counting_all(bounds, largest_part, monkeypatch) -> None:
+    monkeypatch.setattr("nasmvt.cost.feasible.LARGEST_PART", largest_part)  # 1: blocks that may be inactive are cut too
     one = space(CHOICES)
     expected, found = within(one, *bounds), feasible(one, *bounds)
     assert found.size == len(expected) > 0
@@ -129,3 +130,37 @@ def test_repair_draws_where_lowering_does_not_help() -> None:
     found = FeasibleSet(items.add_up([{"x": 1}]), [2])
     repaired = found.repair(one.smallest, np.random.default_rng(0))
     assert repaired["kind"] == "cheap"
+
+
+def test_random_spaces_and_costs_against_counting_all(monkeypatch) -> None:
+    """Any costs, negative ones too, one to three bounds, tight and loose, whatever is cut."""
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        monkeypatch.setattr("nasmvt.cost.feasible.LARGEST_PART", int(rng.choice([1, 4, 64])))
+        one = space({**CHOICES, "depth": sorted({int(d) for d in rng.integers(1, 4, size=2)})})
+        factors = rng.integers(-3, 9, size=(3, 3, 4))
+
+        def drawn(arch: Arch, factors=factors) -> dict[str, int]:
+            blocks = list(enumerate(zip(arch["heads"], arch["ratio"], strict=True)))
+            items = {
+                f"{column}.{block}.{part}": int(factors[column, block, part] * cost)
+                for column in range(3)
+                for block, (heads, ratio) in blocks
+                for part, cost in enumerate((heads * arch["width"], ratio, heads * ratio, 1))
+            }
+            return items | {f"{column}.last": arch["heads"][-1] * column for column in range(3)}
+
+        items = ItemTables(one, drawn)
+        archs, count = every_arch(one), int(rng.integers(1, 4))
+        columns = [[n for n in items.slots if n.startswith(f"{column}.")] for column in range(count)]
+        known = np.array([[sum(drawn(arch).get(n, 0) for n in names) for names in columns] for arch in archs])
+        tables = items.add_up([dict.fromkeys(names, 1) for names in columns])
+        for _ in range(3):
+            bounds = [int(np.quantile(column, rng.random())) for column in known.T]
+            expected = {arch for arch, within in zip(archs, (known <= bounds).all(axis=1), strict=True) if within}
+            found = FeasibleSet(tables, bounds)
+            assert found.size == len(expected)
+            assert found.least_V.tolist() == known.min(axis=0).tolist()
+            if expected:
+                assert set(found.sample(500, rng)) <= expected
+                assert found.repair(archs[-1], rng) in expected

@@ -116,7 +116,8 @@ class Budget:
             if bound >= most:
                 sentences.append(f"the bound of {bound / scale:,.15g} {unit} does not bind")
         if self._bounds:
-            sentences.append(f"{found.size:.4g} of {costs.space.size:.4g} archs are within the budget")
+            few, all_ = (f"{n:,.0f}" if n < 1e9 else f"{n:.3g}" for n in (found.size, costs.space.size))
+            sentences.append(f"{few} of {all_} archs are within the budget")
         return sentences
 
     @property

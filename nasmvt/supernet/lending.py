@@ -49,5 +49,5 @@ class _Choose(torch.autograd.Function):
         shared, specific = ctx.saved_tensors
         grad_score = None
         if ctx.needs_input_grad[1]:
-            grad_score = (shared - specific).mul_(grad).sum().view(ctx.score_shape)
+            grad_score = torch.dot(grad.reshape(-1), (shared - specific).reshape(-1)).view(ctx.score_shape)
         return grad, grad_score, None, None

@@ -249,7 +249,7 @@ def test_what_cannot_be_built_is_refused():
     with pytest.raises(UserError, match="once per stage, but got embed_dims 4, depths 3, num_paths 4"):
         network(depths=(1, 1, 1))
     nano = load_space("mpvit_nano")
-    with pytest.raises(UserError, match="stage 2 has 24 channels and 16 heads"):
+    with pytest.raises(UserError, match="stage 1 has 24 channels and 16 heads"):
         family("mpvit").build(nano.smallest, kind="detection", image_size=(64, 64), num_heads=16)
 
 

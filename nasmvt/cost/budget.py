@@ -95,7 +95,7 @@ class Budget:
             if bound < least:
                 raise UserError(
                     f"a limit of {bound / 1e9:g} GMACs for {what} is below the least that a network of {space.name} "
-                    f"needs, {least / 1e9:.4f}: raise --max-gmacs {what}=... or give the space smaller options"
+                    f"needs, {least / 1e9:.6g}: raise --max-gmacs {what}=... or give the space smaller options"
                 )
         if not found.size:
             raise UserError(f"no network of {space.name} is within all of the bounds at once: raise one of them")

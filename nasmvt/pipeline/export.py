@@ -8,7 +8,7 @@ from nasmvt.errors import UserError
 from nasmvt.export import save
 from nasmvt.model import MultiTaskModel
 from nasmvt.pipeline.datasets import TaskData
-from nasmvt.pipeline.retrain import choose_arch, load_retrained
+from nasmvt.pipeline.retrain import choose_arch, folder_of, load_retrained
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.supernet import load_supernet
 from nasmvt.report.curves import read_metrics
@@ -27,7 +27,7 @@ def finished_model(run: Run, name: str | None = None) -> tuple[MultiTaskModel, d
         UserError: if the run has no such model.
     """
     name = name or "best"
-    retrained = Path(name).stem if Path(name).suffix in {".yaml", ".yml"} else name
+    retrained = folder_of(run, name)
     folder = run.folder("retrain", retrained)
     if (folder / "checkpoint.pt").is_file():
         model = load_retrained(run, retrained)

@@ -48,8 +48,20 @@ def choose_arch(run: Run, name: str, supernet: Supernet) -> Chosen:
     if name == "best" and not best.is_file():
         raise UserError(f"{run.path} holds no search result: run 'nasmvt search' first, or pass --arch")
     arch, sharing = find_arch(run.experiment.space, name, best)
-    stem = Path(name).stem if Path(name).suffix in {".yaml", ".yml"} else name
-    return Chosen(stem, arch, supernet.sharing() if sharing is None else sharing)
+    return Chosen(folder_of(run, name), arch, supernet.sharing() if sharing is None else sharing)
+
+
+def folder_of(run: Run, name: str) -> str:
+    """Return the folder under `retrain` of an arch that is meant by name or file.
+
+    That of a file is its stem; of another search's best.yaml it is the name of that search's folder.
+    """
+    path = Path(name)
+    if path.suffix not in {".yaml", ".yml"}:
+        return name
+    if path.stem == "best" and path.resolve() != (run.folder("search") / "best.yaml").resolve():
+        return path.resolve().parent.name
+    return path.stem
 
 
 def retrain(

@@ -96,7 +96,7 @@ def test_a_budget_below_the_smallest_network_names_its_total(nasmvt, run):
 
 def test_a_budget_above_the_largest_network_does_not_bind(nasmvt, run):
     printed = nasmvt("search", run, "--budget", "1G", "--out", "my search")
-    assert "the budget of 1,000,000,000 does not bind" in printed
+    assert "the bound of 1,000,000,000 parameters in all does not bind" in printed
     assert f"(next: nasmvt retrain '{run}' --arch 'my search/best.yaml')" in printed
 
 

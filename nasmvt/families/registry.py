@@ -13,7 +13,6 @@ from torch import nn
 
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.space import Role, Roles, SearchSpace
-from nasmvt.space.search_space import Pick
 
 Builder = Callable[..., nn.Module]
 """`builder(arch, *, kind, image_size, **fixed) -> backbone`, a plain module.
@@ -50,8 +49,8 @@ class Family:
                 f"add or remove {listed(sorted(unlike))}"
             )
         for name, kind in self.choices.items():
-            for place in range(max(len(choice.options) for choice in space.choices.values())):
-                self._check_value(space, name, kind, space.build(_option_at(place))[name])
+            for arch in space.covering:
+                self._check_value(space, name, kind, arch[name])
         known = {
             name: parameter.annotation
             for name, parameter in inspect.signature(self.build).parameters.items()
@@ -73,11 +72,6 @@ class Family:
             raise UserError(
                 f"family {self.name} can't build {name} = {value} of {space.name}: {rule}; mend the space"
             ) from None
-
-
-def _option_at(place: int) -> Pick:
-    """Return a choice of the options at a place, or of the last ones where there are fewer."""
-    return lambda choice, name, block: choice.options[min(place, len(choice.options) - 1)]
 
 
 _FAMILIES: dict[str, Family] = {}

@@ -133,6 +133,16 @@ class SearchSpace(Config):
         """The arch of last options."""
         return self.build(lambda choice, name, block: choice.largest)
 
+    @property
+    def covering(self) -> list[Arch]:
+        """The fewest archs in which every option of every choice occurs, the smallest and the largest among them."""
+        places = max(len(choice.options) for choice in self.choices.values())
+
+        def at(place: int) -> Pick:
+            return lambda choice, name, block: choice.options[min(place, len(choice.options) - 1)]
+
+        return [self.build(at(place)) for place in range(places)]
+
     # -- randomness -------------------------------------------------------------------------------
 
     def sample(self, rng: np.random.Generator) -> Arch:

@@ -49,8 +49,9 @@ class Supernet(nn.Module):
         self.scores = nn.ParameterDict()
         self.layers = self._divide()
         self._skeleton = lru_cache(maxsize=32)(self._build_skeleton)
-        for task in tasks:
-            self._skeleton(space.smallest, task)  # refuses what is no leading slice before anything is trained
+        for arch in space.covering:  # refuses, before anything is trained, what can't be built or is no leading slice
+            for task in tasks:
+                self._skeleton(arch, task)
 
     def _divide(self) -> dict[str, tuple[str, ...]]:
         """Set up the shared tensors and scores; return, for each layer that can be shared, its tasks."""

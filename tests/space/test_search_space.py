@@ -139,3 +139,10 @@ def test_wrong_files_are_refused_in_a_sentence(change, message):
 def test_unknown_space_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'vit_mvt_nano'"):
         load_space("vit_mvt_nanno")
+
+
+def test_covering_archs_hold_every_option(small) -> None:
+    archs = small.covering
+    assert (archs[0], archs[-1]) == (small.smallest, small.largest)
+    assert len(archs) == 3
+    assert {heads for arch in archs for heads in arch["heads"]} == {1, 2, 4}

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from nasmvt.config import parse
 from nasmvt.errors import UserError
 from nasmvt.families.registry import _FAMILIES, register
-from nasmvt.space import SearchSpace
+from nasmvt.space import SearchSpace, load_space
 from nasmvt.supernet import Supernet
 from tests.conftest import make_tasks, randomize
 
@@ -81,4 +81,12 @@ def test_moving_the_store_forgets_the_skeletons():
 def test_a_part_that_the_largest_network_lacks_is_refused_by_name():
     space = parse(SearchSpace, {**SPACE, "fixed": {"backwards": True}}, "plain")
     with pytest.raises(UserError, match=r"backbone\.surplus of task cls is \(1,\) in a subnet and absent"):
+        Supernet(space, {"cls": make_tasks()["cls"]})
+
+
+def test_an_option_in_the_middle_that_can_not_be_built_is_refused_before_anything_is_trained():
+    values = {"name": "odd", "family": "lvt", "choices": {**load_space("lvt_nano").model_dump()["choices"]}}
+    values["choices"]["embed_dim2"] = [24, 30, 40]  # heads are 8 channels wide
+    space = parse(SearchSpace, {**values, "fixed": load_space("lvt_nano").fixed}, "odd")
+    with pytest.raises(UserError, match="embed_dim2 must be a multiple of head_dim 8, not 30"):
         Supernet(space, {"cls": make_tasks()["cls"]})

@@ -66,6 +66,11 @@ def _work(profile: Profile) -> Table:
     for task, macs in profile.macs.items():
         height, width = profile.subject.tasks[task].config.data.image_size
         whole = sum(macs.values())
-        figures = [f"{count / 1e9:,.2f}" for count in (macs["backbone"], whole - macs["backbone"], whole)]
+        figures = [_giga(count) for count in (macs["backbone"], whole - macs["backbone"], whole)]
         table.add_row(task, f"{height} x {width}", *figures, *([f"{measured[task]:,.1f}"] if measured else []))
     return table
+
+
+def _giga(count: int) -> str:
+    """Return a count in 10^9, small ones with more digits."""
+    return f"{count / 1e9:,.2f}" if count >= 1e9 else f"{count / 1e9:.4f}"

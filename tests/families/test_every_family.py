@@ -57,21 +57,20 @@ def test_every_task_trains(supernet) -> None:
         loss.backward()
         own = dict(supernet.networks[name].named_parameters())
         shared = {key.replace("/", ".") for key, tensor in supernet.shared.items() if tensor.grad is not None}
-        used = {n for n, tensor in network.named_parameters() if n.startswith("backbone.")} or own.keys()
-        assert all(own[n].grad is not None or n in shared for n in used if n in own)
+        used = [name for name, _ in network.named_parameters() if name.startswith("backbone.")]
+        assert used
+        assert all(own[name].grad is not None or name in shared for name in used)
 
 
 def test_tables_count_what_built_networks_hold(supernet) -> None:
     space, sharing = supernet.space, supernet.sharing()
-    costs = Costs(space, supernet.tasks, sharing)
+    tasks = {name: supernet.tasks[name] for name in ("cls", "seg")}
+    costs = Costs(space, tasks, sharing)
     rng = np.random.default_rng(2)
     for _ in range(5):
         arch = space.sample(rng)
-        assert costs.parameters(arch) == count_parameters(space, supernet.tasks, arch, sharing)
-    classification = Costs(space, {"cls": supernet.tasks["cls"]}, sharing).macs("cls")
-    for _ in range(3):
-        arch = space.sample(rng)
-        assert classification.of(arch)[0] == sum(count_macs(space, supernet.tasks["cls"], arch).values())
+        assert costs.parameters(arch) == count_parameters(space, tasks, arch, sharing)
+        assert costs.macs("cls").of(arch)[0] == sum(count_macs(space, tasks["cls"], arch).values())
 
 
 @pytest.mark.parametrize("name", shipped("search_spaces"))

@@ -288,9 +288,6 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
         ViTAEv2(**{**TINY, **changes})
 
 
-# -- leading slices -----------------------------------------------------------------------------------
-
-
 def sliced(large: nn.Module, small: nn.Module) -> None:
     """Give a network the leading slices of a larger one's tensors."""
     randomize(large)
@@ -357,9 +354,6 @@ def test_a_slice_of_the_pyramid_has_the_first_channels_of_every_dilation():
         of_dilations = [nn.functional.gelu(conv(x)).flatten(2).transpose(1, 2) for conv in small.pyramid]
     torch.testing.assert_close(seen[1], seen[0][..., :16])
     torch.testing.assert_close(seen[1].unflatten(2, (4, 4)), torch.stack(of_dilations, -1))
-
-
-# -- the family ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["classification", "detection", "segmentation"])

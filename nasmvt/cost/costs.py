@@ -1,6 +1,5 @@
 """What the archs of a space cost, many at once."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -66,16 +65,15 @@ class Costs:
         """Columns: shared, each task's own part of the backbone, each task's neck and head."""
         items = self._items
         columns: list[dict[str, int]] = [{} for _ in range(1 + 2 * len(self.tasks))]
-        counted: defaultdict[str, set[str]] = defaultdict(set)
+        counted: set[str] = set()
         for item in items.slots:
             task, name = item.split("/", 1)
-            place = list(self.tasks).index(task)
-            if task in self.sharing.tasks(layer_of(name)):
-                if not counted[name]:
-                    columns[0][item] = 1
-                counted[name].add(task)
-            else:
-                columns[1 + place if name.startswith("backbone.") else 1 + len(self.tasks) + place][item] = 1
+            if task not in self.sharing.tasks(layer_of(name)):
+                first = 1 if name.startswith("backbone.") else 1 + len(self.tasks)
+                columns[first + list(self.tasks).index(task)][item] = 1
+            elif name not in counted:
+                counted.add(name)
+                columns[0][item] = 1
         return items.add_up(columns)
 
     @cached_property

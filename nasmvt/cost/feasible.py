@@ -135,9 +135,8 @@ class FeasibleSet:
     @cached_property
     def _cases(self) -> list["_Case"]:
         cut, groups = _cut(self.tables)
-        sizes = [len(self.space.choices[self.space.slots[slot][0]].options) for slot in cut]
-        given = (dict(zip(cut, options, strict=True)) for options in product(*map(range, sizes)))
-        return [_Case.of(self.tables, case, groups) for case in given if _is_canonical(self.space, case)]
+        given = (dict(zip(cut, options, strict=True)) for options in product(*map(range, _sizes(self.space, cut))))
+        return [_Case.of(self.tables, case, groups) for case in given if self.space.is_canonical(case)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +162,7 @@ class _Case:
     @classmethod
     def of(cls, tables: Tables, given: Mapping[int, int], groups: Sequence[Slots]) -> "_Case":
         space = tables.space
-        fixed = {slot: 0 for slot in range(len(space.slots)) if _inactive(space, slot, given)} | dict(given)
+        fixed = {slot: 0 for slot in range(len(space.slots)) if not space.is_active(slot, given)} | dict(given)
         active = [tuple(slot for slot in group if slot not in fixed) for group in groups]
         active = [slots for slots in active if slots]
         home = {slot: place for place, slots in enumerate(active) for slot in slots}
@@ -241,18 +240,4 @@ def _groups(neighbours: Mapping[int, set[int]], cut: set[int]) -> list[Slots]:
 
 
 def _sizes(space: SearchSpace, slots: Slots) -> list[int]:
-    return [len(space.choices[space.slots[slot][0]].options) for slot in slots]
-
-
-def _is_canonical(space: SearchSpace, given: Mapping[int, int]) -> bool:
-    """Return whether 0 stands in all inactive slots, so that every arch belongs to one case only."""
-    return not any(index and _inactive(space, slot, given) for slot, index in given.items())
-
-
-def _inactive(space: SearchSpace, slot: int, given: Mapping[int, int]) -> bool:
-    """Return whether a slot belongs to a block beyond the number of blocks that is given."""
-    name, block = space.slots[slot]
-    count = space.choices[name].per
-    if block is None or count is None:
-        return False
-    return block >= int(space.choices[count].options[given[space.slots.index((count, None))]])
+    return [space.slot_sizes[slot] for slot in slots]

@@ -83,8 +83,7 @@ class ItemTables:
     def __init__(self, space: SearchSpace, measure: Measure) -> None:
         self.space = space
         self._measure = measure
-        self._sizes = [len(space.choices[name].options) for name, _ in space.slots]
-        self._counts = [_place(space, space.choices[name].per) for name, _ in space.slots]
+        self._sizes = space.slot_sizes
         self._seen: dict[Slots, Mapping[str, int]] = {}
         self.slots: dict[str, Slots] = {}
         self._derive()
@@ -130,17 +129,8 @@ class ItemTables:
 
     def _canonical(self, indices: Iterable[int]) -> Slots:
         """Return indices with 0 in the inactive slots."""
-        given = [max(int(index), 0) for index in indices]
-        return tuple(0 if self._inactive(slot, given) else index for slot, index in enumerate(given))
-
-    def _inactive(self, slot: int, indices: list[int] | Mapping[int, int]) -> bool:
-        """Return whether a slot belongs to a block beyond the depth; unknown where the depth is not given."""
-        name, block = self.space.slots[slot]
-        count = self._counts[slot]
-        if block is None or count is None or (isinstance(indices, Mapping) and count not in indices):
-            return False
-        options = self.space.choices[str(self.space.choices[name].per)].options
-        return block >= int(options[indices[count]])
+        given = {slot: max(int(index), 0) for slot, index in enumerate(indices)}
+        return tuple(index if self.space.is_active(slot, given) else 0 for slot, index in given.items())
 
     def _flip_each(self, base: Slots) -> None:
         """Change one slot after the other to its other end and note whose cost changes."""
@@ -168,7 +158,7 @@ class ItemTables:
                     given = dict(zip(slots, combination, strict=True))
                     both = {**chosen, **given}
                     fits = all(chosen.get(slot, index) == index for slot, index in given.items())
-                    if fits and not any(index and self._inactive(slot, both) for slot, index in both.items()):
+                    if fits and self.space.is_canonical(both):
                         chosen = both
                         break
             drawn = self._canonical(chosen.get(slot, int(rng.integers(size))) for slot, size in enumerate(self._sizes))
@@ -186,8 +176,7 @@ class ItemTables:
             )
         found = []
         for combination in product(*(range(size) for size in sizes)):
-            given = dict(zip(slots, combination, strict=True))
-            if not any(index and self._inactive(slot, given) for slot, index in given.items()):
+            if self.space.is_canonical(dict(zip(slots, combination, strict=True))):
                 found.append(combination)
         return found
 
@@ -226,14 +215,10 @@ class ItemTables:
         tables = {item: np.zeros([self._sizes[slot] for slot in slots], dtype=np.int64) for item in items}
         for combination in product(*(range(self._sizes[slot]) for slot in slots)):
             given = dict(zip(slots, combination, strict=True))
-            active = tuple(0 if self._inactive(slot, given) else index for slot, index in given.items())
+            active = tuple(index if self.space.is_active(slot, given) else 0 for slot, index in given.items())
             for item in items:
                 tables[item][combination] = at[active].get(item, 0)
         return tables
-
-
-def _place(space: SearchSpace, name: str | None) -> int | None:
-    return None if name is None else space.slots.index((name, None))
 
 
 def _pick(indices: Slots, slots: Slots) -> Slots:
@@ -247,12 +232,11 @@ def _tick(open_: Mapping[Slots, set[Slots]], indices: Slots) -> None:
 
 def _merge(entries: Mapping[Slots, np.ndarray], space: SearchSpace) -> list[tuple[Slots, np.ndarray]]:
     """Join tables as long as they stay small: fewer look-ups per arch."""
-    sizes = [len(space.choices[name].options) for name, _ in space.slots]
     merged: list[tuple[Slots, np.ndarray]] = []
     for slots, values in sorted(entries.items()):
         for place, (others, sums) in enumerate(merged):
             both = tuple(sorted({*slots, *others}))
-            if prod(sizes[slot] for slot in both) <= MERGED:
+            if prod(space.slot_sizes[slot] for slot in both) <= MERGED:
                 merged[place] = (both, spread(slots, values, both) + spread(others, sums, both))
                 break
         else:

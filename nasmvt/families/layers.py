@@ -47,6 +47,14 @@ def recomputed(enabled: bool, function: Callable[..., Tensor], *args: Any) -> Te
     return function(*args)
 
 
+def start_linear(module: nn.Module) -> None:
+    """Start a linear layer as vision transformers do, weights truncated normal 0.02, bias 0; for `Module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 class MeanLinear(nn.Module):
     """The usual classifier of a published network: the mean over the last map, then a linear layer.
 

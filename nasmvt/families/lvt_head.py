@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from nasmvt.families.layers import MeanLinear, to_tokens
+from nasmvt.families.layers import MeanLinear, start_linear, to_tokens
 from nasmvt.families.lvt_attention import KeyValue
-from nasmvt.families.reference import Rules, State, rename
+from nasmvt.families.reference import Rules, State, rename, reordered
 
 
 class NormedMeanLinear(MeanLinear):
@@ -34,7 +34,7 @@ class NormedMeanLinear(MeanLinear):
     def __init__(self, width: int, classes: int, norm_eps: float = 1e-5) -> None:
         super().__init__(width, classes)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        _init_linears(self)
+        self.apply(start_linear)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Turn maps, of which the last is (B, C, H, W), into logits (B, K)."""
@@ -75,7 +75,7 @@ class ClassAttentionHead(nn.Module):
         self.fc = nn.Linear(width, classes)
         self.aux_fc = nn.Linear(width, classes)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        _init_linears(self)
+        self.apply(start_linear)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         """Turn maps, of which the last is (B, C, H, W), into logits (B, K).
@@ -127,14 +127,6 @@ class ClassAttention(nn.Module):
         return result
 
 
-def _init_linears(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
 _RULES: Rules = (
     (r"backbone\.(\d+)\.0\.(.+)", r"backbone.stages.\1.patch_embed.\2"),
     (r"backbone\.(\d+)\.1\.(\d+)\.attn\.attn\.(.+)", r"backbone.stages.\1.blocks.\2.attn.logits.\3"),
@@ -174,15 +166,8 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
             if tensor.shape[2:] == (1, 1) and not isinstance(layer, nn.Conv2d):
                 tensor = tensor.flatten(1)
             if isinstance(layer, KeyValue):
-                tensor = _swapped(tensor, 2, layer.num_heads)
+                tensor = reordered(tensor, (2, layer.num_heads, -1), (1, 0, 2))
             elif name.endswith(".attn.values") and len(tensor) == len(wanted) * 9:
-                tensor = _swapped(tensor, 9, len(wanted)).unflatten(0, (-1, 9))
+                tensor = reordered(tensor, (9, -1), (1, 0)).unflatten(0, (-1, 9))
             tensors[key] = tensor
     return tensors
-
-
-def _swapped(tensor: Tensor, first: int, second: int) -> Tensor:
-    """Reorder rows from (first, second, rest) to (second, first, rest), where their number permits."""
-    if len(tensor) % (first * second):
-        return tensor
-    return tensor.unflatten(0, (first, second, -1)).transpose(0, 1).flatten(0, 2)

@@ -29,7 +29,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.families.layers import Classifier, MeanLinear, recomputed, to_map, to_tokens
+from nasmvt.families.layers import Classifier, MeanLinear, recomputed, start_linear, to_map, to_tokens
 from nasmvt.families.mpvit_reference import convert
 from nasmvt.families.published import publishes
 from nasmvt.families.registry import register
@@ -114,10 +114,7 @@ class MPViT(nn.Module):
                 zip(embed_dims, self.widths, pairwise(ends), strict=True)
             )
         )
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        self.apply(start_linear)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H', W') to the maps (B, C, H, W) of the stages."""

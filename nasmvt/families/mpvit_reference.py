@@ -1,6 +1,5 @@
 """MPViT's published checkpoints: from the names and layouts of the released code to ours."""
 
-import math
 import re
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.families.reference import State, rename
+from nasmvt.families.reference import State, rename, reordered
 
 _STAGE, _PATH = r"mhca_stages\.(\d+)\.", r"mhca_stages\.(\d+)\.mhca_blks\.(\d+)\."
 _BLOCK = _PATH + r"MHCA_layers\.(\d+)\."
@@ -82,8 +81,6 @@ def _divide(tensors: dict[str, Tensor], aggregate: str, width: int) -> None:
 
 
 def _channel_major(tensors: dict[str, Tensor], name: str, sizes: tuple[int, ...], dim: int = 0) -> None:
-    """Reorder a dimension that enumerates (*sizes, channel) to (channel, *sizes); a misshapen tensor stays as it is."""
-    tensor = tensors.get(name)
-    if tensor is not None and tensor.ndim > dim and tensor.shape[dim] % math.prod(sizes) == 0:
-        last = dim + len(sizes)
-        tensors[name] = tensor.unflatten(dim, (*sizes, -1)).movedim(last, dim).flatten(dim, last)
+    """Reorder a dimension that enumerates (*sizes, channel) to (channel, *sizes)."""
+    if name in tensors:
+        tensors[name] = reordered(tensors[name], (*sizes, -1), (len(sizes), *range(len(sizes))), dim)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 import torch
@@ -66,6 +67,24 @@ def rename(state: State, rules: Rules) -> dict[str, Tensor]:
         if name is not None:
             renamed[match.expand(name) if match else key] = tensor
     return renamed
+
+
+def reordered(tensor: Tensor, sizes: Sequence[int], order: Sequence[int], dim: int = 0) -> Tensor:
+    """Reorder a dimension that enumerates several indices, as rows of qkv do: (q/k/v, head, channel) to another order.
+
+    What does not divide so is of another size, and stays as it is for `check_fit` to refuse.
+
+    Args:
+        tensor: published weights.
+        sizes: how many values each index has, the slowest first; one of them may be -1.
+        order: the indices, by place in `sizes`, in their new order.
+        dim: the dimension.
+    """
+    if tensor.ndim <= dim or tensor.shape[dim] % prod(size for size in sizes if size != -1):
+        return tensor
+    last = dim + len(sizes) - 1
+    axes = [*range(dim), *(dim + place for place in order), *range(last + 1, tensor.ndim + len(sizes) - 1)]
+    return tensor.unflatten(dim, tuple(sizes)).permute(axes).flatten(dim, last)
 
 
 def load_reference(network: nn.Module, state: State, convert: Converter, source: str = "the checkpoint") -> None:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from nasmvt.errors import UserError
 from nasmvt.families.layers import Classifier, MeanLinear, recomputed
 from nasmvt.families.published import publishes
-from nasmvt.families.reference import State, rename
+from nasmvt.families.reference import State, rename, reordered
 from nasmvt.families.registry import register
 from nasmvt.families.scalable_vit_attention import IWSA, SSA, HeadsLinear, bchw, bhwc
 from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
@@ -312,10 +312,9 @@ def _by_heads(rows: Tensor, parts: int, heads: int) -> Tensor:
 
     What does not divide so is of another size, and stays for `check_fit` to refuse.
     """
-    if not rows.ndim or rows.shape[0] % (parts * heads):
-        return rows
-    rows = rows.reshape(parts, heads, rows.shape[0] // (parts * heads), *rows.shape[1:]).transpose(0, 1)
-    return rows.flatten(0, 2) if parts > 1 else rows.squeeze(1)
+    if parts > 1:
+        return reordered(rows, (parts, heads, -1), (1, 0, 2))
+    return rows if not rows.ndim or rows.shape[0] % heads else rows.unflatten(0, (heads, -1))
 
 
 _PUBLISHED_SMALL = {

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nasmvt.errors import UserError
-from nasmvt.families.reference import Rules, State, check_fit, rename
+from nasmvt.families.reference import Rules, State, check_fit, rename, reordered
 from nasmvt.families.vit_mvt import ViTMVT
 from nasmvt.space import Arch, SearchSpace
 
@@ -228,8 +228,8 @@ def _laid_out(name: str, tensor: Tensor, ours: Tensor, backbone: ViTMVT) -> Tens
         return tensor
     heads = _heads(backbone)[int(name.split(".")[1])]
     if name.endswith("weight"):  # rows (h, d, q/k/v) -> (h, q/k/v, d)
-        return tensor.unflatten(0, (heads, -1, 3)).transpose(1, 2).reshape(ours.shape)
-    return tensor.unflatten(0, (3, heads, -1)).transpose(0, 1).reshape(ours.shape)  # (q/k/v, h, d) -> (h, q/k/v, d)
+        return reordered(tensor, (heads, -1, 3), (0, 2, 1))
+    return reordered(tensor, (3, heads, -1), (1, 0, 2))  # (q/k/v, h, d) -> (h, q/k/v, d)
 
 
 def _heads(backbone: ViTMVT) -> list[int]:

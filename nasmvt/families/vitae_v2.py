@@ -22,9 +22,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.families.layers import Classifier, MeanLinear
+from nasmvt.families.layers import Classifier, MeanLinear, start_linear
 from nasmvt.families.published import publishes
-from nasmvt.families.reference import Rules, State, rename
+from nasmvt.families.reference import Rules, State, rename, reordered
 from nasmvt.families.registry import register
 from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.families.vitae_v2_cells import NormalCell, ReductionCell, divided
@@ -143,7 +143,7 @@ class ViTAEv2(nn.Module):
                 for _ in range(depths[i])
             ]
             self.stages.append(Stage(reduction, blocks))
-        self.apply(_init_weights)
+        self.apply(start_linear)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H', W') to the map (B, C, H, W) of every stage."""
@@ -169,13 +169,6 @@ class Stage(nn.Module):
         for block in self.blocks:
             x = block(x)
         return x
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 @register(
@@ -263,7 +256,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
 
     def swap(name: str, axis: int, first: int, rest: int = 1) -> None:
         if name in tensors:
-            tensors[name] = _swapped(tensors[name], axis, first, rest)
+            tensors[name] = reordered(tensors[name], (first, -1, rest), (1, 0, 2), axis)
 
     for prefix, module in network.named_modules():
         if isinstance(module, NormalCell):
@@ -275,13 +268,6 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
                 swap(f"{prefix}.attn.qkv.{leaf}", 0, 3)
             swap(f"{prefix}.attn.qkv.weight", 1, len(module.pyramid))
     return tensors
-
-
-def _swapped(tensor: Tensor, axis: int, first: int, rest: int) -> Tensor:
-    """Turn an axis (first, second, rest) to (second, first, rest); what does not fit is left for `check_fit`."""
-    if tensor.ndim <= axis or tensor.shape[axis] % (first * rest):
-        return tensor
-    return tensor.unflatten(axis, (first, -1, rest)).transpose(axis, axis + 1).flatten(axis, axis + 2)
 
 
 @publishes(

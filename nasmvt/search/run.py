@@ -2,9 +2,10 @@
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from nasmvt.cost import Budget, Costs
+from nasmvt.cost.parameters import tensor_sizes
 from nasmvt.search.candidate import Candidate
 from nasmvt.search.journal import Journal
 from nasmvt.search.objective import Objective
@@ -15,7 +16,6 @@ from nasmvt.search.searcher import Searcher
 from nasmvt.space import Arch, Sharing
 from nasmvt.space.sharing import layer_of
 from nasmvt.supernet import Supernet
-from nasmvt.tasks.build import build_skeleton, parameter_slots
 
 
 class SearchListener(Protocol):
@@ -163,5 +163,5 @@ class _Driver:
 
 def _sharing_of(costs: Costs, arch: Arch) -> Sharing:
     """Return the part of the sharing that concerns an arch."""
-    networks: list[Any] = [build_skeleton(costs.space, task, arch) for task in costs.tasks.values()]
-    return costs.sharing.of_layers({layer_of(slot.name) for network in networks for slot in parameter_slots(network)})
+    names = (name for task in costs.tasks.values() for name in tensor_sizes(costs.space, task, arch))
+    return costs.sharing.of_layers(map(layer_of, names))

@@ -10,7 +10,7 @@ from nasmvt.config import Config, parse, read_yaml
 from nasmvt.errors import UserError, nearest
 from nasmvt.resources import find
 from nasmvt.space.search_space import SearchSpace
-from nasmvt.space.sharing import Role, Roles, layer_of
+from nasmvt.space.sharing import Role, fits, layer_of
 
 FOLDER = "search_spaces/patterns"
 """Where the shipped ones lie."""
@@ -35,7 +35,7 @@ class Pattern(Config):
 
     def stores_unsliced(self, parameter: str) -> bool:
         """Return whether a parameter is stored as large as in the largest network."""
-        return any(_fits(pattern, parameter) for pattern in self.unsliced)
+        return any(fits(pattern, parameter) for pattern in self.unsliced)
 
     def check(self, parameters: Collection[str]) -> None:
         """Refuse a pattern that no parameter of the networks fits.
@@ -46,15 +46,11 @@ class Pattern(Config):
         layers = dict.fromkeys(map(layer_of, parameters))
         for key, patterns, names in (("roles", self.roles or {}, layers), ("unsliced", self.unsliced, parameters)):
             for pattern in patterns:
-                if not any(_fits(pattern, name) for name in names):
+                if not any(fits(pattern, name) for name in names):
                     raise UserError(
                         f"every pattern of {self.name} must fit the networks, but {pattern!r} ({key}) fits nothing in "
                         f"them{nearest(pattern, names) or ': mend or remove it'}"
                     )
-
-
-def _fits(pattern: str, name: str) -> bool:
-    return Roles.of({pattern: Role.SHARED})(name) is Role.SHARED
 
 
 def load_pattern(name: str | Path) -> Pattern:

@@ -195,6 +195,34 @@ class SearchSpace(Config):
                 found.extend((name, block) for block in range(int(self.choices[choice.per].largest)))
         return tuple(found)
 
+    @cached_property
+    def slot_sizes(self) -> tuple[int, ...]:
+        """Number of options of every slot."""
+        return tuple(len(self.choices[name].options) for name, _ in self.slots)
+
+    @cached_property
+    def _count_slots(self) -> tuple[int | None, ...]:
+        """For every slot of a block, the slot that says how many blocks there are."""
+        places = {slot: place for place, slot in enumerate(self.slots)}
+        counts = (self.choices[name].per for name, _ in self.slots)
+        return tuple(None if count is None else places[count, None] for count in counts)
+
+    def is_active(self, slot: int, indices: Mapping[int, int]) -> bool:
+        """Return whether the block of a slot exists with some slots' options.
+
+        Args:
+            slot: place in `slots`.
+            indices: option indices by slot; where the number of blocks is not among them, the block may exist.
+        """
+        (name, block), count = self.slots[slot], self._count_slots[slot]
+        if block is None or count is None or count not in indices:
+            return True
+        return block < int(self.choices[str(self.choices[name].per)].options[indices[count]])
+
+    def is_canonical(self, indices: Mapping[int, int]) -> bool:
+        """Return whether 0 stands in all inactive slots among some slots' option indices."""
+        return all(not index or self.is_active(slot, indices) for slot, index in indices.items())
+
     def encode(self, arch: Arch) -> np.ndarray:
         """Return the option indices of an arch, int64 of length `len(slots)`; -1 where a slot is inactive."""
         genes = ((name, _gene(arch, name, block)) for name, block in self.slots)

@@ -46,8 +46,13 @@ class Roles:
 
     def __call__(self, layer: str) -> Role:
         """Return the role of a layer."""
-        found = [role for pattern, role in self.patterns if _expression(pattern).fullmatch(layer)]
+        found = [role for pattern, role in self.patterns if fits(pattern, layer)]
         return found[-1] if found else Role.SPECIFIC
+
+
+def fits(pattern: str, name: str) -> bool:
+    """Return whether a name fits a pattern, of which `*` stands for anything but a dot and `**` for anything."""
+    return _expression(pattern).fullmatch(name) is not None
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""Make the README's pictures from a run such as that of `make demo`.
+"""Make the README's images from a run such as that of `make demo`.
 
 python docs/make_pictures.py runs/demo
 """
@@ -15,7 +15,7 @@ OUT = Path(__file__).parent / "pictures"
 
 
 def drawn_objects(run: Path, number: int) -> int:
-    """Return how many detections of a picture are drawn; a picture without any shows nothing."""
+    """Return how many detections of an image are drawn; an image without any shows nothing."""
     found = json.loads((run / "predictions" / "det" / f"val-{number:03d}.json").read_text())
     return sum(item["score"] >= 0.3 for item in found["objects"])
 

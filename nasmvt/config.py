@@ -56,7 +56,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not UTF-8 text ({error}): store it as UTF-8") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         detail = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML ({detail}): mend the file") from None
+        raise UserError(f"{path} is not valid YAML ({detail}): fix the file") from None
     if not isinstance(values, dict):
         held = "is empty" if values is None else f"holds {str(values)[:60]!r}"
         raise UserError(f"{path} must hold a mapping of keys to values, but {held}: write 'key: value' lines")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend.
+    """A mistake that the user can fix.
 
     Its text is one sentence: the rule, what was given, and what to do. The command line prints it
     and exits with code 2; a program may catch it.

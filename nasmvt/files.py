@@ -20,7 +20,7 @@ DAMAGED: tuple[type[Exception], ...] = (
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place when the block ends without an error.
 
-    The temporary name keeps the suffix of `path`, since writers of pictures go by it.
+    The temporary name keeps the suffix of `path`, since writers of images go by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")

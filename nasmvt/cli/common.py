@@ -35,7 +35,7 @@ Changes = Annotated[
 
 
 def reports_errors(command: F) -> F:
-    """Print what a user can mend as one sentence and exit with code 2; no traceback."""
+    """Print what a user can fix as one sentence and exit with code 2; no traceback."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:

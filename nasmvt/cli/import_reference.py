@@ -66,7 +66,7 @@ def import_reference(
         console.print(table)
     for layer in report["merged"]["shared by score, but different"]:
         say(f"shared by score, but its tensors differ: {layer}")
-    say(f"imported: {out}  (all that was merged: {quoted(out / REPORT)}; next: nasmvt predict {quoted(out)} PICTURES)")
+    say(f"imported: {out}  (all that was merged: {quoted(out / REPORT)}; next: nasmvt predict {quoted(out)} IMAGES)")
 
 
 def _class_names(text: str) -> tuple[str, list[str]]:

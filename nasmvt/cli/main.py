@@ -21,7 +21,7 @@ app.command("search", short_help="Find the best arch under a budget.")(search.se
 app.command("retrain", short_help="Train the chosen arch on.")(retrain.retrain)
 app.command("export", short_help="Write the model as one folder.")(export.export)
 app.command("evaluate", short_help="Measure an exported model on val.")(evaluate.evaluate)
-app.command("predict", short_help="Draw predictions for pictures.")(predict.predict)
+app.command("predict", short_help="Draw predictions for images.")(predict.predict)
 app.command("compare", short_help="Measure the searched arch against others.")(compare.compare)
 app.command("import-reference", short_help="Merge the authors' checkpoints into one model.")(
     import_reference.import_reference

@@ -14,22 +14,22 @@ def predict(
     pictures: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="PICTURES",
-            help="Pictures, or folders of pictures.",
+            metavar="IMAGES",
+            help="Images, or folders of images.",
             show_default="the first of each task's val split",
         ),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="Task to run; may be repeated.", show_default="all tasks")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Pictures of each val split, where none are given.")] = 8,
-    out: Annotated[Path, typer.Option(help="Folder for drawn pictures and JSON.")] = Path("predictions"),
+    count: Annotated[int, typer.Option(min=1, help="Images of each val split, where none are given.")] = 8,
+    out: Annotated[Path, typer.Option(help="Folder for drawn images and JSON.")] = Path("predictions"),
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Go on without pictures that can't be decoded.")
+        bool, typer.Option("--skip-unreadable", help="Go on without images that can't be decoded.")
     ] = False,
     device: Device = "auto",
 ) -> None:
-    """Run an exported model on pictures: each one drawn with its prediction, and the prediction as JSON.
+    """Run an exported model on images: each one drawn with its prediction, and the prediction as JSON.
 
     \b
     Example:
@@ -52,4 +52,4 @@ def predict(
         configs = data_configs(loaded, ())
         chosen = {name: val_pictures(configs[name], count, loaded.config["seed"]) for name in tasks}
     drawn = list(run(loaded, chosen, out, skip_unreadable=skip_unreadable))
-    say(f"{len(drawn)} pictures drawn: {out}")
+    say(f"{len(drawn)} images drawn: {out}")

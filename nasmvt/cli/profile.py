@@ -32,7 +32,7 @@ def profile(
         ),
     ] = None,
     latency: Annotated[
-        bool, typer.Option("--latency", help="Measure milliseconds per picture too, with real networks.")
+        bool, typer.Option("--latency", help="Measure milliseconds per image too, with real networks.")
     ] = False,
     device: Device = "auto",
     json: Annotated[

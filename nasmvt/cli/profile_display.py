@@ -10,7 +10,7 @@ _COLUMNS = {"learned": "as learned", "all": "all shared", "none": "none shared"}
 
 
 def profile_tables(profile: Profile) -> Iterator[Table]:
-    """Yield the tables of a profile: totals, parts, work of a picture."""
+    """Yield the tables of a profile: totals, parts, work of an image."""
     yield _totals(profile)
     yield _parts(profile)
     yield _work(profile)
@@ -62,7 +62,7 @@ def _parts(profile: Profile) -> Table:
 def _work(profile: Profile) -> Table:
     measured = profile.milliseconds
     numbers = ["backbone", "neck and head", "in all", *([f"ms on {profile.device}"] if measured else [])]
-    table = _table("GMACs of one picture (10^9 multiply-accumulates)", ("task", "picture"), numbers)
+    table = _table("GMACs of one image (10^9 multiply-accumulates)", ("task", "image"), numbers)
     for task, macs in profile.macs.items():
         height, width = profile.subject.tasks[task].config.data.image_size
         whole = sum(macs.values())

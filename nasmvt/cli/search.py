@@ -19,7 +19,7 @@ def search(
         list[str] | None,
         typer.Option(
             metavar="TASK=NUMBER",
-            help="Most multiply-accumulates of a task per picture, in 10^9: det=400. May be repeated.",
+            help="Most multiply-accumulates of a task per image, in 10^9: det=400. May be repeated.",
             show_default="no bound",
         ),
     ] = None,

@@ -40,9 +40,7 @@ def parse_gmacs(texts: Iterable[str]) -> dict[str, int]:
         try:
             limits[task.strip()] = int(Fraction(number.strip()) * 10**9)
         except (ValueError, ZeroDivisionError):
-            raise UserError(
-                f"--max-gmacs takes task=number such as det=400, in 10^9 per picture, not {text!r}"
-            ) from None
+            raise UserError(f"--max-gmacs takes task=number such as det=400, in 10^9 per image, not {text!r}") from None
     return limits
 
 
@@ -66,7 +64,7 @@ class Budget:
     parameters: int | None = None
     """Most parameters of all task networks together, heads included; None: no bound."""
     macs: Mapping[str, int] = field(default_factory=dict)
-    """Most multiply-accumulates of a task's network for one picture of its size, by task."""
+    """Most multiply-accumulates of a task's network for one image of its size, by task."""
     sharing: SharingRule = "learned"
     """How parameters are counted: by the sharing that the scores give, or as if `all` or `none` of the adaptive layers
     were shared (see `Supernet.set_sharing`)."""

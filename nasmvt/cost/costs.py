@@ -54,7 +54,7 @@ class Costs:
         return Tables(self.space, entries)
 
     def macs(self, task: str) -> Tables:
-        """Return the tables of a task's multiply-accumulates per picture (see `count_macs`), a single column."""
+        """Return the tables of a task's multiply-accumulates per image (see `count_macs`), a single column."""
         if task not in self._macs:
             items = ItemTables(self.space, lambda arch: count_macs(self.space, self.tasks[task], arch))
             self._macs[task] = items.add_up([dict.fromkeys(items.slots, 1)])

@@ -1,4 +1,4 @@
-"""Measuring how long a task network takes for a picture, on the machine at hand."""
+"""Measuring how long a task network takes for an image, on the machine at hand."""
 
 import time
 from statistics import median
@@ -26,9 +26,9 @@ def measure_latency(
     warm_up: int = WARM_UP,
     repeats: int = REPEATS,
 ) -> float:
-    """Measure the milliseconds that the network of an arch takes for one picture of the task's size.
+    """Measure the milliseconds that the network of an arch takes for one image of the task's size.
 
-    The network has random weights, is in evaluation mode and sees the same random picture every time. A detector
+    The network has random weights, is in evaluation mode and sees the same random image every time. A detector
     works on the most regions that it keeps, without suppression and pooling (see `DetectionNetwork.workload`).
 
     Args:

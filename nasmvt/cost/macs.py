@@ -20,9 +20,9 @@ from nasmvt.tasks.task import Task
 
 
 def count_macs(space: SearchSpace, task: Task, arch: Arch) -> dict[str, int]:
-    """Count the multiply-accumulates (half of the FLOPs) of one picture of the task's size, in evaluation mode.
+    """Count the multiply-accumulates (half of the FLOPs) of one image of the task's size, in evaluation mode.
 
-    A detector's work depends on the picture; it is counted with the most regions that it keeps
+    A detector's work depends on the image; it is counted with the most regions that it keeps
     (see `DetectionNetwork.workload`).
 
     Returns:

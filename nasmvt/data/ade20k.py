@@ -1,4 +1,4 @@
-"""Segmentation in the layout of ADE20K: pictures, and label maps as PNG of the same name.
+"""Segmentation in the layout of ADE20K: images, and label maps as PNG of the same name.
 
 root/images/<split>/x.jpg and root/annotations/<split>/x.png; in a label map 0 is ignored and i > 0 is
 the class i - 1.
@@ -19,13 +19,13 @@ from nasmvt.errors import UserError
 
 
 class Ade20k(Dataset):
-    """Pictures with a label for every pixel.
+    """Images with a label for every pixel.
 
     The class names come from `config.classes`, else root/classes.txt, else root/objectInfo150.txt, else
     they are class_1 to class_K with K the largest label of the training split.
 
     Raises:
-        UserError: if a folder, a picture or a label map is missing, or there are too many classes.
+        UserError: if a folder, an image or a label map is missing, or there are too many classes.
     """
 
     def __init__(self, config: DataConfig, root: Path, split: Split) -> None:
@@ -35,34 +35,34 @@ class Ade20k(Dataset):
         self._root = root
         self._items = [(picture, masks / f"{picture.stem}.png") for picture in pictures_in(folder)]
         if not self._items:
-            raise UserError(f"the folder {folder} holds no pictures: fill it or name another split")
+            raise UserError(f"the folder {folder} holds no images: fill it or name another split")
         missing = [str(mask) for _, mask in self._items if not mask.is_file()]
         if missing:
-            raise UserError(f"every picture of {folder} needs a label map, but there is no {some(missing)}: add it")
+            raise UserError(f"every image of {folder} needs a label map, but there is no {some(missing)}: add it")
         classes = config.classes or _named_classes(root) or _counted_classes(root, config.train_split)
         if len(classes) > IGNORE:
             raise UserError(f"label maps hold at most {IGNORE} classes, but {root} has {len(classes)}: merge classes")
         self.info = DataInfo(kind="segmentation", classes=classes)
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self._items)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a picture and its int64 label map (H, W) of classes and `IGNORE`."""
+        """Return an image and its int64 label map (H, W) of classes and `IGNORE`."""
         path, mask_path = self._items[index]
         picture = read_picture(path)
         labels = read_label_map(mask_path)
         if labels.shape != (picture.height, picture.width):
             raise UserError(
-                f"a label map must have the size of its picture, but {mask_path} is {labels.shape[1]}x"
+                f"a label map must have the size of its image, but {mask_path} is {labels.shape[1]}x"
                 f"{labels.shape[0]} and {path} is {picture.width}x{picture.height}: make them equal"
             )
         largest = int(labels.max(initial=0))
         if largest > len(self.info.classes):
             raise UserError(
                 f"the label map {mask_path} holds the label {largest}, but there are "
-                f"{len(self.info.classes)} classes: mend the map or name "
+                f"{len(self.info.classes)} classes: fix the map or name "
                 f"every class in root/classes.txt or 'classes'"
             )
         target = torch.from_numpy(np.where(labels == 0, IGNORE, labels.astype(np.int64) - 1))
@@ -83,7 +83,7 @@ def read_label_map(path: Path) -> np.ndarray:
         raise UserError(f"the label map {path} can't be decoded ({detail}): replace it") from None
     if labels.ndim != 2 or labels.dtype.kind not in "uib":
         raise UserError(
-            f"a label map must be a grey or palette picture of labels, but {path} has the shape "
+            f"a label map must be a grey or palette image of labels, but {path} has the shape "
             f"{labels.shape}: store one label per pixel"
         )
     return labels
@@ -114,7 +114,7 @@ def _unique(names: list[str], path: Path) -> tuple[str, ...]:
         raise UserError(f"{path} must name the classes, but is empty: write one name per line")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UserError(f"{path} must name every class once, but names {some(repeated)} twice: mend it")
+        raise UserError(f"{path} must name every class once, but names {some(repeated)} twice: fix it")
     return tuple(names)
 
 

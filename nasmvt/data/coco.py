@@ -1,4 +1,4 @@
-"""Detection in the layout of COCO: pictures, and one JSON file of boxes and masks per split."""
+"""Detection in the layout of COCO: images, and one JSON file of boxes and masks per split."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from nasmvt.errors import UserError
 
 
 class Coco(Dataset):
-    """Pictures with boxes, and with masks where every object of the training split has one.
+    """Images with boxes, and with masks where every object of the training split has one.
 
-    Labels are the places of the category ids in rising order, so ids may have gaps. Pictures without
+    Labels are the places of the category ids in rising order, so ids may have gaps. Images without
     objects are kept. A crowd without a segmentation is masked by its box.
 
     Raises:
@@ -40,7 +40,7 @@ class Coco(Dataset):
         bare = content.first_without_mask() if has_masks else None
         if bare is not None:
             raise UserError(
-                f"every object of the training split has a segmentation, but one of the picture "
+                f"every object of the training split has a segmentation, but one of the image "
                 f"{bare.file_name} in {path} has none: add it"
             )
         if not content.pictures:
@@ -52,24 +52,24 @@ class Coco(Dataset):
             str(self._folder / p.file_name) for p in self._pictures if not (self._folder / p.file_name).is_file()
         ]
         if missing:
-            raise UserError(f"{path} lists pictures that do not exist, {some(missing)}: add them or mend the list")
+            raise UserError(f"{path} lists images that do not exist, {some(missing)}: add them or fix the list")
         self._labels = {category: label for label, category in enumerate(content.categories)}
         classes = class_names(config, list(content.categories.values()))
         self.info = DataInfo(kind="detection", classes=classes, has_masks=has_masks)
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self._pictures)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a picture and its objects, crowds and empty boxes included (training drops them)."""
+        """Return an image and its objects, crowds and empty boxes included (training drops them)."""
         record = self._pictures[index]
         path = self._folder / record.file_name
         picture = read_picture(path)
         if (picture.height, picture.width) != record.size:
             raise UserError(
-                f"a picture must have the size that its annotations state, but {path} is {picture.width}x"
-                f"{picture.height} and {self._path} says {record.size[1]}x{record.size[0]}: mend one of them"
+                f"an image must have the size that its annotations state, but {path} is {picture.width}x"
+                f"{picture.height} and {self._path} says {record.size[1]}x{record.size[0]}: fix one of them"
             )
         target = {
             "boxes": torch.tensor([item.box for item in record.objects], dtype=torch.float32).reshape(-1, 4),
@@ -93,8 +93,7 @@ def _mask(item: CocoObject, record: CocoPicture, source: Path) -> np.ndarray:
             return decode(item.segmentation, record.size)
         except ValueError as error:
             raise UserError(
-                f"{source}: a segmentation of the picture {record.file_name} can't be decoded ({error}): "
-                f"mend or remove it"
+                f"{source}: a segmentation of the image {record.file_name} can't be decoded ({error}): fix or remove it"
             ) from None
     x0, y0, x1, y1 = item.box
     mask = np.zeros(record.size, dtype=bool)
@@ -103,7 +102,7 @@ def _mask(item: CocoObject, record: CocoPicture, source: Path) -> np.ndarray:
 
 
 def _picture_folder(root: Path, split: str, annotations: Path) -> Path:
-    """Find the pictures of a split: images/<split>, <split>, the same with a year behind, or images."""
+    """Find the images of a split: images/<split>, <split>, the same with a year behind, or images."""
     names = dict.fromkeys([annotations.stem.removeprefix("instances_"), *split_names(split)])
     parents = (root / "images", root)
     for parent in parents:
@@ -117,7 +116,7 @@ def _picture_folder(root: Path, split: str, annotations: Path) -> Path:
     if parents[0].is_dir():
         return parents[0]
     raise UserError(
-        f"the pictures of the split '{split}' must lie in {root / 'images' / split}, {root / split} or "
+        f"the images of the split '{split}' must lie in {root / 'images' / split}, {root / split} or "
         f"{root / 'images'}, but there is none of them: move them there"
     )
 

@@ -18,7 +18,7 @@ class CocoObject:
     category: int
     """The category's id in the file."""
     box: tuple[float, float, float, float]
-    """x0, y0, x1, y1 in pixels, clipped to the picture; may be empty (x0 == x1)."""
+    """x0, y0, x1, y1 in pixels, clipped to the image; may be empty (x0 == x1)."""
     crowd: bool
     """Whether it stands for a group of objects that are not told apart."""
     segmentation: Any
@@ -27,7 +27,7 @@ class CocoObject:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoPicture:
-    """One picture and its annotations."""
+    """One image and its annotations."""
 
     id: int | str
     file_name: str
@@ -50,7 +50,7 @@ class CocoFile:
         return any(not item.crowd for picture in self.pictures for item in picture.objects)
 
     def first_without_mask(self) -> CocoPicture | None:
-        """Return a picture with an object (crowds aside) that has no segmentation, if there is one."""
+        """Return an image with an object (crowds aside) that has no segmentation, if there is one."""
         for picture in self.pictures:
             if any(item.segmentation is None and not item.crowd for item in picture.objects):
                 return picture
@@ -90,7 +90,7 @@ def read_annotations(path: Path) -> CocoFile:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a JSON file that can be read ({error}): mend or replace it") from None
+        raise UserError(f"{path} is not a JSON file that can be read ({error}): fix or replace it") from None
     categories = {
         _get(record, "id", "a category", path, int): str(_get(record, "name", "a category", path))
         for record in _get(content, "categories", "the file", path, list)
@@ -128,11 +128,11 @@ def _object(record: Any, size: tuple[int, int], categories: dict[int, str], path
     if category not in categories:
         raise UserError(
             f"{path}: {what} has the category id {category!r}, but the categories are "
-            f"{some([str(known) for known in categories], 10)}: mend the id or add the category"
+            f"{some([str(known) for known in categories], 10)}: fix the id or add the category"
         )
     box = _get(record, "bbox", what, path, list)
     if len(box) != 4 or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in box):
-        raise UserError(f"{path}: the bbox of {what} must be four numbers x, y, width, height, but is {box}: mend it")
+        raise UserError(f"{path}: the bbox of {what} must be four numbers x, y, width, height, but is {box}: fix it")
     x, y, width, height = map(float, box)
     x0, y0 = min(max(x, 0.0), size[1]), min(max(y, 0.0), size[0])
     x1, y1 = min(max(x + width, x0), size[1]), min(max(y + height, y0), size[0])
@@ -140,7 +140,7 @@ def _object(record: Any, size: tuple[int, int], categories: dict[int, str], path
     if not is_segmentation(segmentation):
         segmentation = None
     elif wrong := fault(segmentation, size):
-        raise UserError(f"{path}: {what} has {wrong}: mend or remove its segmentation")
+        raise UserError(f"{path}: {what} has {wrong}: fix or remove its segmentation")
     crowd = bool(record.get("iscrowd", 0))
     return CocoObject(category=category, box=(x0, y0, x1, y1), crowd=crowd, segmentation=segmentation)
 
@@ -151,5 +151,5 @@ def _get(record: Any, key: str, what: str, path: Path, kind: type | tuple[type, 
     value = record[key]
     if not isinstance(value, kind):
         expected = " or ".join(item.__name__ for item in (kind if isinstance(kind, tuple) else (kind,)))
-        raise UserError(f"{path}: '{key}' of {what} must be of type {expected}, but is {str(value)[:60]!r}: mend it")
+        raise UserError(f"{path}: '{key}' of {what} must be of type {expected}, but is {str(value)[:60]!r}: fix it")
     return value

@@ -13,14 +13,14 @@ Triple = tuple[float, float, float]
 
 
 class AugmentationConfig(Config):
-    """Random changes of training pictures; evaluation never sees them."""
+    """Random changes of training images; evaluation never sees them."""
 
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
 
     scale: tuple[float, float] = (0.5, 2.0)
     """Detection and segmentation: range of the random scale, as a factor of the scale at which the
-    picture just fits the canvas. What is larger than the canvas is cropped at random, what is smaller is
+    image just fits the canvas. What is larger than the canvas is cropped at random, what is smaller is
     padded with the mean colour on the right and below. (1, 1) turns it off."""
 
     color_jitter: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
@@ -31,7 +31,7 @@ class AugmentationConfig(Config):
     """Classification: timm's policy string (RandAugment of magnitude 9), or null for none."""
 
     crop_scale: Annotated[float, Field(ge=0.08, le=1.0)] = 0.08
-    """Classification: smallest part of the picture's area that a random crop keeps; the largest is 1."""
+    """Classification: smallest part of the image's area that a random crop keeps; the largest is 1."""
 
     erasing: Probability = 0.25
     """Classification: probability of erasing one random rectangle with noise."""
@@ -52,7 +52,7 @@ class AugmentationConfig(Config):
 
 
 class DataConfig(Config):
-    """Where the pictures of one task come from and how they become batches."""
+    """Where the images of one task come from and how they become batches."""
 
     format: Format = "shapes"
     """Layout of the files: `shapes` (drawn on the fly, any task), `imagefolder` (classification),
@@ -75,19 +75,19 @@ class DataConfig(Config):
     it also says how many classes there are."""
 
     train_images: Annotated[int, Field(ge=1)] = 512
-    """Number of training pictures drawn; `shapes` only."""
+    """Number of training images drawn; `shapes` only."""
 
     val_images: Annotated[int, Field(ge=1)] = 128
-    """Number of validation pictures drawn; `shapes` only."""
+    """Number of validation images drawn; `shapes` only."""
 
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Use only this many pictures of each split, chosen by the seed; null uses all."""
+    """Use only this many images of each split, chosen by the seed; null uses all."""
 
     search_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Part of the training split that is set aside to compare candidates in the search."""
 
     skip_unreadable: bool = False
-    """Go on without a picture that can't be decoded (it is logged), instead of stopping."""
+    """Go on without an image that can't be decoded (it is logged), instead of stopping."""
 
     mean: Triple = (0.485, 0.456, 0.406)
     """Mean of red, green and blue in 0..1 (ImageNet's), for normalising; padding takes its colour."""
@@ -99,7 +99,7 @@ class DataConfig(Config):
     """Processes that prepare batches, 0 for none beside the training process; the batches are the same."""
 
     augmentation: AugmentationConfig = AugmentationConfig()
-    """Random changes of training pictures."""
+    """Random changes of training images."""
 
     @field_validator("image_size", mode="before")
     @classmethod

@@ -22,28 +22,28 @@ _KIND_OF_FORMAT: dict[str, Kind] = {
 
 
 class Dataset(ABC):
-    """Labelled pictures of one split, by index; picklable, so that loader processes can hold it."""
+    """Labelled images of one split, by index; picklable, so that loader processes can hold it."""
 
     info: DataInfo
     """What a network has to know; the same for every split of a data set."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """Decode one picture and its labels.
+        """Decode one image and its labels.
 
         Raises:
-            IndexError: if there is no such picture.
-            UnreadableImage: if the picture can't be decoded.
+            IndexError: if there is no such image.
+            UnreadableImage: if the image can't be decoded.
             UserError: if its labels break a rule of the format.
         """
 
 
 class Limited(Dataset):
-    """Some of the pictures of another data set."""
+    """Some of the images of another data set."""
 
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self.info = dataset.info
@@ -51,7 +51,7 @@ class Limited(Dataset):
         self._indices = list(indices)
 
     def __len__(self) -> int:
-        """Return the number of pictures that are left."""
+        """Return the number of images that are left."""
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Sample:
@@ -60,12 +60,12 @@ class Limited(Dataset):
 
 
 def open_dataset(config: DataConfig, kind: Kind, split: Split, seed: int) -> Dataset:
-    """Open the training or the validation pictures of a task.
+    """Open the training or the validation images of a task.
 
     Args:
         config: where the data are.
         kind: the kind of task, which the format must fit.
-        split: which pictures; the names of the splits on disk are `config`'s.
+        split: which images; the names of the splits on disk are `config`'s.
         seed: what the shapes are drawn from, and what `config.limit` chooses by.
 
     Raises:

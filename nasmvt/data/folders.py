@@ -1,11 +1,11 @@
-"""Finding splits and pictures in folders."""
+"""Finding splits and images in folders."""
 
 from pathlib import Path
 
 from nasmvt.errors import UserError, listed
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
-"""Endings of files that count as pictures, in lower case."""
+"""Endings of files that count as images, in lower case."""
 
 _ALIASES = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
 
@@ -32,12 +32,12 @@ def split_folder(parent: Path, split: str) -> Path:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Return the picture files of a folder by name, without hidden files."""
+    """Return the image files of a folder by name, without hidden files."""
     return sorted(path for path in folder.iterdir() if is_picture(path))
 
 
 def is_picture(path: Path) -> bool:
-    """Return whether a path looks like a picture that is not hidden."""
+    """Return whether a path looks like an image that is not hidden."""
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
 
 

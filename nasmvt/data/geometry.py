@@ -1,6 +1,6 @@
-"""Where a picture lies on its canvas, and one draw of flip, scale and crop for a picture and its labels.
+"""Where an image lies on its canvas, and one draw of flip, scale and crop for an image and its labels.
 
-Shapes: H, W canvas height and width, h, w picture height and width, n objects, c channels.
+Shapes: H, W canvas height and width, h, w image height and width, n objects, c channels.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ _MIN_LEFT = 0.1
 
 
 def fit_size(size: tuple[int, int], canvas: tuple[int, int], factor: float = 1.0) -> tuple[int, int]:
-    """Return the height and width of a picture scaled to fit `canvas`, keeping its aspect, times `factor`."""
+    """Return the height and width of an image scaled to fit `canvas`, keeping its aspect, times `factor`."""
     scale = min(canvas[0] / size[0], canvas[1] / size[1]) * factor
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -33,12 +33,12 @@ def pad(image: torch.Tensor, canvas: tuple[int, int], value: torch.Tensor) -> to
 
 
 class Geometry:
-    """One draw of flip, scale and crop of a picture of `size`, to be applied to it and its labels alike.
+    """One draw of flip, scale and crop of an image of `size`, to be applied to it and its labels alike.
 
     It draws from torch's global generator.
 
     Args:
-        size: height and width of the picture.
+        size: height and width of the image.
         canvas: height and width of the canvas.
         scale: range of the scale, as a factor of the one that just fits the canvas.
         hflip: probability of a horizontal flip.
@@ -53,12 +53,12 @@ class Geometry:
         self.size = size
         self.scaled = fit_size(size, canvas, scale[0] + factor * (scale[1] - scale[0]))
         self.valid = (min(self.scaled[0], canvas[0]), min(self.scaled[1], canvas[1]))
-        """Height and width that the picture covers on the canvas."""
+        """Height and width that the image covers on the canvas."""
         self.top = round(top * (self.scaled[0] - self.valid[0]))
         self.left = round(left * (self.scaled[1] - self.valid[1]))
 
     def image(self, image: torch.Tensor) -> torch.Tensor:
-        """Scale (bilinear, antialiased), cut and flip a picture uint8 (3, h, w); it is not padded."""
+        """Scale (bilinear, antialiased), cut and flip an image uint8 (3, h, w); it is not padded."""
         moved: torch.Tensor = self._cut(F.resize(image, list(self.scaled), antialias=True))
         return moved
 
@@ -92,14 +92,14 @@ class Geometry:
         return {name: value[large] for name, value in objects.items()}
 
     def _cut(self, value: Any) -> Any:
-        """Cut the chosen part out of a scaled picture, mask or set of boxes, and flip it."""
+        """Cut the chosen part out of a scaled image, mask or set of boxes, and flip it."""
         value = F.crop(value, self.top, self.left, *self.valid)
         return F.horizontal_flip(value) if self.flip else value
 
     def _masks(self, masks: torch.Tensor, padding: int) -> torch.Tensor:
         """Move uint8 masks (n, h, w) to the canvas.
 
-        nearest-exact takes the pixel under the centre, as the resize of the picture does; plain nearest
+        nearest-exact takes the pixel under the centre, as the resize of the image does; plain nearest
         would shift the labels by up to half a pixel of the original.
         """
         if not len(masks):

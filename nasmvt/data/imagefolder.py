@@ -1,4 +1,4 @@
-"""Classification from a folder per class: root/<split>/<class>/<picture>."""
+"""Classification from a folder per class: root/<split>/<class>/<image>."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from nasmvt.errors import UserError
 
 
 class ImageFolder(Dataset):
-    """Pictures whose class is the folder they lie in.
+    """Images whose class is the folder they lie in.
 
     The labels are the places of the class folders of the *training* split in alphabetical order, in
-    every split. Hidden files and files that are no pictures are passed over.
+    every split. Hidden files and files that are no images are passed over.
 
     Raises:
-        UserError: if a split or a class has no pictures, or a validation class is unknown in training.
+        UserError: if a split or a class has no images, or a validation class is unknown in training.
     """
 
     def __init__(self, config: DataConfig, root: Path, split: Split) -> None:
@@ -35,16 +35,16 @@ class ImageFolder(Dataset):
         for name in names:
             pictures = pictures_in(folder / name)
             if not pictures:
-                raise UserError(f"the class folder {folder / name} holds no pictures: fill it or remove it")
+                raise UserError(f"the class folder {folder / name} holds no images: fill it or remove it")
             self._items += [(path, known.index(name)) for path in pictures]
         self.info = DataInfo(kind="classification", classes=class_names(config, known))
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self._items)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a picture, upright by its EXIF orientation, and its label."""
+        """Return an image, upright by its EXIF orientation, and its label."""
         path, label = self._items[index]
         return Sample(id=path.relative_to(self._root).as_posix(), image=read_picture(path, upright=True), target=label)
 
@@ -52,5 +52,5 @@ class ImageFolder(Dataset):
 def _class_names(folder: Path) -> list[str]:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
-        raise UserError(f"{folder} must hold one folder of pictures per class, but holds none: add them")
+        raise UserError(f"{folder} must hold one folder of images per class, but holds none: add them")
     return names

@@ -1,4 +1,4 @@
-"""Batches: for training a function of (seed, step) alone, for evaluation every picture once.
+"""Batches: for training a function of (seed, step) alone, for evaluation every image once.
 
 Shapes: B batch, H, W canvas height and width, K classes.
 """
@@ -23,17 +23,17 @@ from nasmvt.seeding import derive_seed, seeded
 _log = logging.getLogger(__name__)
 
 _Placed = tuple[torch.Tensor, Any, ImageInfo]
-"""A canvas, the target, and where the picture lies on the canvas."""
+"""A canvas, the target, and where the image lies on the canvas."""
 
 
 class TrainLoader:
     """Augmented batches without end, each a function of (seed, step) alone.
 
-    The order of the pictures is one seeded permutation per epoch, one after the other; a batch may span
+    The order of the images is one seeded permutation per epoch, one after the other; a batch may span
     two or more epochs. With `config.workers` > 0 processes prepare the batches, the very same ones.
 
     Raises:
-        UserError: if there are no pictures, or the batch size is below 1.
+        UserError: if there are no images, or the batch size is below 1.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TrainLoader:
         seed: int,
     ) -> None:
         if not indices:
-            raise UserError("training needs at least one picture, but the split is empty: add pictures")
+            raise UserError("training needs at least one image, but the split is empty: add images")
         _check_batch_size(batch_size)
         self._dataset = dataset
         self._indices = list(indices)
@@ -66,7 +66,7 @@ class TrainLoader:
             with `boxes`, `labels` and maybe `masks`; or label maps (B, H, W) int64.
 
         Raises:
-            UnreadableImage: if a picture can't be decoded and `config.skip_unreadable` is off.
+            UnreadableImage: if an image can't be decoded and `config.skip_unreadable` is off.
         """
         images, targets, infos = [], [], []
         for slot in range(self._batch_size):
@@ -99,7 +99,7 @@ class TrainLoader:
                 if not self._config.skip_unreadable:
                     raise
                 _log.warning("skipped: %s", error)
-        raise UserError(f"none of the {len(order)} training pictures can be decoded: check the data set")
+        raise UserError(f"none of the {len(order)} training images can be decoded: check the data set")
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._epoch is None or self._epoch[0] != epoch:
@@ -108,7 +108,7 @@ class TrainLoader:
         return self._epoch[1]
 
     def _mix(self, images: torch.Tensor, labels: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix pairs of pictures by timm's Mixup; of an odd batch the last picture stays as it is."""
+        """Mix pairs of images by timm's Mixup; of an odd batch the last image stays as it is."""
         augmentation = self._config.augmentation
         if not augmentation.mixup and not augmentation.cutmix:
             return images, labels
@@ -125,7 +125,7 @@ class TrainLoader:
 
 
 class _EvalReader:
-    """Reads some pictures; apart from `EvalBatches` so that it can be sent to a worker."""
+    """Reads some images; apart from `EvalBatches` so that it can be sent to a worker."""
 
     def __init__(self, dataset: Dataset, config: DataConfig) -> None:
         self._dataset = dataset
@@ -148,26 +148,26 @@ class _EvalReader:
 
 
 class EvalBatches(Iterator[Batch]):
-    """Every picture of `indices` once, in order, on the canvas of `EvalTransform`.
+    """Every image of `indices` once, in order, on the canvas of `EvalTransform`.
 
-    `images` is uint8 (B, 3, H, W); `targets` are in the pixels of the original pictures: class indices
+    `images` is uint8 (B, 3, H, W); `targets` are in the pixels of the original images: class indices
     (B,) int64, a list of dicts as in `Sample` (crowds included), or a list of label maps (h, w).
     """
 
     def __init__(self, dataset: Dataset, indices: Sequence[int], config: DataConfig, batch_size: int) -> None:
         _check_batch_size(batch_size)
         self.skipped: list[str] = []
-        """What was left out so far, one sentence per unreadable picture; only if `config.skip_unreadable`."""
+        """What was left out so far, one sentence per unreadable image; only if `config.skip_unreadable`."""
         self._classification = dataset.info.kind == "classification"
         chunks = [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
         self._chunks = prepare(_EvalReader(dataset, config), chunks, config.workers)
 
     def __iter__(self) -> "EvalBatches":
-        """Return itself: the pictures are gone through once."""
+        """Return itself: the images are gone through once."""
         return self
 
     def __next__(self) -> Batch:
-        """Return the next batch; the last may be smaller, and so may one with unreadable pictures."""
+        """Return the next batch; the last may be smaller, and so may one with unreadable images."""
         for samples, skipped in self._chunks:
             for sentence in skipped:
                 _log.warning("skipped: %s", sentence)
@@ -186,7 +186,7 @@ class EvalBatches(Iterator[Batch]):
 
 
 def eval_batches(dataset: Dataset, indices: Sequence[int], config: DataConfig, batch_size: int) -> EvalBatches:
-    """Return an iterator of evaluation batches over the pictures of `indices`, see `EvalBatches`.
+    """Return an iterator of evaluation batches over the images of `indices`, see `EvalBatches`.
 
     Raises:
         UserError: if the batch size is below 1.
@@ -196,4 +196,4 @@ def eval_batches(dataset: Dataset, indices: Sequence[int], config: DataConfig, b
 
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
-        raise UserError(f"a batch holds at least one picture, but the batch size is {batch_size}: raise it")
+        raise UserError(f"a batch holds at least one image, but the batch size is {batch_size}: raise it")

@@ -15,14 +15,14 @@ def is_segmentation(value: Any) -> bool:
 
 
 def fault(value: Any, size: tuple[int, int]) -> str | None:
-    """Return what is wrong with a segmentation of a picture of `size` (height, width), or None.
+    """Return what is wrong with a segmentation of an image of `size` (height, width), or None.
 
     A segmentation is a list of polygons [x0, y0, x1, y1, ...] of three or more points, or a mapping of
     `size` [height, width] and `counts` (run lengths as a list, or as COCO's compressed string).
     """
     if isinstance(value, dict):
         if value.get("size") != list(size):
-            return f"a run-length mask of size {value.get('size')} on a picture of size {list(size)}"
+            return f"a run-length mask of size {value.get('size')} on an image of size {list(size)}"
         return _fault_of_runs(value["counts"], size[0] * size[1])
     for polygon in value:
         if not _numbers(polygon) or len(polygon) < 6 or len(polygon) % 2:
@@ -49,11 +49,11 @@ def decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
 
     Args:
         segmentation: polygons or run lengths, see `fault`.
-        size: height and width of the picture.
+        size: height and width of the image.
 
     Raises:
         UserError: if faster-coco-eval, which draws it, is not installed.
-        ValueError: if a compressed string does not fit the picture.
+        ValueError: if a compressed string does not fit the image.
     """
     try:
         from faster_coco_eval import mask as api

@@ -1,4 +1,4 @@
-"""Reading one picture file."""
+"""Reading one image file."""
 
 import struct
 from pathlib import Path
@@ -13,15 +13,15 @@ _BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBo
 
 
 class UnreadableImage(UserError):
-    """A picture file that can't be decoded."""
+    """An image file that can't be decoded."""
 
 
 def read_picture(path: Path, *, upright: bool = False) -> Image.Image:
-    """Read a picture as 8-bit RGB.
+    """Read an image as 8-bit RGB.
 
     Args:
         path: the file.
-        upright: turn the picture as its EXIF orientation says. Only where no label lies in its pixels:
+        upright: turn the image as its EXIF orientation says. Only where no label lies in its pixels:
             boxes and masks are drawn on the pixels as they are stored.
 
     Raises:
@@ -36,12 +36,12 @@ def read_picture(path: Path, *, upright: bool = False) -> Image.Image:
     except _BROKEN as error:
         detail = " ".join(str(error).split())
         raise UnreadableImage(
-            f"the picture {path} can't be decoded ({detail}): replace it or set skip_unreadable"
+            f"the image {path} can't be decoded ({detail}): replace it or set skip_unreadable"
         ) from None
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Return any picture as 8-bit RGB; transparency is dropped, 16-bit grey keeps its high byte."""
+    """Return any image as 8-bit RGB; transparency is dropped, 16-bit grey keeps its high byte."""
     if picture.mode == "RGB":
         return picture.copy()
     if picture.mode.startswith("I"):

@@ -1,6 +1,6 @@
-"""Drawn pictures of plain shapes: data for every kind of task with no download.
+"""Drawn images of plain shapes: data for every kind of task with no download.
 
-A picture is a function of (seed, split, index) alone. The ground is blurred noise, nearly grey, with thin
+An image is a function of (seed, split, index) alone. The ground is blurred noise, nearly grey, with thin
 strokes of any colour on it; a shape has a random place, size, rotation and grain. Its hue is drawn around
 that of its class: circles and rings are alike in it, and so are squares and crosses, so that colour is
 learned within a few hundred steps and form tells the rest. There is one shape for classification; there
@@ -55,13 +55,13 @@ class Shapes(Dataset):
         self.info = DataInfo(kind=kind, classes=class_names(config, names), has_masks=kind == "detection")
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return self._length
 
     def __getitem__(self, index: int) -> Sample:
-        """Draw one picture and return it with its labels."""
+        """Draw one image and return it with its labels."""
         if not 0 <= index < self._length:
-            raise IndexError(f"there is no picture {index} among {self._length}")
+            raise IndexError(f"there is no image {index} among {self._length}")
         random = np.random.default_rng(derive_seed("shapes", self._seed, self._split, index))
         canvas = _ground(random, self._size)
         if self._kind == "classification":

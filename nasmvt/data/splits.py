@@ -1,4 +1,4 @@
-"""Dividing the training pictures into those that train weights and those that compare candidates."""
+"""Dividing the training images into those that train weights and those that compare candidates."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ from nasmvt.seeding import derive_seed
 
 
 def split_train(n: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Divide `n` pictures by seed.
+    """Divide `n` images by seed.
 
     Args:
-        n: number of pictures of the training split.
-        fraction: part that goes to the search split, rounded to whole pictures.
+        n: number of images of the training split.
+        fraction: part that goes to the search split, rounded to whole images.
         seed: what the choice depends on.
 
     Returns:
@@ -23,13 +23,13 @@ def split_train(n: int, fraction: float, seed: int) -> tuple[list[int], list[int
     count = round(n * fraction)
     if count < 1:
         raise UserError(
-            f"no search split is left: search_fraction {fraction} of {n} training pictures is less than one "
-            f"picture: raise search_fraction or use more pictures"
+            f"no search split is left: search_fraction {fraction} of {n} training images is less than one "
+            f"image: raise search_fraction or use more images"
         )
     if count >= n:
         raise UserError(
-            f"no training pictures are left: search_fraction {fraction} of {n} training pictures takes all "
-            f"of them: lower search_fraction or use more pictures"
+            f"no training images are left: search_fraction {fraction} of {n} training images takes all "
+            f"of them: lower search_fraction or use more images"
         )
     order = np.random.default_rng(derive_seed("search split", seed)).permutation(n)
     return sorted(order[count:].tolist()), sorted(order[:count].tolist())

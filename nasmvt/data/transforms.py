@@ -1,6 +1,6 @@
-"""From a decoded picture and its labels to the canvas of a batch.
+"""From a decoded image and its labels to the canvas of a batch.
 
-Shapes: H, W canvas height and width, h, w picture height and width, n objects.
+Shapes: H, W canvas height and width, h, w image height and width, n objects.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from nasmvt.errors import UserError
 
 
 def to_tensor(picture: Any) -> torch.Tensor:
-    """Return a PIL picture, a uint8 array (h, w, 3) or a uint8 tensor (3, h, w) as a tensor (3, h, w).
+    """Return a PIL image, a uint8 array (h, w, 3) or a uint8 tensor (3, h, w) as a tensor (3, h, w).
 
     Raises:
         UserError: if it is something else.
@@ -33,7 +33,7 @@ def to_tensor(picture: Any) -> torch.Tensor:
         return picture
     given = f"{type(picture).__name__} {tuple(getattr(picture, 'shape', ()))} {getattr(picture, 'dtype', '')}"
     raise UserError(
-        f"a picture must be a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), "
+        f"an image must be a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), "
         f"but is {given.strip()}: convert it"
     )
 
@@ -41,7 +41,7 @@ def to_tensor(picture: Any) -> torch.Tensor:
 class EvalTransform:
     """The one transform of evaluation, prediction and export, for every kind of task.
 
-    The picture is resized (bilinear, antialiased, up or down) to fit the canvas, keeping its aspect, put
+    The image is resized (bilinear, antialiased, up or down) to fit the canvas, keeping its aspect, put
     at the top left, and padded with the mean colour.
     """
 
@@ -50,14 +50,14 @@ class EvalTransform:
         self._padding = _mean_colour(config)
 
     def __call__(self, picture: Any, id: int | str = 0) -> tuple[torch.Tensor, ImageInfo]:
-        """Return the canvas, uint8 (3, H, W), and where the picture lies on it.
+        """Return the canvas, uint8 (3, H, W), and where the image lies on it.
 
         Args:
-            picture: a PIL image, a uint8 array (h, w, 3) or a uint8 tensor (3, h, w).
-            id: what the picture is called in the info.
+            image: a PIL image, a uint8 array (h, w, 3) or a uint8 tensor (3, h, w).
+            id: what the image is called in the info.
 
         Raises:
-            UserError: if the picture is something else.
+            UserError: if the image is something else.
         """
         image = to_tensor(picture)
         size = (image.shape[1], image.shape[2])
@@ -67,11 +67,11 @@ class EvalTransform:
 
 
 class TrainTransform:
-    """The random transform of training pictures of one kind of task.
+    """The random transform of training images of one kind of task.
 
     It draws from the global generators of torch, numpy and `random`: call it inside `nasmvt.seeding.seeded`.
     Classification is timm's pipeline; detection and segmentation are flipped, scaled, cropped or padded,
-    picture and labels alike.
+    image and labels alike.
 
     Raises:
         UserError: if `augmentation.auto_augment` is no policy of timm's.
@@ -89,7 +89,7 @@ class TrainTransform:
         self._classification = _timm_transform(config) if kind == "classification" else None
 
     def __call__(self, sample: Sample) -> tuple[torch.Tensor, Any, ImageInfo]:
-        """Return the canvas, the target in its pixels, and where the picture lies on it.
+        """Return the canvas, the target in its pixels, and where the image lies on it.
 
         Returns:
             classification: float32 (3, H, W) in 0..1 and the class index; detection: uint8 (3, H, W) and a
@@ -119,7 +119,7 @@ def _mean_colour(config: DataConfig) -> torch.Tensor:
 
 
 def _timm_transform(config: DataConfig) -> Any:
-    """Return timm's training pipeline, from a PIL picture to a normalised tensor.
+    """Return timm's training pipeline, from a PIL image to a normalised tensor.
 
     It normalises, and the caller undoes that: timm fills what a rotation uncovers, and erases, around the
     mean it is given, which would be black if it were told a mean of 0.

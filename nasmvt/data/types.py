@@ -34,14 +34,14 @@ class ImageInfo:
     id: int | str
     """COCO's image id, or the path relative to the data root."""
     size: tuple[int, int]
-    """Height and width of the original picture in pixels."""
+    """Height and width of the original image in pixels."""
     valid: tuple[int, int]
-    """Height and width that the resized picture covers on the canvas; the rest is padding."""
+    """Height and width that the resized image covers on the canvas; the rest is padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One decoded picture with its labels, in the pixels of the original picture.
+    """One decoded image with its labels, in the pixels of the original image.
 
     `target` is, by kind: the class index (int); a dict with `boxes` (n, 4) float32 xyxy, `labels` (n,)
     int64, `crowd` (n,) bool, and `masks` (n, H, W) bool where the data set has masks; an int64 label
@@ -55,7 +55,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Pictures on a common canvas.
+    """Images on a common canvas.
 
     `images` is (B, 3, H, W), uint8 in 0..255 or float32 in 0..1; networks normalise it themselves.
     `targets` is in canvas pixels for a training batch, and as in `Sample` (original pixels) for an

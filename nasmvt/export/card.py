@@ -35,7 +35,7 @@ predictions = model.task("{first}").predict(["picture.jpg"])
 
 ## How it was made
 
-{origin} Pictures are prepared as `config.json` says under `preprocessing`; `predict` does it.
+{origin} Images are prepared as `config.json` says under `preprocessing`; `predict` does it.
 """
 
 _ORIGIN = """Supernet training, evolutionary search under a bound on the total parameters, retraining, with nasmvt

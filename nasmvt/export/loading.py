@@ -51,7 +51,7 @@ class ExportConfig(Config):
 class TaskModel(nn.Module):
     """One task of a loaded model, with its pre- and postprocessing.
 
-    `forward` takes images as the network does; `predict` takes pictures of any size.
+    `forward` takes images as the network does; `predict` takes images of any size.
     """
 
     def __init__(self, model: MultiTaskModel, name: str) -> None:
@@ -66,17 +66,17 @@ class TaskModel(nn.Module):
         return self.network(images)
 
     def predict(self, pictures: Iterable[str | Path | Image.Image | Tensor | Any]) -> list[Any]:
-        """Predict for pictures, in the pixels of each.
+        """Predict for images, in the pixels of each.
 
         Args:
-            pictures: paths, PIL images, arrays (H, W, 3) uint8 or tensors (3, H, W) uint8, of any size.
+            images: paths, PIL images, arrays (H, W, 3) uint8 or tensors (3, H, W) uint8, of any size.
 
         Returns:
-            One prediction per picture: `ClassificationPrediction`, `DetectionPrediction` or
+            One prediction per image: `ClassificationPrediction`, `DetectionPrediction` or
             `SegmentationPrediction`, each with `to_json()`.
 
         Raises:
-            UserError: if a file can't be read as a picture.
+            UserError: if a file can't be read as an image.
         """
         device = next(self.network.parameters()).device
         predictions = []

@@ -131,7 +131,7 @@ class LVT(nn.Module):
         """
         if min(images.shape[-2:]) < self.smallest_side:
             raise UserError(
-                f"pictures for this LVT must have sides of {self.smallest_side} pixels at least, but have "
+                f"images for this LVT must have sides of {self.smallest_side} pixels at least, but have "
                 f"{images.shape[-2]} x {images.shape[-1]}: enlarge them or lower sr_ratios"
             )
         x, maps = images, []

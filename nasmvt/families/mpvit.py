@@ -351,7 +351,7 @@ def build(
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
     gradient_checkpointing: bool = False,
 ) -> MPViT:
-    """Build the backbone of an arch: the same for every kind of task and size of picture.
+    """Build the backbone of an arch: the same for every kind of task and size of image.
 
     The width of a stage is a multiple of `num_heads`, which is the same in all stages.
     """

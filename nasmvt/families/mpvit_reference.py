@@ -66,7 +66,7 @@ def _without_aliases(state: State) -> dict[str, Tensor]:
         elif not torch.equal(tensor, state[owner]):
             raise UserError(
                 f"the blocks of a path of MPViT have their position encodings in common, but {key} differs from "
-                f"{owner}: mend the checkpoint"
+                f"{owner}: fix the checkpoint"
             )
     return kept
 

@@ -70,7 +70,7 @@ class Family:
         except ValidationError as error:
             rule = error.errors()[0]["msg"].replace("Input should", "it should", 1)
             raise UserError(
-                f"family {self.name} can't build {name} = {value} of {space.name}: {rule}; mend the space"
+                f"family {self.name} can't build {name} = {value} of {space.name}: {rule}; fix the space"
             ) from None
 
 

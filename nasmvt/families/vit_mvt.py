@@ -85,7 +85,7 @@ class ViTMVT(nn.Module):
         grid = tuple((side + 1) // 2 // (patch_size // 2) for side in image_size)
         if 0 in grid:
             raise UserError(
-                f"a picture must hold a patch, but {image_size[0]} x {image_size[1]} pixels are smaller than one of "
+                f"an image must hold a patch, but {image_size[0]} x {image_size[1]} pixels are smaller than one of "
                 f"{patch_size}: raise data.image_size or lower patch_size of the space"
             )
         self.pos_embed = nn.Parameter(torch.empty(1, embed_dim, *grid))

@@ -196,7 +196,7 @@ def build(
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     gradient_checkpointing: bool = False,
 ) -> ViTAEv2:
-    """Build the backbone of an arch; it is the same for every kind of task and size of picture.
+    """Build the backbone of an arch; it is the same for every kind of task and size of image.
 
     `embed_dim` is the width of stage 1 and doubles with every stage, as in every published network: only then do the
     grouped convolutions of narrower networks lie inside those of wider ones. A PCM has `group_width` channels of the
@@ -212,7 +212,7 @@ def build(
     for width, part, name in ((dim, group_width, "group_width"), (dims[2], reduction_head_dim, "reduction_head_dim")):
         if width % part:
             raise UserError(
-                f"{name} must divide a width of {width} channels (embed_dim {dim}), but is {part}: mend the space"
+                f"{name} must divide a width of {width} channels (embed_dim {dim}), but is {part}: fix the space"
             )
 
     pyramid_dims = per_stage(arch, "pyramid_dim")

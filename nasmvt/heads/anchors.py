@@ -18,7 +18,7 @@ class StridedAnchors(AnchorGenerator):
     """One anchor per ratio in every cell, of area `(scale * stride)^2`, around the cell's top left corner.
 
     Args:
-        strides: pixels of the picture per cell of each level.
+        strides: pixels of the image per cell of each level.
         scale: side of the square anchor in cells.
         ratios: height divided by width of each anchor.
         rounding: whether the corners of the cell's anchors are rounded to whole pixels, as torchvision does;
@@ -33,7 +33,7 @@ class StridedAnchors(AnchorGenerator):
         self.strides = tuple(strides)
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """Return for each picture the anchors of all levels, (sum of H * W * A, 4), xyxy in pixels."""
+        """Return for each image the anchors of all levels, (sum of H * W * A, 4), xyxy in pixels."""
         levels = [
             _shift(cell.to(map_BCHW), map_BCHW.shape[-2:], stride)
             for cell, map_BCHW, stride in zip(self.cell_anchors, feature_maps, self.strides, strict=True)

@@ -1,10 +1,10 @@
 """Mask R-CNN on a pyramid, from torchvision's region proposals and region heads.
 
-torchvision's own `MaskRCNN` also resizes and pads pictures; here they come on a fixed canvas.
+torchvision's own `MaskRCNN` also resizes and pads images; here they come on a fixed canvas.
 
 Source: Mask R-CNN (arXiv:1703.06870), settings of mmdetection's (see `nasmvt/heads/roi.py`).
 
-Shapes: B batch, C channels, H height, W width, K classes, n objects of a picture.
+Shapes: B batch, C channels, H height, W width, K classes, n objects of an image.
 """
 
 from collections import OrderedDict
@@ -23,7 +23,7 @@ class MaskRCNNHead(nn.Module):
     """Region proposals, boxes and, if wanted, masks of a pyramid of maps.
 
     Args:
-        strides: pixels of the picture per cell of each level of the pyramid.
+        strides: pixels of the image per cell of each level of the pyramid.
         classes: number K of classes, background not counted.
         masks: whether there is a mask branch.
         extra_level: whether the last level serves region proposals only.
@@ -36,13 +36,13 @@ class MaskRCNNHead(nn.Module):
         mask_convs: 3x3 convolutions of the mask branch.
         box_size: side of a region pooled for the box branch.
         mask_size: side of a region pooled for the mask branch; masks have twice that side.
-        rpn_batch: anchors per picture in the loss.
-        roi_batch: regions per picture in the loss.
+        rpn_batch: anchors per image in the loss.
+        roi_batch: regions per image in the loss.
         pre_nms: proposals kept per level before suppression, while training and while predicting.
-        post_nms: proposals kept per picture after it, while training and while predicting.
+        post_nms: proposals kept per image after it, while training and while predicting.
         score_threshold: detections with a lower score are dropped.
         nms: overlap (IoU) above which the weaker of two detections of a class is dropped.
-        detections: most detections kept per picture.
+        detections: most detections kept per image.
         anchor_rounding: whether anchors are rounded to whole pixels (torchvision) or not (mmdetection).
         roi_aligned: whether regions are read at the centres of cells (mmdetection 2) or not (torchvision).
         clip_shrinking: whether the offsets that shrink a box are bounded like those that enlarge it
@@ -119,8 +119,8 @@ class MaskRCNNHead(nn.Module):
 
         Args:
             maps: the pyramid, one (B, C, H, W) per stride.
-            image_sizes: height and width of each picture on the canvas.
-            targets: for each picture `boxes` (n, 4) float xyxy of positive width and height, `labels` (n,)
+            image_sizes: height and width of each image on the canvas.
+            targets: for each image `boxes` (n, 4) float xyxy of positive width and height, `labels` (n,)
                 int64 from 0, and `masks` (n, H, W) if there is a mask branch; n may be 0.
 
         Returns:
@@ -139,14 +139,14 @@ class MaskRCNNHead(nn.Module):
         return {**rpn_losses, **roi_losses}
 
     def detect(self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        """Return the detections of each picture, best score first; needs `eval()`.
+        """Return the detections of each image, best score first; needs `eval()`.
 
         Args:
             maps: the pyramid, one (B, C, H, W) per stride.
-            image_sizes: height and width of each picture on the canvas; boxes are clipped to it.
+            image_sizes: height and width of each image on the canvas; boxes are clipped to it.
 
         Returns:
-            For each picture `boxes` (n, 4) xyxy, `labels` (n,) from 0, `scores` (n,) in 0..1 and, with a mask
+            For each image `boxes` (n, 4) xyxy, `labels` (n,) from 0, `scores` (n,) in 0..1 and, with a mask
             branch, `masks` (n, 28, 28), the probability of the object inside its box.
 
         Raises:

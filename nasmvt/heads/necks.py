@@ -36,7 +36,7 @@ class SimpleFeaturePyramid(nn.Module):
 
     Args:
         width: channels C of the map.
-        stride: pixels of the picture per cell of the map.
+        stride: pixels of the image per cell of the map.
         out_width: channels of every level.
         scales: enlargements of the map, powers of two, largest first.
         extra_level: whether to add a level by taking every second cell of the last one.
@@ -82,7 +82,7 @@ class MultiScaleNeck(nn.Module):
 
     Args:
         width: channels C of every map, kept.
-        stride: pixels of the picture per cell of the maps.
+        stride: pixels of the image per cell of the maps.
         scales: enlargement of each map, powers of two, largest first.
 
     Attributes:
@@ -117,7 +117,7 @@ class FeaturePyramid(nn.Module):
 
     Args:
         widths: channels of each map.
-        strides: pixels of the picture per cell of each map, ascending.
+        strides: pixels of the image per cell of each map, ascending.
         out_width: channels of every level.
 
     Attributes:
@@ -144,7 +144,7 @@ class SameMaps(nn.Module):
 
     Args:
         widths: channels of each map.
-        strides: pixels of the picture per cell of each map.
+        strides: pixels of the image per cell of each map.
     """
 
     def __init__(self, widths: Sequence[int], strides: Sequence[int]) -> None:

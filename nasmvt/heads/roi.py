@@ -26,11 +26,11 @@ def roi_align(strides: Sequence[int], size: int, *, aligned: bool = False) -> Mu
     """Build the pooling of regions from the levels "0", "1", ... of a pyramid of declared strides.
 
     A region of 224 x 224 pixels is read at stride 16, one of half that side at stride 8, and so on (FPN,
-    eq. 1). torchvision guesses the scales from the first picture that it sees and keeps them; here they
+    eq. 1). torchvision guesses the scales from the first image that it sees and keeps them; here they
     are set.
 
     Args:
-        strides: pixels of the picture per cell of each level.
+        strides: pixels of the image per cell of each level.
         size: side S of a pooled region.
         aligned: whether a region is shifted by half a cell, so that cells are read at their centres, and is
             not widened to a cell where it is smaller (mmdetection 2); torchvision's own does neither.
@@ -47,7 +47,7 @@ class _AlignedPooling(MultiScaleRoIAlign):
     """torchvision's pooling with `aligned=True`, which it does not offer."""
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """Pool boxes, one (n, 4) xyxy per picture, to regions (R, C, S, S)."""
+        """Pool boxes, one (n, 4) xyxy per image, to regions (R, C, S, S)."""
         levels_R = self.map_levels(boxes)
         regions_R5 = torch.cat([F.pad(boxes_n4, (1, 0), value=i) for i, boxes_n4 in enumerate(boxes)])
         places, pooled = [], []

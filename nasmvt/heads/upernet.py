@@ -49,12 +49,12 @@ class UPerNetHead(nn.Module):
         """Turn one map (B, C_i, H_i, W_i) per width into logits (B, K, H, W) of the first map's size.
 
         Raises:
-            UserError: while training with a single picture and a pool scale of 1, where BatchNorm would see
+            UserError: while training with a single image and a pool scale of 1, where BatchNorm would see
                 one value per channel.
         """
         if self.training and maps[-1].shape[0] == 1 and 1 in self.pool_scales:
             raise UserError(
-                "UPerNet with a pool scale of 1 trains on 2 or more pictures at a time, but got 1: raise batch_size"
+                "UPerNet with a pool scale of 1 trains on 2 or more images at a time, but got 1: raise batch_size"
             )
         levels = [lateral(map_BCHW) for lateral, map_BCHW in zip(self.laterals, maps[:-1], strict=True)]
         levels.append(self._pool(maps[-1]))

@@ -18,7 +18,7 @@ from nasmvt.tasks.config import TaskConfig
 PLAIN = AugmentationConfig(
     hflip=0, scale=(1, 1), color_jitter=0, auto_augment=None, crop_scale=1, erasing=0, mixup=0, cutmix=0
 )
-"""No augmentation: training pictures as the evaluation sees them, for BatchNorm statistics."""
+"""No augmentation: training images as the evaluation sees them, for BatchNorm statistics."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TaskData:
         return [loader.batch(step) for step in range(count)]
 
     def search_batches(self, images: int | None = None) -> list[Batch]:
-        """Return the pictures that candidates are compared on: the search split, or `images` of it drawn by seed.
+        """Return the images that candidates are compared on: the search split, or `images` of it drawn by seed.
 
         Data sets come sorted, by class for example, so the first ones would not do.
         """

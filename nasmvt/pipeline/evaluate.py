@@ -1,4 +1,4 @@
-"""What a finished model is worth on pictures it never saw."""
+"""What a finished model is worth on images it never saw."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy

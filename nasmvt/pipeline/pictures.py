@@ -1,4 +1,4 @@
-"""Pictures in the run directory: what the networks were fed, and what they answered."""
+"""Images in the run directory: what the networks were fed, and what they answered."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a finished model says of pictures, drawn and as JSON."""
+"""What a finished model says of images, drawn and as JSON."""
 
 import logging
 from collections import Counter
@@ -25,7 +25,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", "
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to predict, read when its turn comes."""
+    """An image to predict, read when its turn comes."""
 
     name: str
     """Names the files that are written."""
@@ -35,10 +35,10 @@ class Picture:
 
 
 def find_pictures(paths: Iterable[Path]) -> list[Picture]:
-    """Return the pictures that files and folders mean; folders are searched through and through.
+    """Return the images that files and folders mean; folders are searched through and through.
 
     Raises:
-        UserError: if a path does not exist, or there is no picture at all.
+        UserError: if a path does not exist, or there is no image at all.
     """
     found: list[Path] = []
     for path in paths:
@@ -47,9 +47,9 @@ def find_pictures(paths: Iterable[Path]) -> list[Picture]:
         elif path.is_file():
             found.append(path)
         else:
-            raise UserError(f"there is no picture or folder {path}: check the path")
+            raise UserError(f"there is no image or folder {path}: check the path")
     if not found:
-        raise UserError(f"there is no picture among the paths given; suffixes that count: {listed(sorted(SUFFIXES))}")
+        raise UserError(f"there is no image among the paths given; suffixes that count: {listed(sorted(SUFFIXES))}")
     stems = Counter(path.stem for path in found)
     names = [path.stem if stems[path.stem] == 1 else _long_name(path) for path in found]
     return [
@@ -63,7 +63,7 @@ def _long_name(path: Path) -> str:
 
 
 def val_pictures(config: TaskConfig, count: int, seed: int) -> list[Picture]:
-    """Return the first pictures of a task's val split."""
+    """Return the first images of a task's val split."""
     val = TaskData("val", config, seed).val
     samples = [val[index] for index in range(min(count, len(val)))]
     return [
@@ -75,13 +75,13 @@ def val_pictures(config: TaskConfig, count: int, seed: int) -> list[Picture]:
 def predict(
     loaded: LoadedModel, pictures: Mapping[str, Iterable[Picture]], out: Path, *, skip_unreadable: bool = False
 ) -> Iterator[Path]:
-    """Predict the pictures of each task and write what comes out; yield each drawn picture's path.
+    """Predict the images of each task and write what comes out; yield each drawn image's path.
 
-    Into `<out>/<task>/` go, for every picture, `<name>.png` with the prediction drawn, `<name>.json`, and for
+    Into `<out>/<task>/` go, for every image, `<name>.png` with the prediction drawn, `<name>.json`, and for
     segmentation `<name>_labels.png` (the class index of every pixel).
 
     Raises:
-        UserError: if the model has no such task, or a picture can't be read (and is not to be skipped).
+        UserError: if the model has no such task, or an image can't be read (and is not to be skipped).
     """
     models = {task: loaded.task(task) for task in pictures}
     for task, model in models.items():

@@ -49,9 +49,9 @@ class Profile:
     parts: tuple[Part, ...]
     """Of each task network alone."""
     macs: Mapping[str, Mapping[str, int]]
-    """Multiply-accumulates of one picture, by task and by `backbone`, `neck`, `head`."""
+    """Multiply-accumulates of one image, by task and by `backbone`, `neck`, `head`."""
     milliseconds: Mapping[str, float] | None
-    """Of one picture, by task, if they were measured."""
+    """Of one image, by task, if they were measured."""
     device: str | None
     """Where they were measured."""
 

@@ -1,4 +1,4 @@
-"""What the trainings of a run have in common: loaders, evaluation, pictures and curves around one `Trainer`."""
+"""What the trainings of a run have in common: loaders, evaluation, images and curves around one `Trainer`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Stage:
     """One training of a run: the supernet's, or that of a chosen arch."""
 
     folder: Path
-    """Where metrics, checkpoint and pictures go."""
+    """Where metrics, checkpoint and images go."""
     config: TrainingConfig
     seed: int
     data: Mapping[str, TaskData]
@@ -47,7 +47,7 @@ class Stage:
             module: its parameters are trained; it must be on the device.
             draw: gives arch and networks of a step.
             probes: gives the models that are evaluated on the search split, by name; the last one also predicts
-                the pictures.
+                the images.
             begin: called when all that can be checked is checked, before the first file is written.
 
         Raises:

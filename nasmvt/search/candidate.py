@@ -23,7 +23,7 @@ class Candidate:
     generation: int
     """When it was proposed, from 0."""
     macs: Mapping[str, int] = field(default_factory=dict)
-    """Multiply-accumulates per picture, of the tasks whose work is bounded."""
+    """Multiply-accumulates per image, of the tasks whose work is bounded."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON or YAML; `from_dict` reads them back."""

@@ -43,7 +43,7 @@ class SearchConfig(Config):
     """Archs that random search evaluates; None: as many as evolution would. Evolution ignores it."""
 
     images: int | None = Field(default=None, ge=1)
-    """Pictures of each task's search split that a candidate is evaluated on; None: all."""
+    """Images of each task's search split that a candidate is evaluated on; None: all."""
 
     recalibration_batches: int = Field(default=4, ge=0)
     """Training batches that re-estimate a candidate's BatchNorm statistics; 0: keep the supernet's."""

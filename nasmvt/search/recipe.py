@@ -16,7 +16,7 @@ from nasmvt.tasks.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Space, tasks, weights and decoded pictures; picklable, the big parts as plain arrays."""
+    """Space, tasks, weights and decoded images; picklable, the big parts as plain arrays."""
 
     space: SearchSpace
     tasks: Mapping[str, Task]
@@ -50,7 +50,7 @@ class Recipe:
         )
 
     def __call__(self) -> Evaluator:
-        """Build the evaluator; on the CPU its weights and pictures stay in the recipe's memory."""
+        """Build the evaluator; on the CPU its weights and images stay in the recipe's memory."""
         with torch.device("meta"):
             supernet = Supernet(self.space, self.tasks, self.config)
         once = {id(packed): unpack(packed).to(self.device) for packed in self.weights.values()}

@@ -19,7 +19,7 @@ from nasmvt.tasks.network import TaskMetric, TaskNetwork, Triple
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassificationPrediction:
-    """The probabilities of one picture."""
+    """The probabilities of one image."""
 
     probabilities: Tensor
     """(K,), in 0..1, of sum 1."""
@@ -95,7 +95,7 @@ class ClassificationMetric(TaskMetric):
             accuracy.update(probabilities_BK, torch.as_tensor(targets).cpu())
 
     def compute(self) -> dict[str, float]:
-        """Return `top1` and maybe `top5`; 0 if there was no picture."""
+        """Return `top1` and maybe `top5`; 0 if there was no image."""
         if not self._pictures:
             return dict.fromkeys(self._accuracies, 0.0)
         return {name: 100 * float(accuracy.compute()) for name, accuracy in self._accuracies.items()}

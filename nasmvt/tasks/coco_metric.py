@@ -1,6 +1,6 @@
 """COCO's mean average precision, computed by faster-coco-eval with COCOeval's rules.
 
-Shapes: H, W of the picture, n objects.
+Shapes: H, W of the image, n objects.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from nasmvt.tasks.network import TaskMetric
 class CocoMetric(TaskMetric):
     """Box and, with masks, mask mAP in percent: over IoU 0.50 to 0.95, and at 0.50 (boxes also at 0.75).
 
-    As in COCOeval, at most 100 detections of a picture count, a crowd takes in any number of detections
+    As in COCOeval, at most 100 detections of an image count, a crowd takes in any number of detections
     without rewarding or punishing them, and classes without an object do not enter the mean.
 
     Args:
@@ -35,7 +35,7 @@ class CocoMetric(TaskMetric):
         self._detections: list[dict[str, Any]] = []
 
     def update(self, predictions: Sequence[DetectionPrediction], targets: Sequence[dict[str, Tensor]]) -> None:
-        """Take in detections and true objects, both in the pixels of the original pictures.
+        """Take in detections and true objects, both in the pixels of the original images.
 
         A target has `boxes` (n, 4) xyxy and `labels` (n,), and may have `crowd` (n,) bool, `masks` (n, H, W)
         bool (needed for mask mAP) and `area` (n,), which defaults to that of the mask or else the box.

@@ -76,16 +76,16 @@ class MaskRCNNConfig(Config):
     """Side of a region pooled for the mask branch; masks have twice that side."""
 
     rpn_batch: Count = 128
-    """Anchors per picture that enter the loss."""
+    """Anchors per image that enter the loss."""
 
     roi_batch: Count = 128
-    """Regions per picture that enter the loss."""
+    """Regions per image that enter the loss."""
 
     pre_nms: tuple[Count, Count] = (1000, 500)
     """Proposals kept per level before suppression: while training, while predicting."""
 
     post_nms: tuple[Count, Count] = (500, 300)
-    """Proposals kept per picture after suppression: while training, while predicting."""
+    """Proposals kept per image after suppression: while training, while predicting."""
 
     score_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Detections with a lower score are dropped."""
@@ -94,7 +94,7 @@ class MaskRCNNConfig(Config):
     """Overlap (IoU) above which the weaker of two detections of a class is dropped."""
 
     detections: Count = 100
-    """Most detections kept per picture; the metric reads 100."""
+    """Most detections kept per image; the metric reads 100."""
 
     anchor_rounding: bool = True
     """Whether anchors are rounded to whole pixels, as in torchvision; mmdetection does not round."""
@@ -145,16 +145,16 @@ class TaskConfig(Config):
     """`classification`, `detection` or `segmentation`."""
 
     data: DataConfig = DataConfig()
-    """Where the pictures come from."""
+    """Where the images come from."""
 
     head: HeadConfig = Field(default=None, discriminator="type", validate_default=True)
     """The head; its `type` is `linear`, `mask_rcnn` or `upernet`, and by default the one of the kind."""
 
     batch_size: Count = 16
-    """Pictures per training step; 2 or more for UPerNet with a pool scale of 1."""
+    """Images per training step; 2 or more for UPerNet with a pool scale of 1."""
 
     eval_batch_size: Count = 16
-    """Pictures per step of an evaluation; has no influence on the metrics."""
+    """Images per step of an evaluation; has no influence on the metrics."""
 
     loss_weight: Weight = 1.0
     """Weight of the task's loss in the sum over the tasks."""
@@ -183,7 +183,7 @@ class TaskConfig(Config):
             )
         if isinstance(self.head, UPerNetConfig) and 1 in self.head.pool_scales and self.batch_size < 2:
             raise ValueError(
-                "UPerNet with a pool scale of 1 trains on 2 or more pictures at a time, but 'batch_size' is "
+                "UPerNet with a pool scale of 1 trains on 2 or more images at a time, but 'batch_size' is "
                 f"{self.batch_size}: raise it, or take 1 out of 'head.pool_scales'"
             )
         return self

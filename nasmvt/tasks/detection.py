@@ -1,6 +1,6 @@
 """Detection with Mask R-CNN: network and prediction; its metric is in `coco_metric.py`.
 
-Shapes: B batch, H, W of the picture, n objects.
+Shapes: B batch, H, W of the image, n objects.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from nasmvt.tasks.network import TaskNetwork, Triple
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DetectionPrediction:
-    """The objects of one picture, best score first."""
+    """The objects of one image, best score first."""
 
     size: tuple[int, int]
-    """Height and width of the picture in pixels."""
+    """Height and width of the image in pixels."""
     boxes: Tensor
     """(n, 4) xyxy in pixels."""
     labels: Tensor
@@ -107,7 +107,7 @@ class DetectionNetwork(TaskNetwork):
     def loss(self, images: Tensor, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return Mask R-CNN's losses (see `MaskRCNNHead.losses`).
 
-        Objects that are crowds or have no area are left out; a picture may have no object at all.
+        Objects that are crowds or have no area are left out; an image may have no object at all.
         """
         sizes = [(images.shape[2], images.shape[3])] * len(images)
         return self.head.losses(self.maps(images), sizes, [_trainable(target) for target in targets])

@@ -1,6 +1,6 @@
-"""Pictures for people: what a network is taught, and what it says.
+"""Images for people: what a network is taught, and what it says.
 
-Small pictures are enlarged first, so that boxes and names can be read.
+Small images are enlarged first, so that boxes and names can be read.
 
 Shapes: B batch, n objects, H, W in pixels.
 """
@@ -37,15 +37,15 @@ def class_color(label: int) -> Color:
 
 
 def draw_targets(batch: Batch, info: DataInfo, most: int = 16) -> Image.Image:
-    """Draw the first pictures of a training batch with their labels, in a grid.
+    """Draw the first images of a training batch with their labels, in a grid.
 
     Classification writes the class below (the two strongest of a soft label), detection draws boxes, names
     and masks, segmentation colours the pixels and names the classes.
 
     Args:
-        batch: pictures with targets in canvas pixels.
+        batch: images with targets in canvas pixels.
         info: the kind of the targets, and the class names.
-        most: most pictures drawn.
+        most: most images drawn.
     """
     cells = []
     for i in range(min(most, len(batch.images))):
@@ -56,10 +56,10 @@ def draw_targets(batch: Batch, info: DataInfo, most: int = 16) -> Image.Image:
 def draw_prediction(
     image: Image.Image | Tensor, prediction: Any, info: DataInfo, min_score: float = 0.3
 ) -> Image.Image:
-    """Draw a prediction on the picture that it was made for.
+    """Draw a prediction on the image that it was made for.
 
     Args:
-        image: the picture, in the pixels of the prediction: the original one, or the canvas (3, H, W),
+        image: the image, in the pixels of the prediction: the original one, or the canvas (3, H, W),
             uint8 in 0..255 or float in 0..1, if the prediction was made without infos.
         prediction: a prediction of one of the three kinds.
         info: class names.
@@ -106,7 +106,7 @@ def _class_text(target: Tensor, classes: Sequence[str]) -> str:
 def _objects(
     image: Tensor, boxes: Tensor, labels: Sequence[int], names: list[str], masks: Tensor | None
 ) -> Image.Image:
-    """Draw masks (n, H, W), boxes (n, 4) and names on a uint8 picture (3, H, W), enlarged."""
+    """Draw masks (n, H, W), boxes (n, 4) and names on a uint8 image (3, H, W), enlarged."""
     factor = _factor(image)
     picture = _enlarge(image)
     if not len(boxes):
@@ -123,7 +123,7 @@ def _objects(
 
 
 def _tag(picture: Image.Image, left: float, top: float, name: str, color: Color) -> None:
-    """Write a name on its colour, inside the picture, at the top left corner of a box."""
+    """Write a name on its colour, inside the image, at the top left corner of a box."""
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default()
     _, _, x1, y1 = draw.textbbox((left + 2, top + 1), name, font=font)
     draw.rectangle((left, top, x1 + 2, y1 + 2), fill=color)
@@ -132,7 +132,7 @@ def _tag(picture: Image.Image, left: float, top: float, name: str, color: Color)
 
 
 def _to_bytes(image: Tensor) -> Tensor:
-    """Return a picture (3, H, W), uint8 in 0..255 or float in 0..1, as uint8 on the CPU."""
+    """Return an image (3, H, W), uint8 in 0..255 or float in 0..1, as uint8 on the CPU."""
     image = image.cpu()
     return (image.clamp(0, 1) * 255).round().to(torch.uint8) if image.is_floating_point() else image
 
@@ -143,7 +143,7 @@ def _to_pil(image: Tensor) -> Image.Image:
 
 
 def _regions(image: Tensor, labels_HW: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Colour the pixels of a picture by class, and name the classes that cover most."""
+    """Colour the pixels of an image by class, and name the classes that cover most."""
     counts = torch.bincount(labels_HW[labels_HW != IGNORE], minlength=len(classes))
     present = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]]
     picture = _enlarge(image)
@@ -160,13 +160,13 @@ def _factor(image: Tensor) -> int:
 
 
 def _enlarge(image: Tensor) -> Tensor:
-    """Repeat the pixels of a picture (C, H, W) so that its longer side comes near 256."""
+    """Repeat the pixels of an image (C, H, W) so that its longer side comes near 256."""
     factor = _factor(image)
     return image.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
 
 
 def _with_caption(image: Tensor, *words: str, colors: Sequence[Color] = ()) -> Image.Image:
-    """Write words, each in its colour, on a strip below a uint8 picture (3, H, W)."""
+    """Write words, each in its colour, on a strip below a uint8 image (3, H, W)."""
     picture = _to_pil(image)
     strip = Image.new("RGB", (picture.width, picture.height + _CAPTION), "black")
     strip.paste(picture, (0, 0))
@@ -179,7 +179,7 @@ def _with_caption(image: Tensor, *words: str, colors: Sequence[Color] = ()) -> I
 
 
 def draw_grid(cells: Sequence[Image.Image]) -> Image.Image:
-    """Lay pictures of one size in a grid that is about as wide as high."""
+    """Lay images of one size in a grid that is about as wide as high."""
     gap = 4
     columns = max(round(len(cells) ** 0.5), 1)
     rows = -(-len(cells) // columns)

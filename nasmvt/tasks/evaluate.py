@@ -21,12 +21,12 @@ def evaluate(
 
     Args:
         network: the task's network, on `device`.
-        batches: pictures with targets in their original pixels.
+        batches: images with targets in their original pixels.
         task: whose metric is wanted.
         device: where the network is.
 
     Raises:
-        UserError: if there is no picture.
+        UserError: if there is no image.
     """
     metric = task.metric()
     pictures = 0
@@ -35,5 +35,5 @@ def evaluate(
             metric.update(network.predict(batch.images.to(device), batch.infos), batch.targets)
             pictures += len(batch.images)
     if not pictures:
-        raise UserError(f"an evaluation needs pictures, but '{task.name}' has none: check its splits")
+        raise UserError(f"an evaluation needs images, but '{task.name}' has none: check its splits")
     return metric.compute()

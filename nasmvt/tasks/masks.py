@@ -1,6 +1,6 @@
-"""From the small mask inside a box to a mask of the whole picture, and to COCO's run lengths.
+"""From the small mask inside a box to a mask of the whole image, and to COCO's run lengths.
 
-Shapes: n objects, M side of a predicted mask, H, W of the picture.
+Shapes: n objects, M side of a predicted mask, H, W of the image.
 """
 
 from typing import Any
@@ -17,8 +17,8 @@ def paste_masks(masks_nMM: Tensor, boxes_n4: Tensor, size: tuple[int, int], thre
 
     Args:
         masks_nMM: probabilities inside each box, which the M x M cells divide evenly.
-        boxes_n4: xyxy in pixels of the picture.
-        size: height and width of the picture.
+        boxes_n4: xyxy in pixels of the image.
+        size: height and width of the image.
         threshold: pixels of a higher probability belong to the object.
 
     Returns:

@@ -17,7 +17,7 @@ Triple = tuple[float, float, float]
 
 
 class Prediction(Protocol):
-    """What a network says of one picture."""
+    """What a network says of one image."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the prediction as plain values."""
@@ -32,11 +32,11 @@ class TaskMetric(ABC):
 
     @abstractmethod
     def update(self, predictions: Sequence[Any], targets: Any) -> None:
-        """Take in the predictions of a batch and its targets, in the pixels of the original pictures."""
+        """Take in the predictions of a batch and its targets, in the pixels of the original images."""
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """Return the figures of all pictures so far, in percent."""
+        """Return the figures of all images so far, in percent."""
 
 
 class TaskNetwork(nn.Module, ABC):
@@ -106,8 +106,8 @@ class TaskNetwork(nn.Module, ABC):
 
         Args:
             images: (B, 3, H, W), uint8 in 0..255 or floating point in 0..1.
-            infos: where each picture lies on the canvas; predictions are then in the pixels of the original
-                pictures, free of padding. Without it they are in canvas pixels.
+            infos: where each image lies on the canvas; predictions are then in the pixels of the original
+                images, free of padding. Without it they are in canvas pixels.
         """
         if infos is None:
             canvas = (int(images.shape[2]), int(images.shape[3]))

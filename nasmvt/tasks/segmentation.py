@@ -1,6 +1,6 @@
 """Semantic segmentation with UPerNet: network, prediction, metric.
 
-Shapes: B batch, K classes, H, W of canvas or picture, h, w of a map.
+Shapes: B batch, K classes, H, W of canvas or image, h, w of a map.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _VALUES_AT_ONCE = 2**26
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SegmentationPrediction:
-    """The class of every pixel of one picture."""
+    """The class of every pixel of one image."""
 
     labels: Tensor
     """(H, W) uint8."""
@@ -31,7 +31,7 @@ class SegmentationPrediction:
     def to_json(self) -> dict[str, Any]:
         """Return `size` and `shares`, the part of the pixels (0..1) of each class that occurs, largest first.
 
-        The label map itself is a picture: write `labels` as PNG.
+        The label map itself is an image: write `labels` as PNG.
         """
         counts = torch.bincount(self.labels.cpu().flatten().long(), minlength=len(self.classes))
         order = counts.argsort(descending=True, stable=True).tolist()
@@ -96,9 +96,9 @@ def _cross_entropy(logits_BKhw: Tensor, targets_BHW: Tensor) -> Tensor:
 
 
 def _label_map(logits_Khw: Tensor, canvas: tuple[int, int], info: ImageInfo) -> Tensor:
-    """Return the best class of each pixel of the original picture.
+    """Return the best class of each pixel of the original image.
 
-    The logits are resized to the canvas, cut to the picture and resized to its original size, a few
+    The logits are resized to the canvas, cut to the image and resized to its original size, a few
     classes at a time: 150 classes of a large photograph would fill gigabytes.
     """
     step = max(_VALUES_AT_ONCE // (info.size[0] * info.size[1]), 1)

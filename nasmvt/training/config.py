@@ -29,7 +29,7 @@ class TrainingConfig(Config):
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations on the search split; None: at the end only."""
     evaluation_images: int | None = Field(default=128, ge=1)
-    """Pictures of the search split per evaluation and task; None: all."""
+    """Images of the search split per evaluation and task; None: all."""
     recalibration_batches: int = Field(default=4, ge=1)
     """Training batches that re-estimate a subnet's BatchNorm statistics before it is evaluated."""
     checkpoint_every: int = Field(default=100, ge=1)

@@ -39,7 +39,7 @@ CASES = {
     "optimizer": (setting("training", "optimizer", value="adamww"), ["'adamww'", "did you mean 'adamw'?"]),
     "augmentation": (setting("tasks", "cls", "data", "augmentation", value={"auto_augment": "x"}), ["auto_augment"]),
     "search split": (setting("tasks", "cls", "data", "search_fraction", value=0.001), ["no search split is left"]),
-    "training split": (setting("tasks", "cls", "data", "search_fraction", value=0.999), ["no training pictures"]),
+    "training split": (setting("tasks", "cls", "data", "search_fraction", value=0.999), ["no training images"]),
     "no root": (setting("tasks", "cls", "data", "format", value="imagefolder"), ["set root"]),
     "missing root": (
         setting("tasks", "cls", "data", value={"format": "imagefolder", "root": "gone"}),
@@ -53,7 +53,7 @@ CASES = {
         setting("tasks", "cls", "data", value={"format": "imagefolder", "root": "tiny.yaml"}),
         ["there is no folder"],
     ),
-    "picture smaller than a patch": (setting("space", "fixed", "patch_size", value=64), ["32 x 32", "64"]),
+    "image smaller than a patch": (setting("space", "fixed", "patch_size", value=64), ["32 x 32", "64"]),
     "odd patch": (setting("space", "fixed", "patch_size", value=7), ["patch_size = 7", "multiple of 2"]),
     "zero": (setting("space", "fixed", "window_size", value=0), ["window_size = 0", "greater than"]),
     "word for a size": (setting("space", "fixed", "head_dim", value="8"), ["head_dim = 8", "integer"]),

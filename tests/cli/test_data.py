@@ -53,7 +53,7 @@ def test_a_corrupt_picture_stops_the_training_unless_it_may_be_skipped(nasmvt, c
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (np.zeros((21, 30), np.uint8), ["must have the size of its picture", "30x21", "30x20"]),
+        (np.zeros((21, 30), np.uint8), ["must have the size of its image", "30x21", "30x20"]),
         (np.full((20, 30), 9, np.uint8), ["holds the label 9", "3 classes"]),
     ],
 )

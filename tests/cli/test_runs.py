@@ -262,8 +262,8 @@ def test_evaluating_on_data_that_is_missing_or_other_is_refused(nasmvt, run, cha
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["gone.png"], "there is no picture or folder gone.png"),
-        (["empty"], "there is no picture among the paths"),
+        (["gone.png"], "there is no image or folder gone.png"),
+        (["empty"], "there is no image among the paths"),
         (["notes.txt"], "notes.txt can't be decoded"),
         (["broken.png"], "broken.png can't be decoded"),
         (["one.png", "--task", "clss"], "did you mean 'cls'?"),

@@ -112,7 +112,7 @@ def test_masks_are_a_matter_of_the_training_split(tmp_path):
     assert not opened(tmp_path, "val").info.has_masks
     write_coco(tmp_path, "train", [annotation(1, 1, 7, BOX, segmentation=POLYGONS)])
     write_coco(tmp_path, "val", [annotation(1, 2, 7, BOX)])
-    with pytest.raises(UserError, match=r"one of the picture 2\.png in .*instances_val\.json has none"):
+    with pytest.raises(UserError, match=r"one of the image 2\.png in .*instances_val\.json has none"):
         opened(tmp_path, "val")
 
 
@@ -186,7 +186,7 @@ def test_malformed_json_is_refused_by_name(tmp_path, content):
 
 def test_a_compressed_string_that_does_not_fit_is_refused_by_name(tmp_path):
     write_coco(tmp_path, "train", [annotation(1, 1, 7, BOX, segmentation={"size": [20, 30], "counts": "zz"})])
-    with pytest.raises(UserError, match=r"instances_train\.json: a segmentation of the picture 1\.png"):
+    with pytest.raises(UserError, match=r"instances_train\.json: a segmentation of the image 1\.png"):
         opened(tmp_path)[0]
 
 

@@ -47,7 +47,7 @@ def test_other_names_of_the_splits_are_found(root):
 
 def test_errors_name_the_folder(root):
     (root / "train/dog").mkdir()
-    with pytest.raises(UserError, match="train/dog holds no pictures"):
+    with pytest.raises(UserError, match="train/dog holds no images"):
         opened(root)
     (root / "train/dog").rmdir()
     write_picture(root / "val/elk/1.png")
@@ -56,7 +56,7 @@ def test_errors_name_the_folder(root):
     with pytest.raises(UserError, match=r"no .*/test: create it"):
         opened(root, "val", val_split="test")
     (root / "empty").mkdir()
-    with pytest.raises(UserError, match="empty must hold one folder of pictures per class"):
+    with pytest.raises(UserError, match="empty must hold one folder of images per class"):
         opened(root, train_split="empty")
 
 

@@ -135,7 +135,7 @@ def test_a_loader_can_be_sent_to_a_worker(kind):
 
 
 def test_empty_splits_and_batches_are_refused():
-    with pytest.raises(UserError, match="at least one picture, but the split is empty"):
+    with pytest.raises(UserError, match="at least one image, but the split is empty"):
         loader("detection", indices=[])
     with pytest.raises(UserError, match="the batch size is 0"):
         loader("detection", batch_size=0)
@@ -190,9 +190,9 @@ def damaged(tmp_path):
 def test_an_unreadable_picture_stops_by_name(damaged, workers):
     config = damaged.model_copy(update={"workers": workers})
     dataset = open_dataset(config, "classification", "train", 0)
-    with pytest.raises(UnreadableImage, match=r"^the picture .*1\.png can't be decoded .*skip_unreadable$"):
+    with pytest.raises(UnreadableImage, match=r"^the image .*1\.png can't be decoded .*skip_unreadable$"):
         list(eval_batches(dataset, range(6), config, 2))
-    with pytest.raises(UnreadableImage, match=r"^the picture .*[12]\.png can't be decoded"):
+    with pytest.raises(UnreadableImage, match=r"^the image .*[12]\.png can't be decoded"):
         next(TrainLoader(dataset, range(6), config, "classification", 6, 0).batches())
 
 
@@ -212,7 +212,7 @@ def test_unreadable_pictures_are_left_out_if_asked(damaged, workers, caplog):
     assert_same(first, trained.batch(0))
     assert {f"train/ant/{place}.png" for place in (0, 3, 4, 5)} == set(ids(first))
     hopeless = TrainLoader(dataset, [1, 2], config, "classification", 2, 0)
-    with pytest.raises(UserError, match="none of the 2 training pictures can be decoded"):
+    with pytest.raises(UserError, match="none of the 2 training images can be decoded"):
         hopeless.batch(0)
 
 

@@ -17,9 +17,9 @@ def test_the_seed_alone_decides():
 
 @pytest.mark.parametrize(
     ("n", "fraction", "fragment"),
-    [(4, 0.1, "no search split is left"), (4, 0.95, "no training pictures are left")],
+    [(4, 0.1, "no search split is left"), (4, 0.95, "no training images are left")],
 )
 def test_neither_part_may_be_empty(n, fraction, fragment):
     with pytest.raises(UserError, match=fragment) as error:
         split_train(n, fraction, seed=0)
-    assert f"search_fraction {fraction} of {n} training pictures" in str(error.value)
+    assert f"search_fraction {fraction} of {n} training images" in str(error.value)

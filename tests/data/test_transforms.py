@@ -103,7 +103,7 @@ def test_boxes_are_the_bounds_of_masks_after_any_geometry(seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_picture_masks_boxes_and_labels_move_together(seed):
-    """Draw the labels into the picture, and find them there again after the move."""
+    """Draw the labels into the image, and find them there again after the move."""
     config = DataConfig(image_size=(48, 64), mean=(0, 0, 0))
     mask = torch.zeros(80, 120, dtype=torch.bool)
     mask[20:60, 30:90] = True

@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def write_picture(path: Path, size: tuple[int, int] = (20, 30), value: int | None = None) -> Path:
-    """Write an RGB picture of `size` (height, width): noise of the path's name, or one grey level."""
+    """Write an RGB image of `size` (height, width): noise of the path's name, or one grey level."""
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(sum(path.name.encode()))
     pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -20,7 +20,7 @@ def write_picture(path: Path, size: tuple[int, int] = (20, 30), value: int | Non
 
 
 def write_broken(path: Path) -> Path:
-    """Write the first half of a picture's bytes."""
+    """Write the first half of an image's bytes."""
     write_picture(path, (64, 64))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])

@@ -81,7 +81,7 @@ class MM:
 
 
 def decode(boxes: Tensor, deltas: Tensor, stds: tuple[float, ...], size: tuple[int, int]) -> Tensor:
-    """Boxes (n, 4) and deltas (n, 4) to boxes, clipped to the picture; both signs of a size's change are bounded."""
+    """Boxes (n, 4) and deltas (n, 4) to boxes, clipped to the image; both signs of a size's change are bounded."""
     dx, dy, dw, dh = (deltas * torch.tensor(stds, dtype=deltas.dtype)).unbind(1)
     bound = abs(torch.tensor(16 / 1000, dtype=deltas.dtype).log().item())
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -110,7 +110,7 @@ def mm_pyramid(mm: MM, x: Tensor) -> list[Tensor]:
 
 
 def mm_proposals(mm: MM, levels: list[Tensor], config: MaskRCNNConfig, size: tuple[int, int]) -> Tensor:
-    """Proposals of one picture."""
+    """Proposals of one image."""
     found, all_scores, ids = [], [], []
     for number, (level, stride) in enumerate(zip(levels, STRIDES, strict=True)):
         x = level

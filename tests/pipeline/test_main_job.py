@@ -191,15 +191,15 @@ def test_retrain_export_load_evaluate_predict(run, tmp_path):
 
     metrics = evaluate_on_val(loaded.model, data_configs(loaded, ()), 0, CPU)
     assert set(metrics) == {"cls", "det", "seg"}
-    picture = tmp_path / "a picture.png"
+    picture = tmp_path / "an image.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3), dtype=np.uint8)).save(picture)
     found = find_pictures([tmp_path])
     drawn = list(predict(loaded, dict.fromkeys(loaded.tasks, found), tmp_path / "out"))
     assert [path.parent.name for path in drawn] == ["cls", "det", "seg"]
-    assert pixels(tmp_path / "out" / "seg" / "a picture_labels.png").shape == (40, 56)
+    assert pixels(tmp_path / "out" / "seg" / "an image_labels.png").shape == (40, 56)
     val = val_pictures(data_configs(loaded, ())["cls"], 2, seed=0)
     assert len(list(predict(loaded, {"cls": val}, tmp_path / "val"))) == 2
-    record = json.loads((tmp_path / "out" / "det" / "a picture.json").read_text())
+    record = json.loads((tmp_path / "out" / "det" / "an image.json").read_text())
     assert record["size"] == [40, 56]
 
 

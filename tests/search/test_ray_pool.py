@@ -55,12 +55,12 @@ def test_a_unit_that_keeps_killing_workers_is_named(cluster, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        (Failing(UserError("give the task pictures")), r"^give the task pictures$"),
+        (Failing(UserError("give the task images")), r"^give the task images$"),
         (
             Failing(ZeroDivisionError("by zero\nsecond")),
             rf"arch {ARCH.id} .*'cls' failed with ZeroDivisionError: by zero$",
         ),
-        (Broken(), "^the evaluator can't be built: mend it$"),
+        (Broken(), "^the evaluator can't be built: fix it$"),
     ],
 )
 def test_errors_of_an_evaluation_are_told_in_one_sentence(cluster, factory, message) -> None:

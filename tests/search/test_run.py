@@ -164,9 +164,9 @@ def test_a_budget_below_the_smallest_is_refused(supernet, tmp_path) -> None:
 
 def test_an_error_of_the_evaluator_passes_through(supernet, tmp_path) -> None:
     def broken(arch, task):
-        raise UserError("mend it")
+        raise UserError("fix it")
 
-    with pytest.raises(UserError, match="mend it"):
+    with pytest.raises(UserError, match="fix it"):
         Search(supernet, tmp_path).run(InProcessPool(broken))
 
 

@@ -104,4 +104,4 @@ class Broken:
     """Can't build its evaluator."""
 
     def __call__(self) -> Toy:
-        raise UserError("the evaluator can't be built: mend it")
+        raise UserError("the evaluator can't be built: fix it")

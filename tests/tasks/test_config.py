@@ -37,7 +37,7 @@ def test_a_head_may_be_given_in_part_and_comes_back_from_its_dump() -> None:
     ("values", "text"),
     [
         ({"kind": "detection", "head": {"type": "linear"}}, "has the head 'mask_rcnn'"),
-        ({"kind": "segmentation", "batch_size": 1}, "2 or more pictures"),
+        ({"kind": "segmentation", "batch_size": 1}, "2 or more images"),
         ({"kind": "detection", "head": {"widht": 3}}, "widht"),
         ({"kind": "panoptic"}, "kind"),
         ({"kind": "classification", "head": {"label_smoothing": 1.5}}, "label_smoothing"),

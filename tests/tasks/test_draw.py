@@ -18,7 +18,7 @@ def batch(targets: object, n: int = 1, floats: bool = False) -> Batch:
 
 
 def changed(picture: Image.Image) -> np.ndarray:
-    """Return where a picture is not the gray that it was before."""
+    """Return where an image is not the gray that it was before."""
     return (np.asarray(picture.convert("RGB")) != 128).any(axis=2)
 
 

@@ -107,7 +107,7 @@ def ellipses(boxes: Tensor, side: int) -> Tensor:
 
 
 def reference(pictures: list[Picture]) -> dict[str, float]:
-    """What pycocotools says of the same pictures, written to COCO's format without our code."""
+    """What pycocotools says of the same images, written to COCO's format without our code."""
 
     def item(image: int, box: Tensor, label: Tensor, mask: Tensor) -> dict[str, Any]:
         x0, y0, x1, y1 = box.double().tolist()

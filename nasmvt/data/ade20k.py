@@ -49,7 +49,7 @@ class Ade20k(Dataset):
         return len(self._items)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return an image and its int64 label map (H, W) of classes and `IGNORE`."""
+        """Return an image and its uint8 label map (H, W) of classes and `IGNORE`."""
         path, mask_path = self._items[index]
         picture = read_picture(path)
         labels = read_label_map(mask_path)
@@ -65,7 +65,8 @@ class Ade20k(Dataset):
                 f"{len(self.info.classes)} classes: fix the map or name "
                 f"every class in root/classes.txt or 'classes'"
             )
-        target = torch.from_numpy(np.where(labels == 0, IGNORE, labels.astype(np.int64) - 1))
+        # Of uint8, 0 - 1 is 255, which is IGNORE.
+        target = torch.from_numpy(labels.astype(np.uint8) - np.uint8(1))
         return Sample(id=path.relative_to(self._root).as_posix(), image=picture, target=target)
 
 

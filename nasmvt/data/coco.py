@@ -1,15 +1,15 @@
 """Detection in the layout of COCO: images, and one JSON file of boxes and masks per split."""
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from nasmvt.data.coco_json import CocoFile, CocoObject, CocoPicture, find_annotations, read_annotations
+from nasmvt.data.coco_json import CocoFile, CocoObject, find_annotations, read_annotations
 from nasmvt.data.config import DataConfig
 from nasmvt.data.dataset import Dataset, Split, class_names, split_name
 from nasmvt.data.folders import some, split_names
-from nasmvt.data.masks import decode
+from nasmvt.data.masks import ObjectMasks, Part
 from nasmvt.data.pictures import read_picture
 from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
@@ -71,34 +71,20 @@ class Coco(Dataset):
                 f"an image must have the size that its annotations state, but {path} is {picture.width}x"
                 f"{picture.height} and {self._path} says {record.size[1]}x{record.size[0]}: fix one of them"
             )
-        target = {
+        target: dict[str, Any] = {
             "boxes": torch.tensor([item.box for item in record.objects], dtype=torch.float32).reshape(-1, 4),
             "labels": torch.tensor([self._labels[item.category] for item in record.objects], dtype=torch.int64),
             "crowd": torch.tensor([item.crowd for item in record.objects], dtype=torch.bool),
         }
         if self.info.has_masks:
-            target["masks"] = _masks(record, self._path)
+            parts = [_part(item) for item in record.objects]
+            target["masks"] = ObjectMasks(record.size, parts, f"{self._path}, image {record.file_name}")
         return Sample(id=record.id, image=picture, target=target)
 
 
-def _masks(record: CocoPicture, source: Path) -> torch.Tensor:
-    if not record.objects:
-        return torch.zeros((0, *record.size), dtype=torch.bool)
-    return torch.from_numpy(np.stack([_mask(item, record, source) for item in record.objects]))
-
-
-def _mask(item: CocoObject, record: CocoPicture, source: Path) -> np.ndarray:
-    if item.segmentation is not None:
-        try:
-            return decode(item.segmentation, record.size)
-        except ValueError as error:
-            raise UserError(
-                f"{source}: a segmentation of the image {record.file_name} can't be decoded ({error}): fix or remove it"
-            ) from None
-    x0, y0, x1, y1 = item.box
-    mask = np.zeros(record.size, dtype=bool)
-    mask[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = True
-    return mask
+def _part(item: CocoObject) -> Part:
+    """Return the object's segmentation; a crowd may have none, its box stands for it."""
+    return item.box if item.segmentation is None else item.segmentation
 
 
 def _picture_folder(root: Path, split: str, annotations: Path) -> Path:

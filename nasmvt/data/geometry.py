@@ -63,10 +63,10 @@ class Geometry:
         return moved
 
     def labels(self, labels: torch.Tensor) -> torch.Tensor:
-        """Move a label map int64 (h, w) to the canvas, int64 (H, W), with `IGNORE` on the padding."""
-        return self._masks(labels.to(torch.uint8)[None], IGNORE)[0].long()
+        """Move a label map uint8 (h, w) to the canvas, uint8 (H, W), with `IGNORE` on the padding."""
+        return self._masks(labels[None], IGNORE)[0]
 
-    def objects(self, target: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def objects(self, target: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Move the objects of a detection sample to the canvas.
 
         Crowds, empty boxes, and objects of which the crop leaves too little are dropped. Where there are
@@ -83,7 +83,7 @@ class Geometry:
         seen = _sides(moved).prod(dim=1) >= _MIN_LEFT * area
         objects = {"boxes": moved, "labels": target["labels"][kept]}
         if "masks" in target:
-            objects["masks"] = self._masks(target["masks"][kept].to(torch.uint8), 0).bool()
+            objects["masks"] = self._masks(target["masks"][kept].dense().to(torch.uint8), 0).bool()
             seen = seen & objects["masks"].flatten(1).any(dim=1)
         objects = {name: value[seen] for name, value in objects.items()}
         if "masks" in objects:

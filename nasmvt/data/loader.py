@@ -63,7 +63,7 @@ class TrainLoader:
         Returns:
             `images` uint8 (B, 3, H, W), or float32 in 0..1 for classification; `targets` in canvas pixels:
             class indices (B,) int64, or soft (B, K) float32 when mixup or cutmix is on; a list of dicts
-            with `boxes`, `labels` and maybe `masks`; or label maps (B, H, W) int64.
+            with `boxes`, `labels` and maybe `masks`; or label maps (B, H, W) uint8.
 
         Raises:
             UnreadableImage: if an image can't be decoded and `config.skip_unreadable` is off.

@@ -1,10 +1,22 @@
-"""COCO's segmentations as arrays."""
+"""Masks of objects: polygons and run lengths as COCO writes them, checked, drawn and encoded.
 
+Shapes: n objects, H, W height and width of the image.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from nasmvt.errors import UserError
+
+RunLengths = dict[str, Any]
+"""`{"size": [H, W], "counts": compressed string, or list of run lengths}`."""
+Part = list[Any] | RunLengths | tuple[float, float, float, float] | np.ndarray
+"""How the mask of one object is kept."""
 
 
 def is_segmentation(value: Any) -> bool:
@@ -44,28 +56,113 @@ def _numbers(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, (int, float)) for item in value)
 
 
-def decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Draw a segmentation as a bool array (H, W).
+def encode_masks(masks: torch.Tensor | np.ndarray) -> list[RunLengths]:
+    """Return each of the bool masks (n, H, W) as COCO's compressed run lengths."""
+    if not len(masks):
+        return []
+    dense = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks
+    columns_first = np.asfortranarray(dense.transpose(1, 2, 0).astype(np.uint8))
+    return [_as_text(runs) for runs in _library().encode(columns_first)]
+
+
+class ObjectMasks:
+    """The masks of the objects of one image, in the form that their source gives them.
+
+    They are drawn or encoded when asked for: a photograph with thirty objects would fill hundreds of
+    megabytes as dense masks, and a few kilobytes as polygons.
 
     Args:
-        segmentation: polygons or run lengths, see `fault`.
-        size: height and width of the image.
-
-    Raises:
-        UserError: if faster-coco-eval, which draws it, is not installed.
-        ValueError: if a compressed string does not fit the image.
+        size: height H and width W of the image in pixels.
+        parts: one per object: polygons or run lengths (see `fault`), a box (x0, y0, x1, y1) that the object
+            fills, or a bool array (H, W).
+        source: what an error calls the image's annotations.
     """
+
+    def __init__(self, size: tuple[int, int], parts: Sequence[Part], source: str = "the masks") -> None:
+        self.size = size
+        self._parts = list(parts)
+        self._source = source
+        self._encoded: list[RunLengths] | None = None
+
+    @classmethod
+    def of(cls, masks: torch.Tensor) -> "ObjectMasks":
+        """Hold dense masks (n, H, W) bool."""
+        return cls((masks.shape[1], masks.shape[2]), list(masks.cpu().numpy()))
+
+    def __len__(self) -> int:
+        """Return the number n of objects."""
+        return len(self._parts)
+
+    def __getitem__(self, kept: torch.Tensor) -> "ObjectMasks":
+        """Return the masks of the objects that are true in `kept` (n,) bool."""
+        chosen = ObjectMasks(self.size, list(itertools.compress(self._parts, kept.tolist())), self._source)
+        if self._encoded is not None:
+            chosen._encoded = list(itertools.compress(self._encoded, kept.tolist()))
+        return chosen
+
+    def dense(self) -> torch.Tensor:
+        """Draw the masks, bool (n, H, W).
+
+        Raises:
+            UserError: if run lengths do not fit the image, or polygons and run lengths need
+                faster-coco-eval, which is not installed.
+        """
+        masks = np.zeros((len(self), *self.size), dtype=bool)
+        for mask, part in zip(masks, self._parts, strict=True):
+            self._draw(part, mask)
+        return torch.from_numpy(masks)
+
+    def rles(self) -> list[RunLengths]:
+        """Return the masks as COCO's compressed run lengths; they are encoded once and kept.
+
+        Raises:
+            UserError: as `dense`.
+        """
+        if self._encoded is None:
+            self._encoded = [self._encode(part) for part in self._parts]
+        return self._encoded
+
+    def areas(self) -> list[int]:
+        """Return the number of pixels of each mask."""
+        return [int(_library().area(runs)) for runs in self.rles()]
+
+    def _draw(self, part: Part, mask: np.ndarray) -> None:
+        if isinstance(part, np.ndarray):
+            mask[:] = part
+        elif isinstance(part, tuple):
+            x0, y0, x1, y1 = part
+            mask[int(y0) : math.ceil(y1), int(x0) : math.ceil(x1)] = True
+        else:
+            try:
+                mask[:] = _library().decode(self._encode(part))
+            except ValueError as error:
+                raise UserError(
+                    f"{self._source}: a segmentation can't be decoded ({error}): fix or remove it"
+                ) from None
+
+    def _encode(self, part: Part) -> RunLengths:
+        if isinstance(part, list):
+            library = _library()
+            return _as_text(library.merge(library.frPyObjects(part, *self.size)))
+        if isinstance(part, dict):
+            return part if isinstance(part["counts"], str) else _as_text(_library().frPyObjects(part, *self.size))
+        mask = np.zeros(self.size, dtype=bool)
+        self._draw(part, mask)
+        return encode_masks(mask[None])[0]
+
+
+def _library() -> Any:
     try:
-        from faster_coco_eval import mask as api
+        from faster_coco_eval import mask
     except ImportError:
         raise UserError(
-            "polygons and run-length masks are decoded by faster-coco-eval, which is not installed: "
+            "polygons and run-length masks need faster-coco-eval, which is not installed: "
             "run `pip install faster-coco-eval`"
         ) from None
-    height, width = size
-    if isinstance(segmentation, dict):
-        compressed = isinstance(segmentation["counts"], str)
-        runs = segmentation if compressed else api.frPyObjects(segmentation, height, width)
-    else:
-        runs = api.merge(api.frPyObjects(segmentation, height, width))
-    return np.asarray(api.decode(runs)).astype(bool)
+    return mask
+
+
+def _as_text(runs: RunLengths) -> RunLengths:
+    counts = runs["counts"]
+    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    return {"size": [int(side) for side in runs["size"]], "counts": text}

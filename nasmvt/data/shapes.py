@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from nasmvt.data.config import DataConfig
 from nasmvt.data.dataset import Dataset, Split, class_names
+from nasmvt.data.masks import ObjectMasks
 from nasmvt.data.types import DataInfo, Kind, Sample
 from nasmvt.seeding import derive_seed
 
@@ -78,7 +79,7 @@ class Shapes(Dataset):
         if self._kind == "classification":
             return shapes[0].label
         if self._kind == "segmentation":
-            labels = np.zeros(self._size, dtype=np.int64)
+            labels = np.zeros(self._size, dtype=np.uint8)
             for shape in shapes:
                 labels[shape.mask] = shape.label + 1
             return torch.from_numpy(labels)
@@ -86,7 +87,7 @@ class Shapes(Dataset):
             "boxes": torch.tensor([_bounds(shape.mask) for shape in shapes], dtype=torch.float32),
             "labels": torch.tensor([shape.label for shape in shapes], dtype=torch.int64),
             "crowd": torch.zeros(len(shapes), dtype=torch.bool),
-            "masks": torch.from_numpy(np.stack([shape.mask for shape in shapes])),
+            "masks": ObjectMasks(self._size, [shape.mask for shape in shapes]),
         }
 
 

@@ -95,7 +95,7 @@ class TrainTransform:
             classification: float32 (3, H, W) in 0..1 and the class index; detection: uint8 (3, H, W) and a
             dict of `boxes` (n, 4) float32 xyxy, `labels` (n,) int64 and, where the sample has them, `masks`
             (n, H, W) bool, without crowds and without objects that are cropped away; segmentation: uint8
-            (3, H, W) and the int64 label map (H, W), `IGNORE` on the padding.
+            (3, H, W) and the uint8 label map (H, W), `IGNORE` on the padding.
         """
         size = (sample.image.height, sample.image.width)
         if self._classification is not None:

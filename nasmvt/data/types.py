@@ -44,7 +44,7 @@ class Sample:
     """One decoded image with its labels, in the pixels of the original image.
 
     `target` is, by kind: the class index (int); a dict with `boxes` (n, 4) float32 xyxy, `labels` (n,)
-    int64, `crowd` (n,) bool, and `masks` (n, H, W) bool where the data set has masks; an int64 label
+    int64, `crowd` (n,) bool, and `masks` (`ObjectMasks` of n) where the data set has masks; a uint8 label
     map (H, W) in which `IGNORE` counts for nothing.
     """
 
@@ -59,8 +59,9 @@ class Batch:
 
     `images` is (B, 3, H, W), uint8 in 0..255 or float32 in 0..1; networks normalise it themselves.
     `targets` is in canvas pixels for a training batch, and as in `Sample` (original pixels) for an
-    evaluation batch: classification (B,) int64 or soft (B, K) float32; detection a list of dicts;
-    segmentation (B, H, W) int64, or a list of (H, W) for evaluation.
+    evaluation batch: classification (B,) int64 or soft (B, K) float32; detection a list of dicts,
+    in a training batch with dense `masks` (n, H, W) bool;
+    segmentation (B, H, W) uint8, or a list of (H, W) for evaluation.
     """
 
     images: torch.Tensor

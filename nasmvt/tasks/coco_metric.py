@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nasmvt.data.masks import RunLengths, encode_masks
 from nasmvt.tasks.detection import DetectionPrediction
-from nasmvt.tasks.masks import encode_masks
 from nasmvt.tasks.network import TaskMetric
 
 
@@ -34,18 +34,18 @@ class CocoMetric(TaskMetric):
         self._objects: list[dict[str, Any]] = []
         self._detections: list[dict[str, Any]] = []
 
-    def update(self, predictions: Sequence[DetectionPrediction], targets: Sequence[dict[str, Tensor]]) -> None:
+    def update(self, predictions: Sequence[DetectionPrediction], targets: Sequence[dict[str, Any]]) -> None:
         """Take in detections and true objects, both in the pixels of the original images.
 
-        A target has `boxes` (n, 4) xyxy and `labels` (n,), and may have `crowd` (n,) bool, `masks` (n, H, W)
-        bool (needed for mask mAP) and `area` (n,), which defaults to that of the mask or else the box.
+        A target has `boxes` (n, 4) xyxy and `labels` (n,), and may have `crowd` (n,) bool, `masks`
+        (`ObjectMasks`; needed for mask mAP) and `area` (n,), which defaults to that of the mask or else the box.
         """
         for prediction, target in zip(predictions, targets, strict=True):
             height, width = prediction.size
             image = len(self._images) + 1
             self._images.append({"id": image, "height": height, "width": width})
-            masks = prediction.masks if self._masks else None
-            found = _records(image, prediction.boxes, prediction.labels, masks)
+            rles = None if prediction.masks is None or not self._masks else encode_masks(prediction.masks)
+            found = _records(image, prediction.boxes, prediction.labels, rles)
             scores = prediction.scores.tolist()
             self._detections += [{**item, "score": s} for item, s in zip(found, scores, strict=True)]
             self._objects += _truth(image, target, self._masks, first_id=len(self._objects) + 1)
@@ -84,7 +84,7 @@ class CocoMetric(TaskMetric):
         return ap, ap50, ap75
 
 
-def _records(image: int, boxes: Tensor, labels: Tensor, masks: Tensor | None) -> list[dict[str, Any]]:
+def _records(image: int, boxes: Tensor, labels: Tensor, rles: list[RunLengths] | None) -> list[dict[str, Any]]:
     """Return objects as COCO writes them: class ids from 1, boxes as x, y, width, height."""
     x0, y0, x1, y1 = boxes.cpu().double().unbind(1)
     boxes_xywh = torch.stack((x0, y0, x1 - x0, y1 - y0), dim=1).tolist()
@@ -92,22 +92,22 @@ def _records(image: int, boxes: Tensor, labels: Tensor, masks: Tensor | None) ->
         {"image_id": image, "category_id": label + 1, "bbox": box}
         for label, box in zip(labels.tolist(), boxes_xywh, strict=True)
     ]
-    if masks is not None:
-        for record, rle in zip(records, encode_masks(masks), strict=True):
+    if rles is not None:
+        for record, rle in zip(records, rles, strict=True):
             record["segmentation"] = rle
     return records
 
 
-def _truth(image: int, target: dict[str, Tensor], masks: bool, first_id: int) -> list[dict[str, Any]]:
+def _truth(image: int, target: dict[str, Any], masks: bool, first_id: int) -> list[dict[str, Any]]:
     boxes = target["boxes"]
     if "area" in target:
         areas = target["area"]
     elif masks:
-        areas = target["masks"].sum(dim=(1, 2))
+        areas = target["masks"].areas()
     else:
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     crowd = target["crowd"].tolist() if "crowd" in target else [False] * len(boxes)
-    records = _records(image, boxes, target["labels"], target["masks"] if masks else None)
+    records = _records(image, boxes, target["labels"], target["masks"].rles() if masks else None)
     for i, record in enumerate(records):
         record.update(id=first_id + i, iscrowd=int(crowd[i]), area=float(areas[i]))
     return records

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
+from nasmvt.data.masks import encode_masks
 from nasmvt.data.types import ImageInfo
 from nasmvt.heads import MaskRCNNHead, detection_neck
 from nasmvt.tasks.config import MaskRCNNConfig
-from nasmvt.tasks.masks import encode_masks, paste_masks
+from nasmvt.tasks.masks import paste_masks
 from nasmvt.tasks.network import TaskNetwork, Triple
 
 

@@ -1,11 +1,8 @@
-"""From the small mask inside a box to a mask of the whole image, and to COCO's run lengths.
+"""From the small mask inside a box to a mask of the whole image.
 
 Shapes: n objects, M side of a predicted mask, H, W of the image.
 """
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,18 +40,3 @@ def _weights(low_n: Tensor, high_n: Tensor, pixels: int, cells: int) -> Tensor:
     position = (centers - low_n[:, None]) / length_n1 * cells - 0.5
     cell = torch.arange(cells, device=low_n.device, dtype=low_n.dtype)
     return (1 - (position[:, :, None] - cell).abs()).clamp(min=0)
-
-
-def encode_masks(masks_nHW: Tensor) -> list[dict[str, Any]]:
-    """Return each bool mask as COCO's compressed run lengths, `{"size": [H, W], "counts": str}`."""
-    from faster_coco_eval.core import mask as mask_api  # imported only where masks are encoded
-
-    if not len(masks_nHW):
-        return []
-    columns_first = np.asfortranarray(masks_nHW.cpu().permute(1, 2, 0).numpy().astype(np.uint8))
-    encoded = mask_api.encode(columns_first)
-    return [{"size": [int(side) for side in rle["size"]], "counts": _text(rle["counts"])} for rle in encoded]
-
-
-def _text(counts: bytes | str) -> str:
-    return counts.decode("ascii") if isinstance(counts, bytes) else counts

@@ -72,7 +72,7 @@ class SegmentationNetwork(TaskNetwork):
     def loss(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return `loss_seg` and maybe `loss_aux`: cross-entropy over the pixels that are not `IGNORE`.
 
-        Targets are (B, H, W) int64. If every pixel is ignored the losses are 0.
+        Targets are (B, H, W) uint8. If every pixel is ignored the losses are 0.
         """
         maps = self.maps(images)
         losses = {"loss_seg": _cross_entropy(self.head(maps), targets)}
@@ -91,7 +91,7 @@ class SegmentationNetwork(TaskNetwork):
 
 def _cross_entropy(logits_BKhw: Tensor, targets_BHW: Tensor) -> Tensor:
     logits = F.interpolate(logits_BKhw, size=targets_BHW.shape[1:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits, targets_BHW, ignore_index=IGNORE, reduction="sum")
+    total = F.cross_entropy(logits, targets_BHW.long(), ignore_index=IGNORE, reduction="sum")
     return total / (targets_BHW != IGNORE).sum().clamp(min=1)
 
 

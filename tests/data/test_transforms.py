@@ -14,6 +14,7 @@ from nasmvt.data import (
     open_dataset,
 )
 from nasmvt.data.geometry import fit_size, mask_boxes
+from nasmvt.data.masks import ObjectMasks
 from nasmvt.errors import UserError
 from nasmvt.seeding import seeded
 
@@ -113,7 +114,7 @@ def test_picture_masks_boxes_and_labels_move_together(seed):
         "labels": torch.tensor([4]),
         "crowd": torch.tensor([False]),
     }
-    masked = Sample(id=1, image=picture, target=target | {"masks": mask[None]})
+    masked = Sample(id=1, image=picture, target=target | {"masks": ObjectMasks.of(mask[None])})
     image, moved, _ = transformed(masked, "detection", config, seed)
     bright = image[0] > 127
     assert moved["labels"].tolist() == [4]
@@ -132,7 +133,7 @@ def test_picture_masks_boxes_and_labels_move_together(seed):
 
 def test_halving_labels_does_not_shift_them():
     """Nearest neighbours under the centre: a symmetric map stays symmetric."""
-    labels = torch.zeros(60, 60, dtype=torch.int64)
+    labels = torch.zeros(60, 60, dtype=torch.uint8)
     labels[16:44, 16:44] = 1
     sample = Sample(id=1, image=Image.new("RGB", (60, 60)), target=labels)
     config = DataConfig(image_size=20, augmentation=STILL)
@@ -201,7 +202,7 @@ def test_a_picture_without_objects_stays():
         "boxes": torch.zeros(0, 4),
         "labels": torch.zeros(0, dtype=torch.int64),
         "crowd": torch.zeros(0, dtype=torch.bool),
-        "masks": torch.zeros(0, 30, 50, dtype=torch.bool),
+        "masks": ObjectMasks((30, 50), []),
     }
     sample = Sample(id=1, image=Image.new("RGB", (50, 30)), target=target)
     for seed in range(4):
@@ -212,7 +213,7 @@ def test_a_picture_without_objects_stays():
 
 def test_scale_draws_the_range_evenly():
     config = DataConfig(image_size=100, augmentation=AugmentationConfig(scale=(0.5, 1.0)))
-    sample = Sample(id=1, image=Image.new("RGB", (200, 200)), target=torch.zeros(200, 200, dtype=torch.int64))
+    sample = Sample(id=1, image=Image.new("RGB", (200, 200)), target=torch.zeros(200, 200, dtype=torch.uint8))
     heights = [transformed(sample, "segmentation", config, seed)[2].valid[0] for seed in range(60)]
     assert 50 <= min(heights) < 56
     assert 94 < max(heights) <= 100

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from nasmvt.data.masks import ObjectMasks
 from nasmvt.data.types import Batch, ImageInfo, Kind
 from nasmvt.errors import UserError
 from nasmvt.tasks import Task, TaskNetwork
@@ -32,12 +33,14 @@ def imperfect_targets(kind: Kind, predictions: list[Any]) -> Any:
         labels[0] = (labels[0] + 1) % 3
         return labels
     if kind == "segmentation":
-        maps = [p.labels.long().clone() for p in predictions]
+        maps = [p.labels.clone() for p in predictions]
         for label_map in maps:
             label_map[:10] = 1
         return maps
     # untrained scores are all alike: every second detection is the truth
-    return [{"boxes": p.boxes[::2], "labels": p.labels[::2], "masks": p.masks[::2]} for p in predictions]
+    return [
+        {"boxes": p.boxes[::2], "labels": p.labels[::2], "masks": ObjectMasks.of(p.masks[::2])} for p in predictions
+    ]
 
 
 @pytest.mark.parametrize("kind", ["classification", "detection", "segmentation"])

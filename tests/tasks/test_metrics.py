@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from nasmvt.data.masks import ObjectMasks
 from nasmvt.data.types import IGNORE
 from nasmvt.tasks import (
     ClassificationMetric,
@@ -94,7 +95,12 @@ def scene(random: np.random.Generator, side: int = 120) -> Picture:
         masks=ellipses(found, side),
         classes=CLASSES,
     )
-    return prediction, {"boxes": boxes, "labels": labels, "crowd": crowd, "masks": ellipses(boxes, side)}
+    return prediction, {
+        "boxes": boxes,
+        "labels": labels,
+        "crowd": crowd,
+        "masks": ObjectMasks.of(ellipses(boxes, side)),
+    }
 
 
 def ellipses(boxes: Tensor, side: int) -> Tensor:
@@ -123,8 +129,8 @@ def reference(pictures: list[Picture]) -> dict[str, float]:
     for image, (prediction, target) in enumerate(pictures):
         images.append({"id": image, "height": prediction.size[0], "width": prediction.size[1]})
         for i in range(len(target["boxes"])):
-            record = item(image, target["boxes"][i], target["labels"][i], target["masks"][i])
-            area = int(target["masks"][i].sum())
+            record = item(image, target["boxes"][i], target["labels"][i], target["masks"].dense()[i])
+            area = int(target["masks"].dense()[i].sum())
             objects.append({**record, "id": len(objects) + 1, "iscrowd": int(target["crowd"][i]), "area": area})
         assert prediction.masks is not None
         for i in range(len(prediction.boxes)):

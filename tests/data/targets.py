@@ -1,0 +1,14 @@
+"""Targets of any kind as plain lists, to be compared."""
+
+import torch
+
+from nasmvt.data.masks import ObjectMasks
+
+
+def plain(target):
+    """Return a target as lists, to be compared."""
+    if isinstance(target, dict):
+        return {key: plain(value) for key, value in target.items()}
+    if isinstance(target, ObjectMasks):
+        return target.dense().tolist()
+    return torch.as_tensor(target).tolist()

@@ -6,7 +6,8 @@ from nasmvt.lazy import importer
 
 if TYPE_CHECKING:
     from nasmvt.data.config import AugmentationConfig, DataConfig
-    from nasmvt.data.dataset import Dataset, open_dataset
+    from nasmvt.data.dataset import Dataset, Identity
+    from nasmvt.data.formats import open_dataset
     from nasmvt.data.loader import EvalBatches, TrainLoader, eval_batches
     from nasmvt.data.pictures import UnreadableImage, read_picture
     from nasmvt.data.splits import split_train
@@ -17,7 +18,8 @@ _HOME = {
     "AugmentationConfig": "config",
     "DataConfig": "config",
     "Dataset": "dataset",
-    "open_dataset": "dataset",
+    "Identity": "dataset",
+    "open_dataset": "formats",
     "EvalBatches": "loader",
     "TrainLoader": "loader",
     "eval_batches": "loader",
@@ -43,6 +45,7 @@ __all__ = [
     "Dataset",
     "EvalBatches",
     "EvalTransform",
+    "Identity",
     "ImageInfo",
     "Kind",
     "Sample",

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nasmvt.data.config import DataConfig
-from nasmvt.data.dataset import Dataset, Split, split_name
-from nasmvt.data.folders import pictures_in, some, split_folder
+from nasmvt.data.dataset import Dataset, Request, text_digest
+from nasmvt.data.folders import FileList, LeftOut, images_in, some, split_folder
+from nasmvt.data.formats import register_format
 from nasmvt.data.pictures import read_picture
 from nasmvt.data.types import IGNORE, DataInfo, Sample
 from nasmvt.errors import UserError
 
 
+@register_format("ade20k", "segmentation")
 class Ade20k(Dataset):
     """Images with a label for every pixel.
 
@@ -28,30 +29,38 @@ class Ade20k(Dataset):
         UserError: if a folder, an image or a label map is missing, or there are too many classes.
     """
 
-    def __init__(self, config: DataConfig, root: Path, split: Split) -> None:
-        name = split_name(config, split)
+    def __init__(self, request: Request) -> None:
+        root, name, left_out = request.root, request.split_name, LeftOut()
         folder = split_folder(root / "images", name)
         masks = split_folder(root / "annotations", name)
-        self._root = root
-        self._items = [(picture, masks / f"{picture.stem}.png") for picture in pictures_in(folder)]
-        if not self._items:
+        names = images_in(folder, left_out)
+        if not names:
             raise UserError(f"the folder {folder} holds no images: fill it or name another split")
-        missing = [str(mask) for _, mask in self._items if not mask.is_file()]
+        self._images = FileList(folder.parent.parent, [f"images/{folder.name}/{image}" for image in names])
+        present = set(images_in(masks))
+        maps = [f"{Path(image).stem}.png" for image in names]
+        missing = [str(masks / name) for name in maps if name not in present]
         if missing:
             raise UserError(f"every image of {folder} needs a label map, but there is no {some(missing)}: add it")
-        classes = config.classes or _named_classes(root) or _counted_classes(root, config.train_split)
+        self._maps = FileList(masks, maps)
+        self.left_out = left_out.names()
+        if request.known is not None:
+            classes = request.known.classes
+        else:
+            config = request.config
+            classes = config.classes or _named_classes(root) or _counted_classes(root, config.train_split)
         if len(classes) > IGNORE:
             raise UserError(f"label maps hold at most {IGNORE} classes, but {root} has {len(classes)}: merge classes")
         self.info = DataInfo(kind="segmentation", classes=classes)
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._items)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
         """Return an image and its uint8 label map (H, W) of classes and `IGNORE`."""
-        path, mask_path = self._items[index]
-        picture = read_picture(path)
+        path, mask_path = self._images[index], self._maps[index]
+        picture = read_picture(path, upright=False)
         labels = read_label_map(mask_path)
         if labels.shape != (picture.height, picture.width):
             raise UserError(
@@ -67,7 +76,11 @@ class Ade20k(Dataset):
             )
         # Of uint8, 0 - 1 is 255, which is IGNORE.
         target = torch.from_numpy(labels.astype(np.uint8) - np.uint8(1))
-        return Sample(id=path.relative_to(self._root).as_posix(), image=picture, target=target)
+        return Sample(id=self._images.names[index], image=picture, target=target)
+
+    def digest(self) -> str:
+        """Return a digest over the names and sizes of the images and the label maps."""
+        return text_digest(self._images.digest(), self._maps.digest())
 
 
 def read_label_map(path: Path) -> np.ndarray:
@@ -121,8 +134,8 @@ def _unique(names: list[str], path: Path) -> tuple[str, ...]:
 
 def _counted_classes(root: Path, train_split: str) -> tuple[str, ...]:
     folder = split_folder(root / "annotations", train_split)
-    maps = [path for path in pictures_in(folder) if path.suffix.lower() == ".png"]
-    count = max((int(read_label_map(path).max(initial=0)) for path in maps), default=0)
+    maps = [name for name in images_in(folder) if name.lower().endswith(".png")]
+    count = max((int(read_label_map(folder / name).max(initial=0)) for name in maps), default=0)
     if count == 0:
         raise UserError(f"the label maps of {folder} hold no label above 0: name the classes in {root / 'classes.txt'}")
     return tuple(f"class_{label}" for label in range(1, count + 1))

@@ -1,24 +1,32 @@
-"""What every data set offers, and how one is opened."""
+"""What every data set offers, and what it is opened with."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from nasmvt.data.config import DataConfig
+from nasmvt.data.folders import some
 from nasmvt.data.types import DataInfo, Kind, Sample
 from nasmvt.errors import UserError
-from nasmvt.seeding import derive_seed
 
 Split = Literal["train", "val"]
 
-_KIND_OF_FORMAT: dict[str, Kind] = {
-    "imagefolder": "classification",
-    "coco": "detection",
-    "ade20k": "segmentation",
-}
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Which images and labels a data set holds; equal for equal data, on any machine and in any folder."""
+
+    images: int
+    """Number of images."""
+    digest: str
+    """Over the sorted names and sizes of the files, and the contents of the annotation files."""
+    classes: tuple[str, ...]
+    """Class names in the order of the labels."""
 
 
 class Dataset(ABC):
@@ -26,6 +34,9 @@ class Dataset(ABC):
 
     info: DataInfo
     """What a network has to know; the same for every split of a data set."""
+
+    left_out: Mapping[str, Sequence[str]] = {}
+    """What lies among the images but is not read: names by the reason (see `folders.LeftOut`)."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -41,14 +52,33 @@ class Dataset(ABC):
             UserError: if its labels break a rule of the format.
         """
 
+    @abstractmethod
+    def digest(self) -> str:
+        """Return a digest of the names and sizes of the files and of the contents of annotation files.
+
+        It depends on nothing else: not on the folder that they lie in, nor on the order in which they are found.
+
+        Raises:
+            UserError: if a file is gone.
+        """
+
+    def identity(self) -> Identity:
+        """Return which data these are, read from the files as they are now; no image is decoded.
+
+        Raises:
+            UserError: if a file is gone.
+        """
+        return Identity(images=len(self), digest=self.digest(), classes=self.info.classes)
+
 
 class Limited(Dataset):
     """Some of the images of another data set."""
 
-    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+    def __init__(self, dataset: Dataset, indices: Sequence[int] | np.ndarray) -> None:
         self.info = dataset.info
+        self.left_out = dataset.left_out
         self._dataset = dataset
-        self._indices = list(indices)
+        self._indices = np.asarray(indices, dtype=np.int64)
 
     def __len__(self) -> int:
         """Return the number of images that are left."""
@@ -56,82 +86,92 @@ class Limited(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         """Return a sample of the data set behind."""
-        return self._dataset[self._indices[index]]
+        return self._dataset[int(self._indices[index])]
+
+    def digest(self) -> str:
+        """Return a digest of the data set behind and the choice from it."""
+        return text_digest(self._dataset.digest(), self._indices.tobytes().hex())
 
 
-def open_dataset(config: DataConfig, kind: Kind, split: Split, seed: int) -> Dataset:
-    """Open the training or the validation images of a task.
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a format is asked to open."""
 
-    Args:
-        config: where the data are.
-        kind: the kind of task, which the format must fit.
-        split: which images; the names of the splits on disk are `config`'s.
-        seed: what the shapes are drawn from, and what `config.limit` chooses by.
+    config: DataConfig
+    kind: Kind
+    split: Split
+    seed: int
+    known: DataInfo | None = None
+    """What a model already knows of its data; the training split is then not needed to find it out."""
 
-    Raises:
-        UserError: if format and kind do not fit, or the files break a rule of the format.
-    """
-    dataset = _open(config, kind, split, seed)
-    if config.limit is None or config.limit >= len(dataset):
-        return dataset
-    generator = np.random.default_rng(derive_seed("limit", seed, split))
-    return Limited(dataset, sorted(generator.permutation(len(dataset))[: config.limit].tolist()))
+    @property
+    def root(self) -> Path:
+        """The folder of the data set.
 
+        Raises:
+            UserError: if none is given or it does not exist.
+        """
+        root = self.config.root
+        if root is None or not root.is_dir():
+            raise UserError(f"there is no folder {root}: set root to the folder of the data set")
+        return root
 
-def _open(config: DataConfig, kind: Kind, split: Split, seed: int) -> Dataset:
-    # The formats import this file, hence the late imports.
-    if config.format == "shapes":
-        from nasmvt.data.shapes import Shapes
-
-        return Shapes(config, kind, split, seed)
-    expected = _KIND_OF_FORMAT[config.format]
-    if kind != expected:
-        fitting = next(name for name, other in _KIND_OF_FORMAT.items() if other == kind)
-        raise UserError(
-            f"the format '{config.format}' holds data for {expected}, but the task is {kind}: "
-            f"use the format '{fitting}' or 'shapes'"
-        )
-    root = data_root(config)
-    if config.format == "imagefolder":
-        from nasmvt.data.imagefolder import ImageFolder
-
-        return ImageFolder(config, root, split)
-    if config.format == "coco":
-        from nasmvt.data.coco import Coco
-
-        return Coco(config, root, split)
-    from nasmvt.data.ade20k import Ade20k
-
-    return Ade20k(config, root, split)
+    @property
+    def split_name(self) -> str:
+        """The name that the split has on disk."""
+        return self.config.train_split if self.split == "train" else self.config.val_split
 
 
-def data_root(config: DataConfig) -> Path:
-    """Return the folder of the data set.
-
-    Raises:
-        UserError: if none is given or it does not exist.
-    """
-    if config.root is None or not config.root.is_dir():
-        raise UserError(f"there is no folder {config.root}: set root to the folder of the data set")
-    return config.root
-
-
-def split_name(config: DataConfig, split: Split) -> str:
-    """Return the name that a split has on disk."""
-    return config.train_split if split == "train" else config.val_split
+def text_digest(*parts: str) -> str:
+    """Return a digest of some texts."""
+    return hashlib.blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def class_names(config: DataConfig, found: Sequence[str]) -> tuple[str, ...]:
-    """Return the names that `config.classes` gives to the classes found, or those that were found.
+    """Return the classes in the order of their labels: as found, or as `config.classes` orders or renames them.
+
+    `classes` that are the very names found give their order; other names replace them one by one.
 
     Raises:
-        UserError: if there are more or fewer of them.
+        UserError: if there are more or fewer of them, or it is not clear which name replaces which.
     """
-    if config.classes is None:
+    given = config.classes
+    if given is None:
         return tuple(found)
-    if len(config.classes) != len(found):
+    where = config.root or config.format
+    if len(given) != len(found):
         raise UserError(
-            f"the data set {config.root or config.format} has {len(found)} classes, but 'classes' names "
-            f"{len(config.classes)}: name every class, in the order of the labels"
+            f"the data set {where} has {len(found)} classes ({some(found, 10)}), but 'classes' names "
+            f"{len(given)}: name every class, in the order of the labels"
         )
-    return config.classes
+    moved = [new for new, old in zip(given, found, strict=True) if new != old and new in found]
+    if moved and set(given) != set(found):
+        raise UserError(
+            f"'classes' must order the classes of {where} or rename them one by one, but {some(moved)} is found "
+            f"there at another place: give the names as found ({some(found, 10)}), or other ones for all of them"
+        )
+    return given
+
+
+def class_labels(config: DataConfig, found: Sequence[str], classes: Sequence[str], where: Path) -> dict[str, int]:
+    """Return the label of every class that was found in one split.
+
+    Args:
+        config: whose `classes` may have renamed them one by one.
+        found: the names in this split, in the order that gives places.
+        classes: the names of all classes in the order of the labels.
+        where: what an error names.
+
+    Raises:
+        UserError: if a class is none of `classes`.
+    """
+    label = {name: number for number, name in enumerate(classes)}
+    unknown = [name for name in found if name not in label]
+    if unknown and config.classes is not None and len(found) == len(classes):
+        return {name: number for number, name in enumerate(found)}
+    if unknown:
+        raise UserError(
+            f"every class of {where} must be one of the training split ({some(classes, 10)}), but {some(unknown)} "
+            f"is not: rename or remove it"
+        )
+    return {name: label[name] for name in found}

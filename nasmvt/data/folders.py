@@ -1,18 +1,96 @@
 """Finding splits and images in folders."""
 
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from nasmvt.data.names import Names
 from nasmvt.errors import UserError, listed
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+PICTURE_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
+        *(".tif", ".tiff", ".webp", ".avif", ".jp2"),
+    }
+)
 """Endings of files that count as images, in lower case."""
 
 _ALIASES = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
 
 
+class LeftOut:
+    """Names of what a data set passes over, by the reason."""
+
+    ENDING = "ending"
+    """It does not end as images do."""
+    HIDDEN = "hidden"
+    """Its name begins with a dot."""
+    SUB_FOLDER = "sub-folder"
+    """It is a folder where only images are looked for."""
+    NO_ANNOTATION = "no annotation"
+    """An image of which the annotations say nothing."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, reason: str, name: str) -> None:
+        """Note one name."""
+        self._names.setdefault(reason, []).append(name)
+
+    def names(self) -> Mapping[str, Sequence[str]]:
+        """Return the names by the reason, in the order they were noted."""
+        return {reason: Names(names) for reason, names in self._names.items()}
+
+
+class FileList(Sequence[Path]):
+    """Many files, in little memory.
+
+    Args:
+        root: the folder that the names start from.
+        names: paths relative to it, with "/"; or absolute ones.
+    """
+
+    def __init__(self, root: Path, names: Iterable[str]) -> None:
+        self.root = root
+        self.names = Names(names)
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Path:  # type: ignore[override]  # no slices
+        """Return the path of a file."""
+        return self.root / self.names[index]
+
+    def digest(self, contents: bool = False) -> str:
+        """Return a digest over the sorted names and their sizes in bytes, or over their contents.
+
+        Raises:
+            UserError: if a file is gone.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        root = str(self.root)
+        for name in sorted(self.names):
+            path = os.path.join(root, name)  # noqa: PTH118 (a million times)
+            try:
+                size = os.stat(path).st_size  # noqa: PTH116
+                digest.update(f"{name}\n{size}\n".encode("utf-8", "surrogatepass"))
+                if contents:
+                    digest.update(Path(path).read_bytes())
+            except OSError as error:
+                raise UserError(f"{path} can't be read ({error.strerror}): restore it or open the data again") from None
+        return digest.hexdigest()
+
+
 def split_names(split: str) -> tuple[str, ...]:
     """Return the names that a split may have on disk, the given one first."""
     return (split, _ALIASES[split]) if split in _ALIASES else (split,)
+
+
+def find_split_folder(parent: Path, split: str) -> Path | None:
+    """Return the folder of a split inside `parent`, if there is one."""
+    return next((parent / name for name in split_names(split) if (parent / name).is_dir()), None)
 
 
 def split_folder(parent: Path, split: str) -> Path:
@@ -21,27 +99,65 @@ def split_folder(parent: Path, split: str) -> Path:
     Raises:
         UserError: if there is none, naming the folders looked for.
     """
-    candidates = [parent / name for name in split_names(split)]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    raise UserError(
-        f"the split '{split}' needs a folder, but there is no {' or '.join(map(str, candidates))}: "
-        f"create it, or set train_split and val_split to the names in use"
-    )
+    folder = find_split_folder(parent, split)
+    if folder is None:
+        candidates = [parent / name for name in split_names(split)]
+        raise UserError(
+            f"the split '{split}' needs a folder, but there is no {' or '.join(map(str, candidates))}: "
+            f"create it, or set train_split and val_split to the names in use"
+        )
+    return folder
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the image files of a folder by name, without hidden files."""
-    return sorted(path for path in folder.iterdir() if is_picture(path))
+def images_in(folder: Path, left_out: LeftOut | None = None, prefix: str = "") -> list[str]:
+    """Return the names of the image files of a folder, sorted.
+
+    Args:
+        folder: where to look; not below it.
+        left_out: takes what is passed over.
+        prefix: stands before the names in `left_out`.
+
+    Raises:
+        UserError: if the folder can't be read.
+    """
+    found = []
+    left_out = left_out or LeftOut()
+    for entry in scan(folder):
+        if entry.name.startswith("."):
+            left_out.add(LeftOut.HIDDEN, prefix + entry.name)
+        elif entry.is_dir():
+            left_out.add(LeftOut.SUB_FOLDER, prefix + entry.name)
+        elif has_image_suffix(entry.name):
+            found.append(entry.name)
+        else:
+            left_out.add(LeftOut.ENDING, prefix + entry.name)
+    return sorted(found)
+
+
+def scan(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder by name.
+
+    Raises:
+        UserError: if it can't be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"the folder {folder} can't be read ({error.strerror}): check it and its permissions") from None
+
+
+def has_image_suffix(name: str) -> bool:
+    """Return whether a file's name ends as images do."""
+    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (a million times)
 
 
 def is_picture(path: Path) -> bool:
     """Return whether a path looks like an image that is not hidden."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+    return has_image_suffix(path.name) and not path.name.startswith(".")
 
 
-def some(names: list[str], most: int = 3) -> str:
+def some(names: Sequence[str], most: int = 3) -> str:
     """Return the first few names as "a, b, c and 4 more", for an error."""
     rest = len(names) - most
     return listed(names[:most]) + (f" and {rest} more" if rest > 0 else "")

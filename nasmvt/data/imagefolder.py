@@ -2,55 +2,75 @@
 
 from pathlib import Path
 
-from nasmvt.data.config import DataConfig
-from nasmvt.data.dataset import Dataset, Split, class_names, split_name
-from nasmvt.data.folders import pictures_in, some, split_folder
+import numpy as np
+
+from nasmvt.data.dataset import Dataset, Request, class_labels, class_names
+from nasmvt.data.folders import FileList, LeftOut, images_in, scan, split_folder
+from nasmvt.data.formats import register_format
 from nasmvt.data.pictures import read_picture
 from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
 
 
+@register_format("imagefolder", "classification")
 class ImageFolder(Dataset):
     """Images whose class is the folder they lie in.
 
     The labels are the places of the class folders of the *training* split in alphabetical order, in
-    every split. Hidden files and files that are no images are passed over.
+    every split. Hidden files, files that are no images and sub-folders of a class are passed over.
 
     Raises:
         UserError: if a split or a class has no images, or a validation class is unknown in training.
     """
 
-    def __init__(self, config: DataConfig, root: Path, split: Split) -> None:
-        known = _class_names(split_folder(root, config.train_split))
-        folder = split_folder(root, split_name(config, split))
-        names = _class_names(folder)
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise UserError(
-                f"every class of {folder} must be one of the training split, but {some(unknown)} is not: "
-                f"rename or remove it"
-            )
-        self._root = root
-        self._items: list[tuple[Path, int]] = []
-        for name in names:
-            pictures = pictures_in(folder / name)
-            if not pictures:
+    def __init__(self, request: Request) -> None:
+        root, config, left_out = request.root, request.config, LeftOut()
+        folder = split_folder(root, request.split_name)
+        found = _class_folders(folder, left_out)
+        if request.known is not None:
+            classes = request.known.classes
+        else:
+            train = split_folder(root, config.train_split)
+            classes = class_names(config, found if train == folder else _class_folders(train))
+        labels = class_labels(config, found, classes, folder)
+        names: list[str] = []
+        counts = []
+        for name in found:
+            prefix = f"{folder.name}/{name}/"
+            images = images_in(folder / name, left_out, prefix)
+            if not images:
                 raise UserError(f"the class folder {folder / name} holds no images: fill it or remove it")
-            self._items += [(path, known.index(name)) for path in pictures]
-        self.info = DataInfo(kind="classification", classes=class_names(config, known))
+            names += [prefix + image for image in images]
+            counts.append(len(images))
+        self._files = FileList(folder.parent, names)
+        self._labels = np.repeat(np.array([labels[name] for name in found], dtype=np.int32), counts)
+        self.left_out = left_out.names()
+        self.info = DataInfo(kind="classification", classes=classes)
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._items)
+        return len(self._files)
 
     def __getitem__(self, index: int) -> Sample:
         """Return an image, upright by its EXIF orientation, and its label."""
-        path, label = self._items[index]
-        return Sample(id=path.relative_to(self._root).as_posix(), image=read_picture(path, upright=True), target=label)
+        image = read_picture(self._files[index], upright=True)
+        return Sample(id=self._files.names[index], image=image, target=int(self._labels[index]))
+
+    def digest(self) -> str:
+        """Return a digest over the names and sizes of the images."""
+        return self._files.digest()
 
 
-def _class_names(folder: Path) -> list[str]:
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
+    left_out = left_out or LeftOut()
+    names = []
+    for entry in scan(folder):
+        if entry.name.startswith("."):
+            left_out.add(LeftOut.HIDDEN, f"{folder.name}/{entry.name}")
+        elif entry.is_dir():
+            names.append(entry.name)
+        else:
+            left_out.add(LeftOut.ENDING, f"{folder.name}/{entry.name}")
     if not names:
         raise UserError(f"{folder} must hold one folder of images per class, but holds none: add them")
     return names

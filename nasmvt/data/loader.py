@@ -39,17 +39,17 @@ class TrainLoader:
     def __init__(
         self,
         dataset: Dataset,
-        indices: Sequence[int],
+        indices: Sequence[int] | np.ndarray,
         config: DataConfig,
         kind: Kind,
         batch_size: int,
         seed: int,
     ) -> None:
-        if not indices:
+        if not len(indices):
             raise UserError("training needs at least one image, but the split is empty: add images")
         _check_batch_size(batch_size)
         self._dataset = dataset
-        self._indices = list(indices)
+        self._indices = np.asarray(indices)
         self._config = config
         self._kind = kind
         self._batch_size = batch_size
@@ -94,7 +94,7 @@ class TrainLoader:
         order = self._order(epoch)
         for offset in range(len(order)):
             try:
-                return self._dataset[self._indices[order[(place + offset) % len(order)]]]
+                return self._dataset[int(self._indices[order[(place + offset) % len(order)]])]
             except UnreadableImage as error:
                 if not self._config.skip_unreadable:
                     raise

@@ -19,43 +19,6 @@ Part = list[Any] | RunLengths | tuple[float, float, float, float] | np.ndarray
 """How the mask of one object is kept."""
 
 
-def is_segmentation(value: Any) -> bool:
-    """Return whether an annotation's `segmentation` says anything: boxes-only data sets hold null or []."""
-    if isinstance(value, dict):
-        return bool(value.get("counts"))
-    return isinstance(value, list) and any(value)
-
-
-def fault(value: Any, size: tuple[int, int]) -> str | None:
-    """Return what is wrong with a segmentation of an image of `size` (height, width), or None.
-
-    A segmentation is a list of polygons [x0, y0, x1, y1, ...] of three or more points, or a mapping of
-    `size` [height, width] and `counts` (run lengths as a list, or as COCO's compressed string).
-    """
-    if isinstance(value, dict):
-        if value.get("size") != list(size):
-            return f"a run-length mask of size {value.get('size')} on an image of size {list(size)}"
-        return _fault_of_runs(value["counts"], size[0] * size[1])
-    for polygon in value:
-        if not _numbers(polygon) or len(polygon) < 6 or len(polygon) % 2:
-            return f"the polygon {str(polygon)[:60]}, which is not a list of three or more points"
-    return None
-
-
-def _fault_of_runs(counts: Any, pixels: int) -> str | None:
-    if isinstance(counts, str):
-        return None  # known only once it is decoded
-    if not _numbers(counts):
-        return f"the run lengths {str(counts)[:60]}, which are neither a list of numbers nor a string"
-    if sum(counts) != pixels or min(counts) < 0:
-        return f"run lengths that add up to {sum(counts)} and not to {pixels} pixels"
-    return None
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, (int, float)) for item in value)
-
-
 def encode_masks(masks: torch.Tensor | np.ndarray) -> list[RunLengths]:
     """Return each of the bool masks (n, H, W) as COCO's compressed run lengths."""
     if not len(masks):
@@ -73,7 +36,7 @@ class ObjectMasks:
 
     Args:
         size: height H and width W of the image in pixels.
-        parts: one per object: polygons or run lengths (see `fault`), a box (x0, y0, x1, y1) that the object
+        parts: one per object: polygons or run lengths as COCO writes them, a box (x0, y0, x1, y1) that the object
             fills, or a bool array (H, W).
         source: what an error calls the image's annotations.
     """

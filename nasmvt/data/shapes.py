@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from nasmvt.data.config import DataConfig
-from nasmvt.data.dataset import Dataset, Split, class_names
+from nasmvt.data.dataset import Dataset, Request, class_names, text_digest
+from nasmvt.data.formats import register_format
 from nasmvt.data.masks import ObjectMasks
-from nasmvt.data.types import DataInfo, Kind, Sample
+from nasmvt.data.types import DataInfo, Sample
 from nasmvt.seeding import derive_seed
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
@@ -39,6 +39,7 @@ class _Shape:
     """(H, W) bool: the part that can be seen."""
 
 
+@register_format("shapes")
 class Shapes(Dataset):
     """Drawn shapes with labels for one kind of task.
 
@@ -46,12 +47,13 @@ class Shapes(Dataset):
     Segmentation: every pixel has a label, the ground's is 0.
     """
 
-    def __init__(self, config: DataConfig, kind: Kind, split: Split, seed: int) -> None:
+    def __init__(self, request: Request) -> None:
+        config, kind = request.config, request.kind
         self._kind = kind
-        self._split = split
-        self._seed = seed
+        self._split = request.split
+        self._seed = request.seed
         self._size = config.image_size
-        self._length = config.train_images if split == "train" else config.val_images
+        self._length = config.train_images if request.split == "train" else config.val_images
         names = ("background", *SHAPES) if kind == "segmentation" else SHAPES
         self.info = DataInfo(kind=kind, classes=class_names(config, names), has_masks=kind == "detection")
 
@@ -74,6 +76,10 @@ class Shapes(Dataset):
         canvas += random.normal(0.0, 10.0, canvas.shape).astype(np.float32)
         picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
         return Sample(id=f"{self._split}/{index}", image=picture, target=self._target(shapes))
+
+    def digest(self) -> str:
+        """Return a digest of what the images are drawn from."""
+        return text_digest("shapes", self._kind, self._split, str(self._seed), str(self._size), str(self._length))
 
     def _target(self, shapes: list[_Shape]) -> Any:
         if self._kind == "classification":

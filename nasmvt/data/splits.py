@@ -6,7 +6,7 @@ from nasmvt.errors import UserError
 from nasmvt.seeding import derive_seed
 
 
-def split_train(n: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+def split_train(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Divide `n` images by seed.
 
     Args:
@@ -15,7 +15,7 @@ def split_train(n: int, fraction: float, seed: int) -> tuple[list[int], list[int
         seed: what the choice depends on.
 
     Returns:
-        The indices for training and those for search, disjoint, each in rising order.
+        The indices for training and those for search, int64, disjoint, each in rising order.
 
     Raises:
         UserError: if one of the two would be empty.
@@ -32,4 +32,4 @@ def split_train(n: int, fraction: float, seed: int) -> tuple[list[int], list[int
             f"of them: lower search_fraction or use more images"
         )
     order = np.random.default_rng(derive_seed("search split", seed)).permutation(n)
-    return sorted(order[count:].tolist()), sorted(order[:count].tolist())
+    return np.sort(order[count:]), np.sort(order[:count])

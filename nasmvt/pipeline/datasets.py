@@ -7,7 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from nasmvt.data.config import AugmentationConfig, DataConfig
-from nasmvt.data.dataset import Dataset, open_dataset
+from nasmvt.data.dataset import Dataset
+from nasmvt.data.formats import open_dataset
 from nasmvt.data.loader import TrainLoader, eval_batches
 from nasmvt.data.splits import split_train
 from nasmvt.data.types import Batch, DataInfo
@@ -40,7 +41,7 @@ class TaskData:
         return self._open(self.config.data, "val")
 
     @cached_property
-    def division(self) -> tuple[list[int], list[int]]:
+    def division(self) -> tuple[np.ndarray, np.ndarray]:
         """Indices into `train`: for training, and for comparing candidates."""
         return split_train(
             len(self.train), self.config.data.search_fraction, derive_seed("split", self.name, self.seed)

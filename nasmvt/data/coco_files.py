@@ -1,0 +1,105 @@
+"""Where the files of a data set in COCO's layout lie."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PureWindowsPath
+
+from nasmvt.data.folders import FileList, scan, some, split_names
+from nasmvt.errors import UserError
+
+
+def find_annotations(root: Path, split: str) -> Path:
+    """Return the annotation file of a split: instances_<split>.json, or the only instances_<split>*.json.
+
+    Raises:
+        UserError: if there is none, or several that fit.
+    """
+    folder = root / "annotations"
+    exact = [folder / f"instances_{name}.json" for name in split_names(split)]
+    for path in exact:
+        if path.is_file():
+            return path
+    similar = sorted(folder.glob(f"instances_{split}*.json"))
+    if len(similar) == 1:
+        return similar[0]
+    if similar:
+        example = similar[0].stem.removeprefix("instances_")
+        raise UserError(
+            f"the split '{split}' must have one annotation file, but {folder} holds "
+            f"{some([path.name for path in similar])}: set train_split and val_split to full names, such as "
+            f"'{example}'"
+        )
+    raise UserError(f"there is no annotation file {exact[0]}: create it or set train_split and val_split")
+
+
+def find_images(root: Path, split: str, annotations: Path) -> Path:
+    """Find the images of a split: images/<split>, <split>, the same with a year behind, or images.
+
+    Raises:
+        UserError: if there is none of these.
+    """
+    names = dict.fromkeys([annotations.stem.removeprefix("instances_"), *split_names(split)])
+    parents = (root / "images", root)
+    for parent in parents:
+        for name in names:
+            if (parent / name).is_dir():
+                return parent / name
+    for parent in parents:
+        similar = sorted(path for path in parent.glob(f"{split}*") if path.is_dir())
+        if len(similar) == 1:
+            return similar[0]
+    if parents[0].is_dir():
+        return parents[0]
+    raise UserError(
+        f"the images of the split '{split}' must lie in {root / 'images' / split}, {root / split} or "
+        f"{root / 'images'}, but there is none of them: move them there"
+    )
+
+
+def locate(files: Sequence[str], folder: Path, root: Path, source: Path) -> FileList:
+    """Find the files that an annotation file lists.
+
+    A name is looked for as it is given, below the folder of the images and below the root; then with the other
+    separator, and without more and more of its leading folders, as names come from other machines.
+
+    Args:
+        files: the names as they stand in the annotation file.
+        folder: the folder of the images.
+        root: the folder of the data set.
+        source: the annotation file.
+
+    Raises:
+        UserError: if one can't be found, or two names lead to one file.
+    """
+    here = {entry.name for entry in scan(folder)}
+    found, missing = [], []
+    for name in files:
+        path = name if name in here else next(_existing(name, folder, root), None)
+        if path is None:
+            missing.append(str(folder / name))
+        else:
+            found.append(path)
+    if missing:
+        raise UserError(f"{source} lists images that do not exist, {some(missing)}: add them or fix the list")
+    if len(set(found)) < len(found):
+        owner: dict[str, str] = {}
+        for name, path in zip(files, found, strict=True):
+            if path in owner:
+                raise UserError(
+                    f"{source}: every image has a file of its own, but {owner[path]} and {name} are both "
+                    f"{folder / path}: fix the file names"
+                )
+            owner[path] = name
+    return FileList(folder, found)
+
+
+def _existing(name: str, folder: Path, root: Path) -> Iterator[str]:
+    """Yield paths of files, relative to the folder or absolute, that a name may mean."""
+    for candidate in dict.fromkeys((name, name.replace("\\", "/"))):
+        for parent in (folder, root):
+            if (parent / candidate).is_file():
+                yield os.path.relpath(parent / candidate, folder)
+    parts = PureWindowsPath(name).parts  # takes both separators
+    for start in range(1, len(parts)):
+        if (folder / Path(*parts[start:])).is_file():
+            yield "/".join(parts[start:])

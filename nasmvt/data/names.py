@@ -1,0 +1,66 @@
+"""Many short texts in little memory.
+
+A million Python strings fill hundreds of megabytes, and loader processes copy them: reading an object
+changes its count of references. Here they are one block of bytes and one array.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+
+class Blobs(Sequence[bytes]):
+    """Byte strings, back to back."""
+
+    def __init__(self, blobs: Iterable[Any]) -> None:
+        """Hold what is given: bytes, or anything with a buffer."""
+        kept = list(blobs)
+        self._bytes = b"".join(kept)
+        ends = np.fromiter(map(len, kept), dtype=np.int64, count=len(kept))
+        self._ends = np.concatenate([[0], ends.cumsum()])
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        """Return one, or a list of some."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no entry {index} among {len(self)}")
+        start, end = self._ends[index % len(self)], self._ends[index % len(self) + 1]
+        return self._bytes[start:end]
+
+    def lengths(self) -> np.ndarray:
+        """Return the number of bytes of each."""
+        return np.diff(self._ends)
+
+
+class Names(Sequence[str]):
+    """Strings; also names of files that are not UTF-8."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        # surrogatepass: names that are not UTF-8 hold surrogates, see os.fsdecode
+        self._blobs = Blobs(name.encode("utf-8", "surrogatepass") for name in names)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._blobs)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """Return one, or a list of some."""
+        if isinstance(index, slice):
+            return [blob.decode("utf-8", "surrogatepass") for blob in self._blobs[index]]
+        return self._blobs[index].decode("utf-8", "surrogatepass")

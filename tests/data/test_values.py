@@ -19,7 +19,7 @@ from nasmvt.data.values import flag, identifier, number, whole
         (None, None),
         ([3], None),
         ("three", None),
-        ("９", None),
+        ("\N{FULLWIDTH DIGIT NINE}", None),
         ("9" * 30, None),
     ],
 )

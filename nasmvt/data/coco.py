@@ -11,7 +11,8 @@ from nasmvt.data.dataset import Dataset, Request, class_labels, class_names, tex
 from nasmvt.data.folders import FileList, LeftOut, images_in
 from nasmvt.data.formats import register_format
 from nasmvt.data.masks import ObjectMasks
-from nasmvt.data.pictures import read_picture
+from nasmvt.data.orientation import labels_orientation, turn_boxes, turn_image
+from nasmvt.data.pictures import read_stored
 from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
 
@@ -38,6 +39,7 @@ class Coco(Dataset):
         folder = find_images(root, name, content.path)
         self._files = locate(content.files, folder, root, content.path)
         self._content = content
+        self._annotated = request.config.orientation
         found = list(content.categories.values())
         labels = class_labels(request.config, found, self.info.classes, content.path)
         self._labels = np.array([labels[name] for name in found], dtype=np.int64)
@@ -50,24 +52,28 @@ class Coco(Dataset):
     def __getitem__(self, index: int) -> Sample:
         """Return an image and its objects, crowds and empty boxes included (training drops them)."""
         content, path = self._content, self._files[index]
-        image = read_picture(path, upright=False)
+        image, orientation = read_stored(path)
         height, width = content.sizes[index].tolist()
-        if (image.height, image.width) != (height, width):
+        try:
+            turn = labels_orientation((image.height, image.width), orientation, (height, width), self._annotated)
+        except ValueError as error:
             raise UserError(
-                f"an image must have the size that its annotations state, but {path} is {image.width}x"
-                f"{image.height} and {content.path} says {width}x{height}: fix one of them"
-            )
-        objects = slice(content.starts[index], content.starts[index + 1])
+                f"the image {path} must have the size that {content.path} states, but {error}: fix one of them"
+            ) from None
+        upright = turn_image(image, orientation)
+        drawn_on = image if turn == orientation else upright
+        size = (drawn_on.height, drawn_on.width)
+        objects, boxes = content.objects(index), content.clipped(index, size)
         target: dict[str, Any] = {
-            "boxes": torch.tensor(content.boxes[objects]),
+            "boxes": turn_boxes(torch.tensor(boxes), size, turn),
             "labels": torch.tensor(self._labels[content.places[objects]]),
             "crowd": torch.tensor(content.crowds[objects]),
         }
         if self.info.has_masks:
             source = f"{content.path}, image {content.files[index]}"
-            target["masks"] = ObjectMasks((height, width), content.parts(index), source)
+            target["masks"] = ObjectMasks(size, content.parts(index, boxes), source, turn)
         identity = content.ids[index]
-        return Sample(id=identity if isinstance(identity, str) else int(identity), image=image, target=target)
+        return Sample(id=identity if isinstance(identity, str) else int(identity), image=upright, target=target)
 
     def digest(self) -> str:
         """Return a digest over the names and sizes of the images, and the content of the annotation file."""

@@ -68,7 +68,7 @@ class CocoFile:
     starts: np.ndarray
     """(n + 1,) int64."""
     boxes: np.ndarray
-    """(m, 4) float32: x0, y0, x1, y1 in pixels, clipped to the image; may be empty (x0 == x1)."""
+    """(m, 4) float32: x0, y0, x1, y1 in pixels; may lie outside of the image, and be empty or turned (x1 < x0)."""
     places: np.ndarray
     """(m,) int32: the place of each object's category among `categories`."""
     crowds: np.ndarray
@@ -84,14 +84,23 @@ class CocoFile:
         """Return the index of the image of an object."""
         return int(np.searchsorted(self.starts, item, side="right")) - 1
 
-    def parts(self, image: int) -> list[Part]:
-        """Return the masks of an image's objects for `ObjectMasks`; where there is none the box stands for it."""
-        parts: list[Part] = []
-        for item in range(self.starts[image], self.starts[image + 1]):
-            text = self.segmentations[item]
-            x0, y0, x1, y1 = self.boxes[item].tolist()
-            parts.append(msgspec.json.decode(text) if text else (x0, y0, x1, y1))
-        return parts
+    def objects(self, image: int) -> slice:
+        """Return where the objects of an image are in the arrays."""
+        return slice(int(self.starts[image]), int(self.starts[image + 1]))
+
+    def clipped(self, image: int, size: tuple[int, int]) -> np.ndarray:
+        """Return an image's boxes (n, 4), clipped to `size` (height, width); may be empty (x0 == x1)."""
+        boxes = self.boxes[self.objects(image)]
+        sides = np.array([size[1], size[0]], dtype=np.float32)
+        low = np.clip(boxes[:, :2], 0, sides)
+        return np.concatenate([low, np.clip(boxes[:, 2:], low, sides)], axis=1)
+
+    def parts(self, image: int, boxes: np.ndarray) -> list[Part]:
+        """Return the masks of an image's objects for `ObjectMasks`; where there is none, the box stands for it."""
+        texts = self.segmentations[self.objects(image)]
+        return [
+            msgspec.json.decode(text) if text else tuple(box) for text, box in zip(texts, boxes.tolist(), strict=True)
+        ]
 
 
 def read_annotations(path: Path) -> CocoFile:
@@ -115,7 +124,7 @@ def read_annotations(path: Path) -> CocoFile:
         try:
             row = owners[i] = _find(item.image_id, identifier(item.image_id), rows, "image_id", "images")
             labels[i] = _find(item.category_id, whole(item.category_id), places, "category_id", "categories")
-            boxes[i] = _box(item.bbox, sizes[row])
+            boxes[i] = _box(item.bbox)
             crowds[i] = _crowd(item.iscrowd)
             texts.append(item.segmentation if has_segmentation(item.segmentation, sizes[row]) else b"")
         except ValueError as error:
@@ -226,15 +235,14 @@ def _find(given: Any, key: Any, known: Mapping[Any, int], field: str, table: str
     return known[key]
 
 
-def _box(value: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Return x0, y0, x1, y1, clipped to the image, of a box x, y, width, height."""
+def _box(value: Any) -> tuple[float, float, float, float]:
+    """Return x0, y0, x1, y1 of a box x, y, width, height."""
     numbers = [number(item) for item in value] if isinstance(value, list) else []
     finite = [item for item in numbers if item is not None]
     if len(numbers) != 4 or len(finite) != 4:
         raise ValueError(f"the bbox {shown(value)}, which must be four numbers x, y, width, height: fix it")
     x, y, width, height = finite
-    x0, y0 = min(max(x, 0.0), size[1]), min(max(y, 0.0), size[0])
-    return x0, y0, min(max(x + width, x0), size[1]), min(max(y + height, y0), size[0])
+    return x, y, x + width, y + height
 
 
 def _crowd(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """What a user may say about the data of one task."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -74,6 +75,28 @@ class DataConfig(Config):
     """Names of the classes in the order of their labels, instead of those the files give. For `ade20k`
     it also says how many classes there are."""
 
+    orientation: Literal["upright", "stored"] | None = None
+    """On which pixels boxes, masks and label maps were drawn, where a photo's EXIF orientation turns it: on the
+    upright image, as viewers show it, or on the pixels as they are stored. Null reads it from the size that the
+    annotations state, and takes them for upright where that does not tell. Images are shown upright to the network."""
+
+    labels: dict[int | str, str] | None = None
+    """Segmentation: the class of each value of a label map, such as `{0: background, 255: object}`, or of each colour,
+    such as `{"#000000": background, "#ff0000": object}`. Null: values are consecutive, from 0 on if 0 is not ignored,
+    else from 1 on."""
+
+    ignore: tuple[int | str, ...] | None = None
+    """Segmentation: values, colours or class names that count neither in the loss nor in the metric. Null: 0 and 255,
+    unless `labels` names them."""
+
+    image_suffix: str = ""
+    """Segmentation: what the names of images have at their end, before the dot, and label maps have not, such as
+    `_leftImg8bit`. Images without it are left out."""
+
+    mask_suffix: str = ".png"
+    """Segmentation: what the name of a label map has in place of that and the image's ending, such as
+    `_gtFine_labelIds.png`."""
+
     train_images: Annotated[int, Field(ge=1)] = 512
     """Number of training images drawn; `shapes` only."""
 
@@ -120,6 +143,24 @@ class DataConfig(Config):
             raise ValueError("classes must be one or more names, each once")
         return classes
 
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: dict[int | str, str] | None) -> dict[int | str, str] | None:
+        if labels is None:
+            return None
+        values = {_pixel_value(value): name for value, name in labels.items()}
+        if len({isinstance(value, str) for value in values}) != 1 or len(values) < len(labels):
+            raise ValueError("labels must give classes to values, or to colours, each once")
+        return values
+
+    @field_validator("ignore")
+    @classmethod
+    def _check_ignore(cls, ignore: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
+        for value in ignore or ():
+            if isinstance(value, int) or value.startswith("#"):
+                _pixel_value(value)
+        return ignore
+
     @field_validator("mean")
     @classmethod
     def _check_mean(cls, mean: Triple) -> Triple:
@@ -139,3 +180,15 @@ class DataConfig(Config):
         if self.format != "shapes" and self.root is None:
             raise ValueError(f"the format '{self.format}' reads files: set root to the folder of the data set")
         return self
+
+
+def _pixel_value(value: int | str) -> int | str:
+    """Return a value of a label map: a number (JSON writes it as text) or a colour in lower case."""
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return value.lower()
+    if isinstance(value, str) and not re.fullmatch("[0-9]{1,5}", value):
+        raise ValueError(f'a value of a label map is a number, or a colour such as "#ff0000", but not {value!r}')
+    number = int(value)
+    if not 0 <= number < 2**16:
+        raise ValueError(f"a value of a label map lies in 0..65535, but {number} does not")
+    return number

@@ -33,6 +33,13 @@ FORMATS: Registry[Format] = Registry(
 """The formats by name."""
 
 
+_TELL_APART = {
+    "classification": "set root to the folder that holds the splits, and give every class a folder",
+    "segmentation": "name the class of what surrounds it by 'labels', such as {0: background, 1: object}",
+}
+"""Kinds that need two classes to tell apart, and what to do where there is one."""
+
+
 def register_format(name: str, *kinds: str) -> Callable[[Opener], Opener]:
     """Register what opens a format, usually the class of its data set.
 
@@ -71,6 +78,12 @@ def open_dataset(config: DataConfig, kind: Kind, split: Split, seed: int, known:
             f"use one of the formats {listed(fitting)}"
         )
     dataset = chosen.open(Request(config=config, kind=kind, split=split, seed=seed, known=known))
+    classes = dataset.info.classes
+    if len(classes) < 2 and kind in _TELL_APART:
+        raise UserError(
+            f"a task of {kind} needs two classes or more, but {config.root or config.format} has only "
+            f"{listed(classes)}: {_TELL_APART[kind]}"
+        )
     if config.limit is None or config.limit >= len(dataset):
         return dataset
     generator = np.random.default_rng(derive_seed("limit", seed, split))

@@ -1,5 +1,6 @@
 """Classification from a folder per class: root/<split>/<class>/<image>."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,18 @@ class ImageFolder(Dataset):
             train = split_folder(root, config.train_split)
             classes = class_names(config, found if train == folder else _class_folders(train))
         labels = class_labels(config, found, classes, folder)
-        names: list[str] = []
-        counts = []
-        for name in found:
-            prefix = f"{folder.name}/{name}/"
-            images = images_in(folder / name, left_out, prefix)
-            if not images:
-                raise UserError(f"the class folder {folder / name} holds no images: fill it or remove it")
-            names += [prefix + image for image in images]
-            counts.append(len(images))
-        self._files = FileList(folder.parent, names)
+        counts: list[int] = []
+
+        def names() -> Iterator[str]:
+            for name in found:
+                prefix = f"{folder.name}/{name}/"
+                images = images_in(folder / name, left_out, prefix)
+                if not images:
+                    raise UserError(f"the class folder {folder / name} holds no images: fill it or remove it")
+                counts.append(len(images))
+                yield from (prefix + image for image in images)
+
+        self._files = FileList(folder.parent, names())
         self._labels = np.repeat(np.array([labels[name] for name in found], dtype=np.int32), counts)
         self.left_out = left_out.names()
         self.info = DataInfo(kind="classification", classes=classes)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nasmvt.data.orientation import UPRIGHT, turn_array, upright_size
 from nasmvt.errors import UserError
 
 RunLengths = dict[str, Any]
@@ -35,16 +36,26 @@ class ObjectMasks:
     megabytes as dense masks, and a few kilobytes as polygons.
 
     Args:
-        size: height H and width W of the image in pixels.
+        size: height H and width W in pixels of the image that the parts lie on.
         parts: one per object: polygons or run lengths as COCO writes them, a box (x0, y0, x1, y1) that the object
             fills, or a bool array (H, W).
         source: what an error calls the image's annotations.
+        orientation: EXIF orientation by which that image is turned upright; the masks are turned with it.
     """
 
-    def __init__(self, size: tuple[int, int], parts: Sequence[Part], source: str = "the masks") -> None:
-        self.size = size
+    def __init__(
+        self,
+        size: tuple[int, int],
+        parts: Sequence[Part],
+        source: str = "the masks",
+        orientation: int = UPRIGHT,
+    ) -> None:
+        self.size = upright_size(size, orientation)
+        """Height and width of the masks."""
+        self._stored = size
         self._parts = list(parts)
         self._source = source
+        self._orientation = orientation
         self._encoded: list[RunLengths] | None = None
 
     @classmethod
@@ -58,7 +69,8 @@ class ObjectMasks:
 
     def __getitem__(self, kept: torch.Tensor) -> "ObjectMasks":
         """Return the masks of the objects that are true in `kept` (n,) bool."""
-        chosen = ObjectMasks(self.size, list(itertools.compress(self._parts, kept.tolist())), self._source)
+        parts = list(itertools.compress(self._parts, kept.tolist()))
+        chosen = ObjectMasks(self._stored, parts, self._source, self._orientation)
         if self._encoded is not None:
             chosen._encoded = list(itertools.compress(self._encoded, kept.tolist()))
         return chosen
@@ -72,7 +84,7 @@ class ObjectMasks:
         """
         masks = np.zeros((len(self), *self.size), dtype=bool)
         for mask, part in zip(masks, self._parts, strict=True):
-            self._draw(part, mask)
+            mask[:] = turn_array(self._draw(part), self._orientation)
         return torch.from_numpy(masks)
 
     def rles(self) -> list[RunLengths]:
@@ -89,29 +101,31 @@ class ObjectMasks:
         """Return the number of pixels of each mask."""
         return [int(_library().area(runs)) for runs in self.rles()]
 
-    def _draw(self, part: Part, mask: np.ndarray) -> None:
+    def _draw(self, part: Part) -> np.ndarray:
+        """Draw a part as a bool array of the stored size."""
         if isinstance(part, np.ndarray):
-            mask[:] = part
-        elif isinstance(part, tuple):
+            return part
+        if isinstance(part, tuple):
+            mask = np.zeros(self._stored, dtype=bool)
             x0, y0, x1, y1 = part
             mask[int(y0) : math.ceil(y1), int(x0) : math.ceil(x1)] = True
-        else:
-            try:
-                mask[:] = _library().decode(self._encode(part))
-            except ValueError as error:
-                raise UserError(
-                    f"{self._source}: a segmentation can't be decoded ({error}): fix or remove it"
-                ) from None
+            return mask
+        try:
+            return np.asarray(_library().decode(self._runs(part))).astype(bool)
+        except ValueError as error:
+            raise UserError(f"{self._source}: a segmentation can't be decoded ({error}): fix or remove it") from None
 
     def _encode(self, part: Part) -> RunLengths:
+        if self._orientation == UPRIGHT and isinstance(part, (list, dict)):
+            return self._runs(part)
+        return encode_masks(turn_array(self._draw(part), self._orientation)[None])[0]
+
+    def _runs(self, part: list[Any] | RunLengths) -> RunLengths:
+        """Return polygons or run lengths as compressed run lengths of the stored size."""
+        library = _library()
         if isinstance(part, list):
-            library = _library()
-            return _as_text(library.merge(library.frPyObjects(part, *self.size)))
-        if isinstance(part, dict):
-            return part if isinstance(part["counts"], str) else _as_text(_library().frPyObjects(part, *self.size))
-        mask = np.zeros(self.size, dtype=bool)
-        self._draw(part, mask)
-        return encode_masks(mask[None])[0]
+            return _as_text(library.merge(library.frPyObjects(part, *self._stored)))
+        return part if isinstance(part["counts"], str) else _as_text(library.frPyObjects(part, *self._stored))
 
 
 def _library() -> Any:

@@ -4,6 +4,7 @@ A million Python strings fill hundreds of megabytes, and loader processes copy t
 changes its count of references. Here they are one block of bytes and one array.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
@@ -15,10 +16,12 @@ class Blobs(Sequence[bytes]):
 
     def __init__(self, blobs: Iterable[Any]) -> None:
         """Hold what is given: bytes, or anything with a buffer."""
-        kept = list(blobs)
-        self._bytes = b"".join(kept)
-        ends = np.fromiter(map(len, kept), dtype=np.int64, count=len(kept))
-        self._ends = np.concatenate([[0], ends.cumsum()])
+        self._bytes = bytearray()
+        ends = array("q", [0])
+        for blob in blobs:
+            self._bytes += blob
+            ends.append(len(self._bytes))
+        self._ends = np.array(ends)
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -36,7 +39,7 @@ class Blobs(Sequence[bytes]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"there is no entry {index} among {len(self)}")
         start, end = self._ends[index % len(self)], self._ends[index % len(self) + 1]
-        return self._bytes[start:end]
+        return bytes(self._bytes[start:end])
 
     def lengths(self) -> np.ndarray:
         """Return the number of bytes of each."""

@@ -1,52 +1,115 @@
-"""Reading one image file."""
+"""Reading one image file: the same pixels for training, evaluation, search and prediction."""
 
-import struct
+import errno
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from nasmvt.data.orientation import orientation_of, turn_image
 from nasmvt.errors import UserError
 
-_BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises on files that are missing, cut off, damaged or absurdly large."""
+_DEPTHS = (8, 12, 16, 24, 32)
+"""Bits of a grey value that cameras and scanners deliver."""
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What the machine lacks, not the file."""
 
 
 class UnreadableImage(UserError):
     """An image file that can't be decoded."""
 
 
-def read_picture(path: Path, *, upright: bool = False) -> Image.Image:
-    """Read an image as 8-bit RGB.
+def read_picture(path: Path, *, upright: bool = True) -> Image.Image:
+    """Read an image as 8-bit RGB; of an animation the first frame.
 
     Args:
         path: the file.
-        upright: turn the image as its EXIF orientation says. Only where no label lies in its pixels:
-            boxes and masks are drawn on the pixels as they are stored.
+        upright: turn the image as its EXIF orientation says; False gives the pixels as they are stored.
 
     Raises:
         UnreadableImage: if it can't be decoded, naming the file.
     """
+    image, orientation = read_stored(path)
+    return turn_image(image, orientation) if upright else image
+
+
+def read_stored(path: Path) -> tuple[Image.Image, int]:
+    """Read an image as 8-bit RGB, as it is stored, and the EXIF orientation by which it is turned upright.
+
+    Raises:
+        UnreadableImage: if it can't be decoded, naming the file.
+    """
+    with opened(path, "image", "replace it or set skip_unreadable") as image:
+        return to_rgb(image), orientation_of(image)
+
+
+@contextmanager
+def opened(path: Path, what: str, remedy: str) -> Iterator[Image.Image]:
+    """Open and decode an image file.
+
+    Args:
+        path: the file.
+        what: what an error calls it.
+        remedy: what to do about one that can't be decoded.
+
+    Raises:
+        UnreadableImage: if it can't be decoded, naming the file.
+        UserError: if the machine has no memory or no file handles left.
+    """
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            if upright:
-                ImageOps.exif_transpose(picture, in_place=True)
-            return to_rgb(picture)
-    except _BROKEN as error:
-        detail = " ".join(str(error).split())
-        raise UnreadableImage(
-            f"the image {path} can't be decoded ({detail}): replace it or set skip_unreadable"
-        ) from None
+        # Pillow's warnings name no file, and say nothing that an error or the pixels do not say.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+                yield image
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  (damaged files make Pillow's readers raise nearly anything)
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            raise UserError(f"the {what} {path} can't be opened ({error.strerror}): give the process more") from None
+        detail = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, Image.DecompressionBombError):
+            remedy = f"cut it into tiles, or {remedy}"
+        raise UnreadableImage(f"the {what} {path} can't be decoded ({detail}): {remedy}") from None
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Return any image as 8-bit RGB; transparency is dropped, 16-bit grey keeps its high byte."""
-    if picture.mode == "RGB":
-        return picture.copy()
-    if picture.mode.startswith("I"):
-        grey = np.asarray(picture).astype(np.int64).clip(0, 2**16 - 1) >> 8
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return picture.convert("RGB")
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return any image as 8-bit RGB; transparency is dropped.
+
+    Grey values of more than 8 bits are scaled by the smallest usual depth (12, 16, ...) that holds the largest of
+    them. Floats in 0..1 are scaled to 0..255, others taken as whole numbers. Values below 0 have no such scale: they
+    are stretched from the smallest to the largest.
+
+    Raises:
+        ValueError: if it holds no finite value, or colours that Pillow can't convert.
+    """
+    if image.mode == "RGB":
+        return image.copy()
+    if image.mode[0] in "IF":
+        return Image.fromarray(_to_bytes(np.asarray(image))).convert("RGB")
+    if image.mode in ("La", "RGBa"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    if image.mode == "PA" or (image.mode == "P" and "transparency" in image.info):
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _to_bytes(grey: np.ndarray) -> np.ndarray:
+    """Scale grey values (H, W) of any type to uint8, see `to_rgb`."""
+    finite = np.isfinite(grey)
+    if not finite.any():
+        raise ValueError("it holds no finite value")
+    values = np.where(finite, grey, 0).astype(np.float64)
+    low, high = values.min(), values.max()
+    if low < 0:
+        scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+    elif grey.dtype.kind == "f" and high <= 1:
+        scaled = values * 255
+    else:
+        depth = next((bits for bits in _DEPTHS if high < 2**bits), None)
+        scaled = values * (255 / high) if depth is None else values * 2.0 ** (8 - depth)
+    return np.floor(scaled).astype(np.uint8)

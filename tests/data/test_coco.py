@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools import mask as reference
 
 from nasmvt.data import DataConfig, open_dataset
@@ -198,8 +199,36 @@ def test_a_compressed_string_that_does_not_fit_is_refused_by_name(tmp_path):
 def test_the_size_must_be_what_the_file_says(tmp_path):
     write_coco(tmp_path, "train", [])
     write_picture(tmp_path / "images/train/2.png", (21, 30))
-    with pytest.raises(UserError, match=r"2\.png is 30x21 and .*instances_train\.json says 30x20"):
+    with pytest.raises(
+        UserError, match=r"2\.png must have .*instances_train\.json states, but it is 30x21, and not 30x20"
+    ):
         opened(tmp_path)[1]
+
+
+@pytest.mark.parametrize(("stated", "setting"), [("stored", None), ("upright", None), ("stored", "upright")])
+def test_photos_are_upright_and_their_objects_with_them(tmp_path, stated, setting):
+    on_stored = stated == "stored" and setting is None
+    box, polygon = (
+        ([2, 3, 10, 5], [[2, 3, 12, 3, 12, 8, 2, 8]]) if on_stored else ([3, 2, 5, 10], [[3, 2, 8, 2, 8, 12]])
+    )
+    size = {"height": 20, "width": 30} if stated == "stored" else {"height": 30, "width": 20}
+    record = {"id": 1, "file_name": "1.png", **size}
+    write_coco(tmp_path, "train", [annotation(1, 1, 7, box, segmentation=polygon)], images=[record])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    path = tmp_path / "images/train/1.png"
+    Image.open(path).copy().save(path, exif=exif)
+    sample = opened(tmp_path, orientation=setting)[0]
+    assert sample.image.size == (20, 30)
+    assert np.array_equal(np.asarray(sample.image), np.rot90(np.asarray(Image.open(path)), -1))
+    expected = [12, 2, 17, 12] if on_stored else [3, 2, 8, 12]
+    assert sample.target["boxes"].tolist() == [expected]
+    mask = sample.target["masks"].dense()
+    assert mask.shape == (1, 30, 20)
+    outside = mask.clone()
+    outside[:, expected[1] : expected[3], expected[0] : expected[2]] = False
+    assert mask.any()
+    assert not outside.any()
 
 
 def test_both_splits_have_the_same_categories(tmp_path):

@@ -182,6 +182,7 @@ def test_evaluation_keeps_crowds(tmp_path):
 def damaged(tmp_path):
     for place in range(6):
         write_picture(tmp_path / "train" / "ant" / f"{place}.png")
+    write_picture(tmp_path / "train" / "bee" / "6.png")
     for place in (1, 2):
         write_broken(tmp_path / "train" / "ant" / f"{place}.png")
     return DataConfig(format="imagefolder", root=tmp_path, image_size=16, workers=0)

@@ -6,6 +6,7 @@ import torch
 from pycocotools import mask as reference
 
 from nasmvt.data.masks import ObjectMasks, encode_masks
+from nasmvt.data.orientation import turn_array
 from nasmvt.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
@@ -53,6 +54,16 @@ def test_a_choice_of_objects(encoded_before):
     chosen = whole[kept]
     assert torch.equal(chosen.dense(), whole.dense()[kept])
     assert chosen.rles() == [whole.rles()[0], whole.rles()[3]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_are_turned_with_their_image(expected, orientation):
+    turned = ObjectMasks((20, 30), [POLYGONS, RUNS, COMPRESSED, BOX, BLOCK.astype(bool)], "x", orientation)
+    dense = torch.from_numpy(np.stack([turn_array(mask, orientation) for mask in expected]))
+    assert turned.size == tuple(dense.shape[1:])
+    assert torch.equal(turned.dense(), dense)
+    assert turned.rles() == encode_masks(dense)
+    assert torch.equal(turned[torch.tensor([False, True, False, False, True])].dense(), dense[[1, 4]])
 
 
 def test_masks_are_encoded_once(monkeypatch):

@@ -1,0 +1,132 @@
+"""What all formats of segmentation share: images, their label maps, and what the values mean."""
+
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+import torch
+
+from nasmvt.data.class_files import read_classes
+from nasmvt.data.dataset import Dataset, Request, class_names, text_digest
+from nasmvt.data.folders import FileList, some
+from nasmvt.data.label_maps import PixelLabels, Value, consecutive, is_colour, read_label_map
+from nasmvt.data.orientation import labels_orientation, turn_array, turn_image
+from nasmvt.data.pictures import read_stored
+from nasmvt.data.types import IGNORE, DataInfo, Sample
+from nasmvt.errors import UserError
+
+ZERO_AND_VOID = (0, IGNORE)
+"""Values that are ignored unless something else is said: ADE20K's 0, and the 255 of most other data sets."""
+_LOOKED_AT = 8
+"""Label maps that are looked at when a data set is opened."""
+
+
+class Segmented(Dataset):
+    """Images with a label for every pixel.
+
+    Args:
+        request: what is opened.
+        images: the images.
+        maps: the label map of each.
+        labels: what their values mean.
+
+    Raises:
+        UserError: if the first label maps hold nothing but ignored pixels.
+    """
+
+    def __init__(self, request: Request, images: FileList, maps: FileList, labels: PixelLabels) -> None:
+        self._images, self._maps, self._labels = images, maps, labels
+        self._annotated = request.config.orientation
+        classes = labels.classes if request.known is None else request.known.classes
+        self.info = DataInfo(kind="segmentation", classes=classes)
+        if request.known is None:
+            self._look()
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return an upright image and its uint8 label map (H, W) of classes and `IGNORE`."""
+        path, source = self._images[index], self._maps[index]
+        image, orientation = read_stored(path)
+        labels = self._labels.read(source)
+        stored, labelled = (image.height, image.width), (labels.shape[0], labels.shape[1])
+        upright = turn_image(image, orientation)
+        try:
+            turned = turn_array(labels, labels_orientation(stored, orientation, labelled, self._annotated))
+            if turned.shape != (upright.height, upright.width):
+                raise ValueError(f"'orientation: {self._annotated}' asks for the other of its two sizes")
+        except ValueError as error:
+            raise UserError(
+                f"an image and its label map must have one size, but {path} and {source} have not ({error}): make "
+                f"them equal"
+            ) from None
+        return Sample(id=self._images.names[index], image=upright, target=torch.from_numpy(turned))
+
+    def digest(self) -> str:
+        """Return a digest over the names and sizes of the images and the label maps."""
+        return text_digest(self._images.digest(), self._maps.digest())
+
+    def _look(self) -> None:
+        chosen = sorted(set(np.linspace(0, len(self) - 1, _LOOKED_AT).round().astype(int).tolist()))
+        if all((self._labels.read(self._maps[index]) == IGNORE).all() for index in chosen):
+            values = np.unique(read_label_map(self._maps[chosen[0]], colours=self._labels.colours)).tolist()
+            raise UserError(
+                f"label maps must hold classes, but {self._maps[chosen[0]]} and {len(chosen) - 1} others hold only "
+                f"ignored values ({some([str(value) for value in values])}): set 'ignore', or say by 'labels' what "
+                f"each value means, such as {{0: background, 255: object}}"
+            )
+
+
+def meaning_of(request: Request, maps: Callable[[], FileList]) -> PixelLabels:
+    """Return what the values of label maps mean by the settings, or else a file of classes, or else the label maps.
+
+    Args:
+        request: what is opened.
+        maps: gives the label maps of the training split; they are read only if nothing names the classes.
+
+    Raises:
+        UserError: if the settings, the file or the label maps contradict themselves.
+    """
+    config, known = request.config, request.known
+    named = read_classes(request.root)
+    coloured = {colour: name for name, colour in named.items() if colour is not None}
+    meaning = config.labels or coloured
+    if meaning:
+        found = list(dict.fromkeys(meaning.values()))
+        names = class_names(config, found)
+        final = {old: old if old in names else new for old, new in zip(found, names, strict=True)}
+        renamed = ((value, final[name]) for value, name in meaning.items())
+        meaning = dict(sorted(renamed, key=lambda pair: names.index(pair[1])))
+        return PixelLabels(meaning, config.ignore if config.ignore is not None else _unmentioned(meaning))
+    listed: Sequence[str] = config.classes or tuple(named) or (known.classes if known else ())
+    if config.ignore is not None:
+        return PixelLabels(consecutive(listed or _counted(maps(), config.ignore), config.ignore), config.ignore)
+    meaning = consecutive(listed or _counted(maps(), ZERO_AND_VOID), ZERO_AND_VOID)
+    return PixelLabels(meaning, _unmentioned(meaning))
+
+
+def _unmentioned(meaning: Collection[Value]) -> tuple[Value, ...]:
+    """Return what is ignored beside the values that mean something: the usual values, but no colours."""
+    return () if any(is_colour(value) for value in meaning) else tuple(v for v in ZERO_AND_VOID if v not in meaning)
+
+
+def _counted(maps: FileList, ignore: Collection[Value]) -> tuple[str, ...]:
+    """Name as many classes as the label maps hold, by reading them all.
+
+    Raises:
+        UserError: if their values are not consecutive.
+    """
+    values: set[int] = set()
+    for path in maps:
+        values.update(np.unique(read_label_map(path)).tolist())
+    first = int(0 in ignore)
+    classes = sorted(values - set(ignore))
+    if not classes or classes[0] < first or classes[-1] - first + 1 > 2 * len(classes):
+        shown = some([str(value) for value in sorted(values)], 10)
+        raise UserError(
+            f"without names the labels must be {first}, {first + 1}, ... (ignored: {some([str(v) for v in ignore])}), "
+            f"but those of {maps.root} are {shown}: name the classes in classes.txt, or say by 'labels' what each "
+            f"value means, such as {{0: background, 255: object}}"
+        )
+    return tuple(f"class_{label}" for label in range(1, classes[-1] - first + 2))

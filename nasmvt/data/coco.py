@@ -1,5 +1,6 @@
 """Detection in the layout of COCO: images, and one JSON file of boxes and masks per split."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from nasmvt.data.orientation import labels_orientation, turn_boxes, turn_image
 from nasmvt.data.pictures import read_stored
 from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 
 @register_format("coco", "detection")
@@ -82,24 +85,40 @@ class Coco(Dataset):
 
 
 def _info(request: Request, content: CocoFile) -> DataInfo:
-    """Return the classes of the training split, and whether its objects have masks; they are then needed here, too."""
+    """Return the classes of the training split and whether masks are used; they are then needed in this split, too."""
     config, info = request.config, request.known
     if info is None:
         path = find_annotations(request.root, config.train_split)
         train = content if path == content.path else read_annotations(path)
         classes = class_names(config, list(train.categories.values()))
-        info = DataInfo(kind="detection", classes=classes, has_masks=_has_masks(train))
-    bare = content.without_mask()
-    if info.has_masks and len(bare):
+        info = DataInfo(kind="detection", classes=classes, has_masks=_has_masks(train, config.masks))
+    if info.has_masks and len(content.without_mask()):
         raise UserError(
-            f"every object of the training split has a segmentation, but one of the image "
-            f"{content.files[content.image_of(bare[0])]} in {content.path} has none: add it"
+            f"masks are used where every object has one, but {_bare(content)}: add them, or set the data's 'masks' to "
+            f"false"
         )
     return info
 
 
-def _has_masks(train: CocoFile) -> bool:
-    return not len(train.without_mask()) and not train.crowds.all()
+def _has_masks(train: CocoFile, wanted: bool | None) -> bool:
+    """Return whether masks are used: if they are wanted, or if that is open and every object has one."""
+    missing, objects = len(train.without_mask()), int((~train.crowds).sum())
+    if wanted is not None:
+        return wanted
+    if 0 < missing < objects:
+        _log.warning(
+            "only boxes are used, not masks: %s; add them, or set the data's 'masks' to false to confirm", _bare(train)
+        )
+    return missing == 0 and objects > 0
+
+
+def _bare(content: CocoFile) -> str:
+    """Say how many objects have no mask, and where the first one is."""
+    bare = content.without_mask()
+    return (
+        f"{len(bare)} of {int((~content.crowds).sum())} objects of {content.path} have no segmentation (the first is "
+        f"of the image {content.files[content.image_of(bare[0])]})"
+    )
 
 
 def _left_out(files: FileList) -> Any:

@@ -18,6 +18,8 @@ from nasmvt.data.text import decode_text, read_bytes
 from nasmvt.data.values import flag, identifier, number, shown, whole
 from nasmvt.errors import UserError
 
+_FARTHEST = 1e9
+"""What lies farther outside of an image, in pixels, is no farther."""
 _NO_SEGMENTATION = msgspec.Raw(b"null")
 
 
@@ -242,7 +244,9 @@ def _box(value: Any) -> tuple[float, float, float, float]:
     if len(numbers) != 4 or len(finite) != 4:
         raise ValueError(f"the bbox {shown(value)}, which must be four numbers x, y, width, height: fix it")
     x, y, width, height = finite
-    return x, y, x + width, y + height
+    corners = (x, y, x + width, y + height)
+    x0, y0, x1, y1 = (min(max(value, -_FARTHEST), _FARTHEST) for value in corners)
+    return x0, y0, x1, y1
 
 
 def _crowd(value: Any) -> bool:

@@ -80,6 +80,10 @@ class DataConfig(Config):
     upright image, as viewers show it, or on the pixels as they are stored. Null reads it from the size that the
     annotations state, and takes them for upright where that does not tell. Images are shown upright to the network."""
 
+    masks: bool | None = None
+    """Detection: whether the masks of objects are read. True refuses data in which an object has none; null reads them
+    where every object of the training split has one, and says so where some have."""
+
     labels: dict[int | str, str] | None = None
     """Segmentation: the class of each value of a label map, such as `{0: background, 255: object}`, or of each colour,
     such as `{"#000000": background, "#ff0000": object}`. Null: values are consecutive, from 0 on if 0 is not ignored,

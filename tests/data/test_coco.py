@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as reference
 
-from nasmvt.data import DataConfig, open_dataset
+from nasmvt.data import DataConfig, DataInfo, open_dataset
 from nasmvt.errors import UserError
 from tests.data.writers import CATEGORIES, annotation, write_coco, write_picture
 
@@ -72,7 +72,7 @@ def test_polygons_are_drawn_as_pycocotools_draws_them(tmp_path):
 
 
 @pytest.mark.parametrize("nothing", [[], None, [[]], {"size": [20, 30], "counts": []}])
-def test_boxes_only(tmp_path, nothing):
+def test_masks_for_some_objects_are_not_used_and_that_is_said(tmp_path, nothing, caplog):
     write_coco(
         tmp_path,
         "train",
@@ -81,6 +81,27 @@ def test_boxes_only(tmp_path, nothing):
     dataset = opened(tmp_path)
     assert not dataset.info.has_masks
     assert "masks" not in dataset[0].target
+    assert "only boxes are used, not masks: 1 of 2 objects of" in caplog.text
+    caplog.clear()
+    assert not opened(tmp_path, masks=False).info.has_masks
+    assert caplog.text == ""
+    with pytest.raises(UserError, match=r"1 of 2 objects of .* have no segmentation .*'masks' to false"):
+        opened(tmp_path, masks=True)
+
+
+def test_boxes_only(tmp_path, caplog):
+    write_coco(tmp_path, "train", [annotation(1, 1, 7, BOX), annotation(2, 1, 7, BOX, segmentation=[])])
+    assert not opened(tmp_path).info.has_masks
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_model_says_whether_masks_are_read(tmp_path, masks):
+    write_coco(tmp_path, "val", [annotation(1, 1, 7, BOX, segmentation=POLYGONS)])
+    known = DataInfo(kind="detection", classes=("cat", "dog"), has_masks=masks)
+    dataset = open_dataset(DataConfig(format="coco", root=tmp_path), "detection", "val", 0, known)
+    assert ("masks" in dataset[0].target) == masks
+    assert dataset[0].target["labels"].tolist() == [1]
 
 
 def test_boxes_need_no_mask_library_and_masks_ask_for_it(tmp_path, monkeypatch):
@@ -110,7 +131,10 @@ def test_masks_are_a_matter_of_the_training_split(tmp_path):
     assert not opened(tmp_path, "val").info.has_masks
     write_coco(tmp_path, "train", [annotation(1, 1, 7, BOX, segmentation=POLYGONS)])
     write_coco(tmp_path, "val", [annotation(1, 2, 7, BOX)])
-    with pytest.raises(UserError, match=r"one of the image 2\.png in .*instances_val\.json has none"):
+    with pytest.raises(
+        UserError,
+        match=r"1 of 1 objects of .*val\.json have no segmentation .* image 2\.png",
+    ):
         opened(tmp_path, "val")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from nasmvt.data.config import DataConfig
 from nasmvt.data.dataset import Dataset, Limited, Request, Split
+from nasmvt.data.folders import some
 from nasmvt.data.types import DataInfo, Kind
 from nasmvt.errors import UserError, listed
 from nasmvt.registry import Registry
@@ -64,11 +65,12 @@ def open_dataset(config: DataConfig, kind: Kind, split: Split, seed: int, known:
         kind: the kind of task, which the format must fit.
         split: which images; the names of the splits on disk are `config`'s.
         seed: what the shapes are drawn from, and what `config.limit` chooses by.
-        known: what a model already knows of its data (its classes); without it the training split is looked at
-            too, to find the classes.
+        known: what a model already knows of its data; without it the training split is looked at too, to find
+            the classes.
 
     Raises:
-        UserError: if format and kind do not fit, or the files break a rule of the format.
+        UserError: if format and kind do not fit, the files break a rule of the format, there are no classes to tell
+            apart, or other ones than the model's.
     """
     chosen = FORMATS.get(config.format)
     if chosen.kinds and kind not in chosen.kinds:
@@ -79,6 +81,11 @@ def open_dataset(config: DataConfig, kind: Kind, split: Split, seed: int, known:
         )
     dataset = chosen.open(Request(config=config, kind=kind, split=split, seed=seed, known=known))
     classes = dataset.info.classes
+    if known is not None and classes != known.classes:
+        raise UserError(
+            f"{config.root or config.format} has the classes {some(classes, 10)}, but the model was trained for "
+            f"{some(known.classes, 10)}: give the data set it was made for"
+        )
     if len(classes) < 2 and kind in _TELL_APART:
         raise UserError(
             f"a task of {kind} needs two classes or more, but {config.root or config.format} has only "

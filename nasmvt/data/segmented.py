@@ -36,8 +36,7 @@ class Segmented(Dataset):
     def __init__(self, request: Request, images: FileList, maps: FileList, labels: PixelLabels) -> None:
         self._images, self._maps, self._labels = images, maps, labels
         self._annotated = request.config.orientation
-        classes = labels.classes if request.known is None else request.known.classes
-        self.info = DataInfo(kind="segmentation", classes=classes)
+        self.info = DataInfo(kind="segmentation", classes=labels.classes)
         if request.known is None:
             self._look()
 

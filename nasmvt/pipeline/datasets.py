@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from nasmvt.data.config import AugmentationConfig, DataConfig
+from nasmvt.data.config import AugmentationConfig
 from nasmvt.data.dataset import Dataset
 from nasmvt.data.formats import open_dataset
 from nasmvt.data.loader import TrainLoader, eval_batches
@@ -29,16 +29,19 @@ class TaskData:
     name: str
     config: TaskConfig
     seed: int
+    known: DataInfo | None = None
+    """What a model knows of its data; the val split is then opened without the training split."""
 
     @cached_property
     def train(self) -> Dataset:
         """The training split as it comes."""
-        return self._open(self.config.data, "train")
+        return open_dataset(self.config.data, self.config.kind, "train", self.seed)
 
     @cached_property
     def val(self) -> Dataset:
         """The validation split, for the final model alone."""
-        return self._open(self.config.data, "val")
+        known = self.known or (self.train.info if "train" in vars(self) else None)
+        return open_dataset(self.config.data, self.config.kind, "val", self.seed, known)
 
     @cached_property
     def division(self) -> tuple[np.ndarray, np.ndarray]:
@@ -46,9 +49,6 @@ class TaskData:
         return split_train(
             len(self.train), self.config.data.search_fraction, derive_seed("split", self.name, self.seed)
         )
-
-    def _open(self, config: DataConfig, split: str) -> Dataset:
-        return open_dataset(config, self.config.kind, split, self.seed)  # type: ignore[arg-type]
 
     def train_loader(self, batch_size: int | None = None) -> TrainLoader:
         """Return the augmented training batches."""

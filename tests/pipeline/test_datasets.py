@@ -1,11 +1,14 @@
 """The division of a task's data."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from nasmvt.config import parse
+from nasmvt.errors import UserError
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.tasks.config import TaskConfig
 
@@ -40,11 +43,22 @@ def test_a_part_of_a_sorted_search_split_holds_every_class(tmp_path):
 def test_training_pictures_are_never_searched_on(tmp_path):
     data = task_data(folder_of_classes(tmp_path))
     train, search = data.division
-    assert sorted(train + search) == list(range(60))
+    assert sorted([*train, *search]) == list(range(60))
     seen = {info.id for step in range(30) for info in data.train_loader().batch(step).infos}
     searched = {info.id for batch in data.search_batches() for info in batch.infos}
     assert len(searched) == 30
     assert not seen & searched
     plain = {info.id for batch in data.recalibration_batches(10) for info in batch.infos}
     assert plain <= seen
-    assert task_data(tmp_path, seed=1).division != data.division
+    assert not np.array_equal(task_data(tmp_path, seed=1).division[1], search)
+
+
+def test_val_opens_without_train_for_a_model_that_knows_its_classes(tmp_path):
+    whole = task_data(folder_of_classes(tmp_path))
+    known = whole.train.info
+    shutil.rmtree(tmp_path / "train")
+    val = TaskData(whole.name, whole.config, whole.seed, known).val
+    assert val.info == known
+    assert len(val) > 0
+    with pytest.raises(UserError, match="the split 'train' needs a folder"):
+        _ = task_data(tmp_path).val

@@ -7,8 +7,9 @@ from nasmvt.lazy import importer
 if TYPE_CHECKING:
     from nasmvt.data.config import AugmentationConfig, DataConfig
     from nasmvt.data.dataset import Dataset, Identity
-    from nasmvt.data.formats import open_dataset
+    from nasmvt.data.formats import register_format
     from nasmvt.data.loader import EvalBatches, TrainLoader, eval_batches
+    from nasmvt.data.opening import open_dataset
     from nasmvt.data.pictures import UnreadableImage, read_picture
     from nasmvt.data.splits import split_train
     from nasmvt.data.transforms import EvalTransform, TrainTransform
@@ -19,7 +20,8 @@ _HOME = {
     "DataConfig": "config",
     "Dataset": "dataset",
     "Identity": "dataset",
-    "open_dataset": "formats",
+    "open_dataset": "opening",
+    "register_format": "formats",
     "EvalBatches": "loader",
     "TrainLoader": "loader",
     "eval_batches": "loader",
@@ -55,6 +57,7 @@ __all__ = [
     "eval_batches",
     "open_dataset",
     "read_picture",
+    "register_format",
     "split_train",
 ]
 

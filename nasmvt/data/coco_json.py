@@ -10,16 +10,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from nasmvt.data.detected import Annotations
 from nasmvt.data.folders import some
-from nasmvt.data.masks import Part
-from nasmvt.data.names import Blobs, Names
+from nasmvt.data.names import Names
+from nasmvt.data.objects import ObjectList
 from nasmvt.data.segmentations import has_segmentation
 from nasmvt.data.text import decode_text, read_bytes
 from nasmvt.data.values import flag, identifier, number, shown, whole
 from nasmvt.errors import UserError
 
-_FARTHEST = 1e9
-"""What lies farther outside of an image, in pixels, is no farther."""
 _NO_SEGMENTATION = msgspec.Raw(b"null")
 
 
@@ -53,56 +52,16 @@ class _Content(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True, kw_only=True)
 class CocoFile:
-    """One annotation file: n images with m objects, sorted by their image.
+    """One annotation file of n images."""
 
-    The objects of image i are those from `starts[i]` up to `starts[i + 1]`.
-    """
-
-    path: Path
-    categories: Mapping[int, str]
-    """Names by category id, in the order of the ids."""
-    ids: "np.ndarray | Names"
+    ids: np.ndarray | Names
     """The ids of the images: (n,) int64, or texts."""
     files: Names
     """The names of the image files as the file gives them."""
     sizes: np.ndarray
     """(n, 2) int32: height and width in pixels."""
-    starts: np.ndarray
-    """(n + 1,) int64."""
-    boxes: np.ndarray
-    """(m, 4) float32: x0, y0, x1, y1 in pixels; may lie outside of the image, and be empty or turned (x1 < x0)."""
-    places: np.ndarray
-    """(m,) int32: the place of each object's category among `categories`."""
-    crowds: np.ndarray
-    """(m,) bool: whether it stands for a group of objects that are not told apart."""
-    segmentations: Blobs
-    """The JSON text of each object's polygons or run lengths; empty if it has none."""
-
-    def without_mask(self) -> np.ndarray:
-        """Return the indices of the objects, crowds aside, that have no segmentation."""
-        return np.flatnonzero((self.segmentations.lengths() == 0) & ~self.crowds)
-
-    def image_of(self, item: int) -> int:
-        """Return the index of the image of an object."""
-        return int(np.searchsorted(self.starts, item, side="right")) - 1
-
-    def objects(self, image: int) -> slice:
-        """Return where the objects of an image are in the arrays."""
-        return slice(int(self.starts[image]), int(self.starts[image + 1]))
-
-    def clipped(self, image: int, size: tuple[int, int]) -> np.ndarray:
-        """Return an image's boxes (n, 4), clipped to `size` (height, width); may be empty (x0 == x1)."""
-        boxes = self.boxes[self.objects(image)]
-        sides = np.array([size[1], size[0]], dtype=np.float32)
-        low = np.clip(boxes[:, :2], 0, sides)
-        return np.concatenate([low, np.clip(boxes[:, 2:], low, sides)], axis=1)
-
-    def parts(self, image: int, boxes: np.ndarray) -> list[Part]:
-        """Return the masks of an image's objects for `ObjectMasks`; where there is none, the box stands for it."""
-        texts = self.segmentations[self.objects(image)]
-        return [
-            msgspec.json.decode(text) if text else tuple(box) for text, box in zip(texts, boxes.tolist(), strict=True)
-        ]
+    annotations: Annotations
+    """The objects; classes are the categories in the order of their ids."""
 
 
 def read_annotations(path: Path) -> CocoFile:
@@ -118,32 +77,22 @@ def read_annotations(path: Path) -> CocoFile:
     ids, sizes = _images(content.images, path)
     rows = {identity: row for row, identity in enumerate(ids)}
     places = {identity: place for place, identity in enumerate(categories)}
-    count = len(content.annotations)
-    owners, labels = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int32)
-    boxes, crowds = np.zeros((count, 4), dtype=np.float32), np.zeros(count, dtype=bool)
-    texts: list[Any] = []
+    objects = ObjectList()
     for i, item in enumerate(content.annotations):
         try:
-            row = owners[i] = _find(item.image_id, identifier(item.image_id), rows, "image_id", "images")
-            labels[i] = _find(item.category_id, whole(item.category_id), places, "category_id", "categories")
-            boxes[i] = _box(item.bbox)
-            crowds[i] = _crowd(item.iscrowd)
-            texts.append(item.segmentation if has_segmentation(item.segmentation, sizes[row]) else b"")
+            row = _find(item.image_id, identifier(item.image_id), rows, "image_id", "images")
+            place = _find(item.category_id, whole(item.category_id), places, "category_id", "categories")
+            said = has_segmentation(item.segmentation, sizes[row])
+            text = item.segmentation if said else b""
+            objects.add(row, place, _box(item.bbox), crowd=_crowd(item.iscrowd), segmentation=text)
         except ValueError as error:
             which = f"annotation {item.id}" if item.id is not None else f"annotation number {i + 1}"
             raise UserError(f"{path}: the {which} has {error}") from None
-    order = np.argsort(owners, kind="stable")
     return CocoFile(
-        path=path,
-        categories=categories,
         ids=_compact(ids),
         files=Names(image.file_name for image in content.images),
         sizes=np.array(sizes, dtype=np.int32).reshape(-1, 2),
-        starts=np.searchsorted(owners[order], np.arange(len(ids) + 1)),
-        boxes=boxes[order],
-        places=labels[order],
-        crowds=crowds[order],
-        segmentations=Blobs(texts[i] for i in order.tolist()),
+        annotations=Annotations(source=path, classes=list(categories.values()), objects=objects.sorted(len(ids))),
     )
 
 
@@ -224,7 +173,7 @@ def _images(records: list[_Image], path: Path) -> tuple[list[int | str], list[tu
     return list(ids), sizes
 
 
-def _compact(ids: list[int | str]) -> "np.ndarray | Names":
+def _compact(ids: list[int | str]) -> np.ndarray | Names:
     if all(isinstance(identity, int) and abs(identity) < 2**63 for identity in ids):
         return np.array(ids, dtype=np.int64)
     return Names(map(str, ids))
@@ -244,9 +193,7 @@ def _box(value: Any) -> tuple[float, float, float, float]:
     if len(numbers) != 4 or len(finite) != 4:
         raise ValueError(f"the bbox {shown(value)}, which must be four numbers x, y, width, height: fix it")
     x, y, width, height = finite
-    corners = (x, y, x + width, y + height)
-    x0, y0, x1, y1 = (min(max(value, -_FARTHEST), _FARTHEST) for value in corners)
-    return x0, y0, x1, y1
+    return x, y, x + width, y + height
 
 
 def _crowd(value: Any) -> bool:

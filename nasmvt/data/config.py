@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from nasmvt.config import Config
+from nasmvt.data.formats import FORMATS
+from nasmvt.errors import UserError
 
-Format = Literal["shapes", "imagefolder", "coco", "ade20k"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Triple = tuple[float, float, float]
 
@@ -55,9 +56,10 @@ class AugmentationConfig(Config):
 class DataConfig(Config):
     """Where the images of one task come from and how they become batches."""
 
-    format: Format = "shapes"
-    """Layout of the files: `shapes` (drawn on the fly, any task), `imagefolder` (classification),
-    `coco` (detection) or `ade20k` (segmentation)."""
+    format: str = "shapes"
+    """Layout of the files: `shapes` (drawn on the fly, any task), `imagefolder` (classification), `coco`, `yolo`
+    (detection), `ade20k`, `cityscapes` (segmentation), `voc` (both); or `module:name` for one that a module of
+    yours registers."""
 
     root: Path | None = None
     """Folder of the data set; needed by every format but `shapes`."""
@@ -107,6 +109,10 @@ class DataConfig(Config):
     val_images: Annotated[int, Field(ge=1)] = 128
     """Number of validation images drawn; `shapes` only."""
 
+    split: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Data without a validation split: the part of the training split that becomes it, chosen by the seed. An image
+    folder may then hold its class folders directly. Null: the data have both."""
+
     limit: Annotated[int, Field(ge=1)] | None = None
     """Use only this many images of each split, chosen by the seed; null uses all."""
 
@@ -127,6 +133,15 @@ class DataConfig(Config):
 
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of training images."""
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, name: str) -> str:
+        try:
+            FORMATS.get(name)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return name
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -181,7 +196,7 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _check_root(self) -> Self:
-        if self.format != "shapes" and self.root is None:
+        if FORMATS.get(self.format).files and self.root is None:
             raise ValueError(f"the format '{self.format}' reads files: set root to the folder of the data set")
         return self
 

@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -117,6 +117,16 @@ class Request:
         return root
 
     @property
+    def train(self) -> "Request":
+        """The same for the training split."""
+        return replace(self, split="train")
+
+    @property
+    def of_training(self) -> bool:
+        """Whether the images are those of the training split."""
+        return self.split_name == self.config.train_split
+
+    @property
     def split_name(self) -> str:
         """The name that the split has on disk."""
         return self.config.train_split if self.split == "train" else self.config.val_split
@@ -153,25 +163,49 @@ def class_names(config: DataConfig, found: Sequence[str]) -> tuple[str, ...]:
     return given
 
 
-def class_labels(config: DataConfig, found: Sequence[str], classes: Sequence[str], where: Path) -> dict[str, int]:
-    """Return the label of every class that was found in one split.
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set, and what its files call them."""
 
-    Args:
-        config: whose `classes` may have renamed them one by one.
-        found: the names in this split, in the order that gives places.
-        classes: the names of all classes in the order of the labels.
-        where: what an error names.
+    names: tuple[str, ...]
+    """In the order of the labels."""
+    labels: Mapping[str, int]
+    """The label of every name that the files use."""
 
-    Raises:
-        UserError: if a class is none of `classes`.
-    """
-    label = {name: number for number, name in enumerate(classes)}
-    unknown = [name for name in found if name not in label]
-    if unknown and config.classes is not None and len(found) == len(classes):
-        return {name: number for number, name in enumerate(found)}
-    if unknown:
-        raise UserError(
-            f"every class of {where} must be one of the training split ({some(classes, 10)}), but {some(unknown)} "
-            f"is not: rename or remove it"
-        )
-    return {name: label[name] for name in found}
+    @classmethod
+    def found(cls, config: DataConfig, found: Sequence[str]) -> "Classes":
+        """Return the classes found in a training split, as `config.classes` orders or renames them.
+
+        Raises:
+            UserError: see `class_names`.
+        """
+        names = class_names(config, found)
+        order = names if set(names) == set(found) else found
+        return cls(names, {name: label for label, name in enumerate(order)})
+
+    @classmethod
+    def known(cls, config: DataConfig, names: tuple[str, ...], found: Sequence[str]) -> "Classes":
+        """Return the classes that a model knows, for data in which some were found.
+
+        Where `config.classes` renamed them one by one, the old names are known only if all are found.
+        """
+        renamed = config.classes is not None and len(found) == len(names) and not set(found) <= set(names)
+        return cls(names, {name: label for label, name in enumerate(found if renamed else names)})
+
+    def of(self, found: Sequence[str], where: Path) -> np.ndarray:
+        """Return the label, int64, of each name that was found in one split.
+
+        Args:
+            found: the names.
+            where: what an error names.
+
+        Raises:
+            UserError: if a name is none of the classes.
+        """
+        unknown = [name for name in found if name not in self.labels]
+        if unknown:
+            raise UserError(
+                f"every class of {where} must be one of the training split ({some(list(self.labels), 10)}), but "
+                f"{some(unknown)} is not: rename or remove it"
+            )
+        return np.array([self.labels[name] for name in found], dtype=np.int64)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nasmvt.data.dataset import Dataset, Request, class_labels, class_names
-from nasmvt.data.folders import FileList, LeftOut, images_in, scan, split_folder
+from nasmvt.data.dataset import Classes, Dataset, Request
+from nasmvt.data.folders import FileList, LeftOut, find_split_folder, images_in, scan, split_folder
 from nasmvt.data.formats import register_format
 from nasmvt.data.pictures import read_picture
 from nasmvt.data.types import DataInfo, Sample
@@ -26,29 +26,31 @@ class ImageFolder(Dataset):
 
     def __init__(self, request: Request) -> None:
         root, config, left_out = request.root, request.config, LeftOut()
-        folder = split_folder(root, request.split_name)
+        folder = _split_folder(request, request.split_name)
         found = _class_folders(folder, left_out)
         if request.known is not None:
-            classes = request.known.classes
+            classes = Classes.known(config, request.known.classes, found)
+        elif request.of_training:
+            classes = Classes.found(config, found)
         else:
-            train = split_folder(root, config.train_split)
-            classes = class_names(config, found if train == folder else _class_folders(train))
-        labels = class_labels(config, found, classes, folder)
+            classes = Classes.found(config, _class_folders(_split_folder(request, config.train_split)))
+        labels = classes.of(found, folder)
         counts: list[int] = []
+        inside = "" if folder == root else f"{folder.name}/"
 
         def names() -> Iterator[str]:
             for name in found:
-                prefix = f"{folder.name}/{name}/"
+                prefix = f"{inside}{name}/"
                 images = images_in(folder / name, left_out, prefix)
                 if not images:
                     raise UserError(f"the class folder {folder / name} holds no images: fill it or remove it")
                 counts.append(len(images))
                 yield from (prefix + image for image in images)
 
-        self._files = FileList(folder.parent, names())
-        self._labels = np.repeat(np.array([labels[name] for name in found], dtype=np.int32), counts)
+        self._files = FileList(root, names())
+        self._labels = np.repeat(labels.astype(np.int32), counts)
         self.left_out = left_out.names()
-        self.info = DataInfo(kind="classification", classes=classes)
+        self.info = DataInfo(kind="classification", classes=classes.names)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -62,6 +64,13 @@ class ImageFolder(Dataset):
     def digest(self) -> str:
         """Return a digest over the names and sizes of the images."""
         return self._files.digest()
+
+
+def _split_folder(request: Request, name: str) -> Path:
+    """Return the folder of a split; data that are divided by seed may have none, and hold their classes directly."""
+    if request.config.split is not None and find_split_folder(request.root, name) is None:
+        return request.root
+    return split_folder(request.root, name)
 
 
 def _class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:

@@ -77,12 +77,20 @@ class Segmented(Dataset):
             )
 
 
-def meaning_of(request: Request, maps: Callable[[], FileList]) -> PixelLabels:
+def meaning_of(
+    request: Request,
+    maps: Callable[[], FileList],
+    *,
+    ignore: Collection[Value] = ZERO_AND_VOID,
+    usual: Sequence[str] = (),
+) -> PixelLabels:
     """Return what the values of label maps mean by the settings, or else a file of classes, or else the label maps.
 
     Args:
         request: what is opened.
         maps: gives the label maps of the training split; they are read only if nothing names the classes.
+        ignore: what is ignored where neither the settings nor a class say otherwise.
+        usual: the classes where neither the settings nor a file name any.
 
     Raises:
         UserError: if the settings, the file or the label maps contradict themselves.
@@ -97,17 +105,16 @@ def meaning_of(request: Request, maps: Callable[[], FileList]) -> PixelLabels:
         final = {old: old if old in names else new for old, new in zip(found, names, strict=True)}
         renamed = ((value, final[name]) for value, name in meaning.items())
         meaning = dict(sorted(renamed, key=lambda pair: names.index(pair[1])))
-        return PixelLabels(meaning, config.ignore if config.ignore is not None else _unmentioned(meaning))
-    listed: Sequence[str] = config.classes or tuple(named) or (known.classes if known else ())
-    if config.ignore is not None:
-        return PixelLabels(consecutive(listed or _counted(maps(), config.ignore), config.ignore), config.ignore)
-    meaning = consecutive(listed or _counted(maps(), ZERO_AND_VOID), ZERO_AND_VOID)
-    return PixelLabels(meaning, _unmentioned(meaning))
+        return PixelLabels(meaning, _unmentioned(meaning, ignore) if config.ignore is None else config.ignore)
+    listed: Sequence[str] = config.classes or tuple(named) or usual or (known.classes if known else ())
+    ignored = ignore if config.ignore is None else config.ignore
+    meaning = consecutive(listed or _counted(maps(), ignored), ignored)
+    return PixelLabels(meaning, _unmentioned(meaning, ignore) if config.ignore is None else ignored)
 
 
-def _unmentioned(meaning: Collection[Value]) -> tuple[Value, ...]:
+def _unmentioned(meaning: Collection[Value], usual: Collection[Value]) -> Collection[Value]:
     """Return what is ignored beside the values that mean something: the usual values, but no colours."""
-    return () if any(is_colour(value) for value in meaning) else tuple(v for v in ZERO_AND_VOID if v not in meaning)
+    return () if any(is_colour(value) for value in meaning) else [value for value in usual if value not in meaning]
 
 
 def _counted(maps: FileList, ignore: Collection[Value]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class _Shape:
     """(H, W) bool: the part that can be seen."""
 
 
-@register_format("shapes")
+@register_format("shapes", files=False)
 class Shapes(Dataset):
     """Drawn shapes with labels for one kind of task.
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from nasmvt.data.config import AugmentationConfig
 from nasmvt.data.dataset import Dataset
-from nasmvt.data.formats import open_dataset
 from nasmvt.data.loader import TrainLoader, eval_batches
+from nasmvt.data.opening import open_dataset
 from nasmvt.data.splits import split_train
 from nasmvt.data.types import Batch, DataInfo
 from nasmvt.pipeline.experiment import Experiment

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from nasmvt.data import DataInfo
-from nasmvt.data.formats import open_dataset
+from nasmvt.data.opening import open_dataset
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export.loading import read_config
 from nasmvt.pipeline.archs import find_arch

@@ -13,7 +13,7 @@ from nasmvt.errors import UserError
             "detection",
             "'imagefolder' holds data for classification, but the task is detection",
         ),
-        ("coco", "segmentation", "use one of the formats 'shapes', 'ade20k'"),
+        ("coco", "segmentation", "use one of the formats 'shapes', 'voc', 'ade20k', 'cityscapes'"),
         ("ade20k", "classification", "use one of the formats 'shapes', 'imagefolder'"),
     ],
 )

@@ -81,15 +81,13 @@ def locate(files: Sequence[str], folder: Path, root: Path, source: Path) -> File
             found.append(path)
     if missing:
         raise UserError(f"{source} lists images that do not exist, {some(missing)}: add them or fix the list")
-    if len(set(found)) < len(found):
-        owner: dict[str, str] = {}
-        for name, path in zip(files, found, strict=True):
-            if path in owner:
-                raise UserError(
-                    f"{source}: every image has a file of its own, but {owner[path]} and {name} are both "
-                    f"{folder / path}: fix the file names"
-                )
-            owner[path] = name
+    owner: dict[str, str] = {}
+    for name, path in zip(files, found, strict=True):
+        if owner.setdefault(path, name) != name:
+            raise UserError(
+                f"{source}: every image has a file of its own, but {owner[path]} and {name} are both "
+                f"{folder / path}: fix the file names"
+            )
     return FileList(folder, found)
 
 

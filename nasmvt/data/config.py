@@ -74,8 +74,8 @@ class DataConfig(Config):
     """Height and width of the canvas in pixels; one number means a square."""
 
     classes: tuple[str, ...] | None = None
-    """Names of the classes in the order of their labels, instead of those the files give. For `ade20k`
-    it also says how many classes there are."""
+    """Names of the classes in the order of their labels: the names that the files give in another order, or other
+    names for them, one by one. Where label maps come without names it also says how many classes there are."""
 
     orientation: Literal["upright", "stored"] | None = None
     """On which pixels boxes, masks and label maps were drawn, where a photo's EXIF orientation turns it: on the

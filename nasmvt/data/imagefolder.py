@@ -80,6 +80,11 @@ def _class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
         if entry.name.startswith("."):
             left_out.add(LeftOut.HIDDEN, f"{folder.name}/{entry.name}")
         elif entry.is_dir():
+            if not entry.name.isprintable():
+                raise UserError(
+                    f"the name of a class folder must be text, but {entry.name!a} in {folder} has bytes that are "
+                    f"not UTF-8, or control characters: rename it"
+                )
             names.append(entry.name)
         else:
             left_out.add(LeftOut.ENDING, f"{folder.name}/{entry.name}")

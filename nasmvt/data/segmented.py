@@ -1,6 +1,8 @@
 """What all formats of segmentation share: images, their label maps, and what the values mean."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from nasmvt.data.dataset import Dataset, Request, class_names, text_digest
 from nasmvt.data.folders import FileList, some
 from nasmvt.data.label_maps import PixelLabels, Value, consecutive, is_colour, read_label_map
 from nasmvt.data.orientation import labels_orientation, turn_array, turn_image
-from nasmvt.data.pictures import read_stored
+from nasmvt.data.pictures import UnreadableImage, read_stored
 from nasmvt.data.types import IGNORE, DataInfo, Sample
 from nasmvt.errors import UserError
 
@@ -36,6 +38,7 @@ class Segmented(Dataset):
     def __init__(self, request: Request, images: FileList, maps: FileList, labels: PixelLabels) -> None:
         self._images, self._maps, self._labels = images, maps, labels
         self._annotated = request.config.orientation
+        self._skip = request.config.skip_unreadable
         self.info = DataInfo(kind="segmentation", classes=labels.classes)
         if request.known is None:
             self._look()
@@ -67,14 +70,18 @@ class Segmented(Dataset):
         return text_digest(self._images.digest(), self._maps.digest())
 
     def _look(self) -> None:
-        chosen = sorted(set(np.linspace(0, len(self) - 1, _LOOKED_AT).round().astype(int).tolist()))
-        if all((self._labels.read(self._maps[index]) == IGNORE).all() for index in chosen):
-            values = np.unique(read_label_map(self._maps[chosen[0]], colours=self._labels.colours)).tolist()
-            raise UserError(
-                f"label maps must hold classes, but {self._maps[chosen[0]]} and {len(chosen) - 1} others hold only "
-                f"ignored values ({some([str(value) for value in values])}): set 'ignore', or say by 'labels' what "
-                f"each value means, such as {{0: background, 255: object}}"
-            )
+        """Refuse label maps that hold nothing but ignored pixels, by some of them."""
+        places = sorted(set(np.linspace(0, len(self) - 1, _LOOKED_AT).round().astype(int).tolist()))
+        some_maps = [self._maps[place] for place in places]
+        if any((labels != IGNORE).any() for labels in _readable(some_maps, self._labels.read, self._skip)):
+            return
+        read = partial(read_label_map, colours=self._labels.colours)
+        found = sorted({value for map_ in _readable(some_maps, read, self._skip) for value in np.unique(map_).tolist()})
+        raise UserError(
+            f"label maps must hold classes, but {some_maps[0]} and {len(some_maps) - 1} others hold only ignored "
+            f"values ({some([str(value) for value in found])}): set 'ignore', or say by 'labels' what each value "
+            f"means, such as {{0: background, 255: object}}"
+        )
 
 
 def meaning_of(
@@ -108,7 +115,7 @@ def meaning_of(
         return PixelLabels(meaning, _unmentioned(meaning, ignore) if config.ignore is None else config.ignore)
     listed: Sequence[str] = config.classes or tuple(named) or usual or (known.classes if known else ())
     ignored = ignore if config.ignore is None else config.ignore
-    meaning = consecutive(listed or _counted(maps(), ignored), ignored)
+    meaning = consecutive(listed or _counted(maps(), ignored, config.skip_unreadable), ignored)
     return PixelLabels(meaning, _unmentioned(meaning, ignore) if config.ignore is None else ignored)
 
 
@@ -117,15 +124,25 @@ def _unmentioned(meaning: Collection[Value], usual: Collection[Value]) -> Collec
     return () if any(is_colour(value) for value in meaning) else [value for value in usual if value not in meaning]
 
 
-def _counted(maps: FileList, ignore: Collection[Value]) -> tuple[str, ...]:
+def _readable(paths: Iterable[Path], read: Callable[[Path], np.ndarray], skip: bool) -> Iterator[np.ndarray]:
+    """Yield label maps; with `skip` without those that can't be decoded."""
+    for path in paths:
+        try:
+            yield read(path)
+        except UnreadableImage:
+            if not skip:
+                raise
+
+
+def _counted(maps: FileList, ignore: Collection[Value], skip: bool) -> tuple[str, ...]:
     """Name as many classes as the label maps hold, by reading them all.
 
     Raises:
         UserError: if their values are not consecutive.
     """
     values: set[int] = set()
-    for path in maps:
-        values.update(np.unique(read_label_map(path)).tolist())
+    for labels in _readable(maps, read_label_map, skip):
+        values.update(np.unique(labels).tolist())
     first = int(0 in ignore)
     classes = sorted(values - set(ignore))
     if not classes or classes[0] < first or classes[-1] - first + 1 > 2 * len(classes):

@@ -69,7 +69,9 @@ class TaskModel(nn.Module):
         """Predict for images, in the pixels of each.
 
         Args:
-            images: paths, PIL images, arrays (H, W, 3) uint8 or tensors (3, H, W) uint8, of any size.
+            pictures: paths, PIL images, arrays (H, W, 3) uint8 or tensors (3, H, W) uint8, of any size. A file is
+                read as in training: upright by its EXIF orientation. Of what is opened already the pixels are taken
+                as they lie.
 
         Returns:
             One prediction per image: `ClassificationPrediction`, `DetectionPrediction` or

@@ -124,3 +124,9 @@ def test_a_model_knows_the_classes(root):
     other = DataInfo(kind="classification", classes=("ant", "bee"))
     with pytest.raises(UserError, match="but cow is not"):
         open_dataset(config, "classification", "val", 0, other)
+
+
+def test_a_class_folder_that_is_no_text_is_refused(root):
+    (root / "train/b\udce4r").mkdir()
+    with pytest.raises(UserError, match=r"'b\\udce4r' in .*train has bytes that are not UTF-8"):
+        opened(root)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from nasmvt.config import parse
-from nasmvt.data import IGNORE, DataConfig, DataInfo, open_dataset
+from nasmvt.data import IGNORE, DataConfig, DataInfo, UnreadableImage, open_dataset
 from nasmvt.errors import UserError
 from tests.data.writers import write_labels, write_picture
 
@@ -171,3 +171,19 @@ def test_val_opens_without_train_where_the_model_knows_its_classes(tmp_path):
     known = DataInfo(kind="segmentation", classes=("class_1", "class_2", "class_3"))
     dataset = opened(tmp_path, [[1, 2, 0]] * 2, "val", known)
     assert values(dataset) == (known.classes, [[0, 1, IGNORE]] * 2)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_label_maps_that_are_damaged_are_skipped_if_asked(tmp_path, named):
+    opened(tmp_path, [[1, 2, 0]] * 2)
+    write_picture(tmp_path / "images/train/y.png", (2, 3))
+    (tmp_path / "annotations/train/y.png").write_bytes(b"\x89PNG")
+    if named:
+        (tmp_path / "classes.txt").write_text("class_1\nclass_2\n")
+    config = DataConfig(format="ade20k", root=tmp_path)
+    with pytest.raises(UnreadableImage, match=r"the label map .*y\.png can't be decoded"):
+        open_dataset(config, "segmentation", "train", 0)[1]
+    skipping = open_dataset(config.model_copy(update={"skip_unreadable": True}), "segmentation", "train", 0)
+    assert skipping.info.classes == ("class_1", "class_2")
+    with pytest.raises(UnreadableImage, match=r"y\.png"):
+        skipping[1]

@@ -43,7 +43,10 @@ class Task:
             )
         head = self.config.head
         if isinstance(head, MaskRCNNConfig) and head.masks and not self.info.has_masks:
-            raise UserError(f"the task '{self.name}' asks for masks, but its data have none: set 'head.masks' to false")
+            raise UserError(
+                f"the task '{self.name}' asks for masks, but not every object of its data has one: add them, or set "
+                f"'head.masks' to false"
+            )
         if self.config.kind == "segmentation" and len(self.info.classes) > IGNORE:
             raise UserError(
                 f"a segmentation task has at most {IGNORE} classes, but '{self.name}' has "

@@ -53,7 +53,7 @@ def test_a_corrupt_picture_stops_the_training_unless_it_may_be_skipped(nasmvt, c
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (np.zeros((21, 30), np.uint8), ["must have the size of its image", "30x21", "30x20"]),
+        (np.ones((21, 30), np.uint8), ["must have one size", "30x21", "30x20"]),
         (np.full((20, 30), 9, np.uint8), ["holds the label 9", "3 classes"]),
     ],
 )
@@ -74,7 +74,7 @@ def test_an_unknown_category_is_named(nasmvt):
     path.write_text(json.dumps(content))
     write_experiment(on_files("det", "coco"))
     sentence = nasmvt.refused("train-supernet", "tiny.yaml", "--out", "out")
-    assert "category id 99" in sentence
+    assert "category_id 99" in sentence
     assert "instances_train.json" in sentence
     assert not Path("out").exists()
 

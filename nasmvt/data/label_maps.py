@@ -106,7 +106,8 @@ class PixelLabels:
         strange = [f"#{value:06x}" if self.colours else str(value) for value in np.unique(values).tolist()]
         raise UserError(
             f"the label map {path} holds {'the colour' if self.colours else 'the label'} {some(strange)}, which is "
-            f"neither one of the {len(self.classes)} classes nor ignored: name every class, fix the map, or add it to 'ignore'"
+            f"neither one of the {len(self.classes)} classes nor ignored: name every class, fix the map, or "
+            f"add it to 'ignore'"
         )
 
 

@@ -82,10 +82,14 @@ class ObjectMasks:
             UserError: if run lengths do not fit the image, or polygons and run lengths need
                 faster-coco-eval, which is not installed.
         """
+        return torch.from_numpy(self.numpy())
+
+    def numpy(self) -> np.ndarray:
+        """Draw the masks as an array, bool (n, H, W), see `dense`."""
         masks = np.zeros((len(self), *self.size), dtype=bool)
         for mask, part in zip(masks, self._parts, strict=True):
             mask[:] = turn_array(self._draw(part), self._orientation)
-        return torch.from_numpy(masks)
+        return masks
 
     def rles(self) -> list[RunLengths]:
         """Return the masks as COCO's compressed run lengths; they are encoded once and kept.

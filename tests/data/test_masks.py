@@ -36,6 +36,7 @@ def test_every_form_is_drawn_as_pycocotools_draws_it(expected):
     assert len(masks()) == 5
     assert masks().dense().dtype == torch.bool
     assert np.array_equal(masks().dense().numpy(), expected)
+    assert np.array_equal(masks().numpy(), expected)
 
 
 def test_run_lengths_are_those_of_pycocotools(expected):

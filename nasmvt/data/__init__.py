@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nasmvt.data.pictures import UnreadableImage, read_picture
     from nasmvt.data.splits import split_train
     from nasmvt.data.transforms import EvalTransform, TrainTransform
-    from nasmvt.data.types import IGNORE, Batch, DataInfo, ImageInfo, Kind, Sample
+    from nasmvt.data.types import IGNORE, Batch, DataInfo, ImageInfo, Sample
 
 _HOME = {
     "AugmentationConfig": "config",
@@ -34,7 +34,6 @@ _HOME = {
     "Batch": "types",
     "DataInfo": "types",
     "ImageInfo": "types",
-    "Kind": "types",
     "Sample": "types",
 }
 
@@ -49,7 +48,6 @@ __all__ = [
     "EvalTransform",
     "Identity",
     "ImageInfo",
-    "Kind",
     "Sample",
     "TrainLoader",
     "TrainTransform",

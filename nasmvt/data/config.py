@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from nasmvt.config import Config
 from nasmvt.data.formats import FORMATS
+from nasmvt.data.geometry import Fit, Placement
 from nasmvt.errors import UserError
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -71,7 +72,8 @@ class DataConfig(Config):
     """Name of the validation split; only the final model ever sees it."""
 
     image_size: tuple[int, int] = (64, 64)
-    """Height and width of the canvas in pixels; one number means a square."""
+    """Height and width in pixels of the canvas that training and test images are put on, and of the nominal image
+    that position tables and counts assume; one number means a square."""
 
     classes: tuple[str, ...] | None = None
     """Names of the classes in the order of their labels: the names that the files give in another order, or other
@@ -199,6 +201,21 @@ class DataConfig(Config):
         if FORMATS.get(self.format).files and self.root is None:
             raise ValueError(f"the format '{self.format}' reads files: set root to the folder of the data set")
         return self
+
+    @property
+    def train_placement(self) -> Placement:
+        """How training images are put on their canvas."""
+        return Fit(size=self.image_size, scale=self.augmentation.scale, hflip=self.augmentation.hflip)
+
+    @property
+    def test_placement(self) -> Placement:
+        """How images are put on their canvas for evaluation and prediction."""
+        return Fit(size=self.image_size)
+
+    @property
+    def nominal_size(self) -> tuple[int, int]:
+        """Height and width of the image that position tables and counts assume."""
+        return self.image_size
 
 
 def _pixel_value(value: int | str) -> int | str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nasmvt.data.config import DataConfig
 from nasmvt.data.folders import some
-from nasmvt.data.types import DataInfo, Kind, Sample
+from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
 
 Split = Literal["train", "val"]
@@ -98,7 +98,7 @@ class Request:
     """What a format is asked to open."""
 
     config: DataConfig
-    kind: Kind
+    kind: str
     split: Split
     seed: int
     known: DataInfo | None = None

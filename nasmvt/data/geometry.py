@@ -1,118 +1,132 @@
-"""Where an image lies on its canvas, and one draw of flip, scale and crop for an image and its labels.
+"""How one image is placed: scaled, cut and flipped, and its labels alike.
 
-Shapes: H, W canvas height and width, h, w image height and width, n objects, c channels.
+Shapes: h, w image height and width, H, W canvas height and width, n objects, c channels.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torchvision import tv_tensors
-from torchvision.ops import masks_to_boxes
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from nasmvt.data.types import IGNORE
-
-_MIN_SIDE = 1.0
-"""Least width and height in canvas pixels of an object that is trained on."""
-_MIN_LEFT = 0.1
-"""Least part of an object's box that a crop must leave."""
+Size = tuple[int, int]
+"""Height and width in pixels."""
 
 
-def fit_size(size: tuple[int, int], canvas: tuple[int, int], factor: float = 1.0) -> tuple[int, int]:
-    """Return the height and width of an image scaled to fit `canvas`, keeping its aspect, times `factor`."""
-    scale = min(canvas[0] / size[0], canvas[1] / size[1]) * factor
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def pad(image: torch.Tensor, canvas: tuple[int, int], value: torch.Tensor) -> torch.Tensor:
-    """Put (c, h, w) at the top left of a canvas (c, H, W) filled with `value`, which broadcasts to it."""
-    padded = value.expand(len(image), *canvas).clone()
-    padded[:, : image.shape[1], : image.shape[2]] = image
-    return padded
-
-
+@dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """One draw of flip, scale and crop of an image of `size`, to be applied to it and its labels alike.
+    """One image is scaled, the part `valid` is cut out at (`top`, `left`), and flipped if so wished."""
 
-    It draws from torch's global generator.
-
-    Args:
-        size: height and width of the image.
-        canvas: height and width of the canvas.
-        scale: range of the scale, as a factor of the one that just fits the canvas.
-        hflip: probability of a horizontal flip.
-    """
-
-    def __init__(
-        self, size: tuple[int, int], canvas: tuple[int, int], scale: tuple[float, float], hflip: float
-    ) -> None:
-        flip, factor, top, left = torch.rand(4).tolist()
-        self.canvas = canvas
-        self.flip = flip < hflip
-        self.size = size
-        self.scaled = fit_size(size, canvas, scale[0] + factor * (scale[1] - scale[0]))
-        self.valid = (min(self.scaled[0], canvas[0]), min(self.scaled[1], canvas[1]))
-        """Height and width that the image covers on the canvas."""
-        self.top = round(top * (self.scaled[0] - self.valid[0]))
-        self.left = round(left * (self.scaled[1] - self.valid[1]))
+    size: Size
+    """Of the original image."""
+    scaled: Size
+    """Of the whole image after scaling."""
+    valid: Size
+    """Of the part that is cut out: what the image covers on its canvas."""
+    top: int = 0
+    left: int = 0
+    flip: bool = False
+    """Whether it is mirrored from left to right."""
 
     def image(self, image: torch.Tensor) -> torch.Tensor:
-        """Scale (bilinear, antialiased), cut and flip an image uint8 (3, h, w); it is not padded."""
-        moved: torch.Tensor = self._cut(F.resize(image, list(self.scaled), antialias=True))
-        return moved
+        """Place an image uint8 (3, h, w), by bilinear, antialiased scaling; the result is (3, *valid)."""
+        scaled = F.resize(image, list(self.scaled), interpolation=InterpolationMode.BILINEAR, antialias=True)
+        placed: torch.Tensor = self._cut(scaled)
+        return placed
 
-    def labels(self, labels: torch.Tensor) -> torch.Tensor:
-        """Move a label map uint8 (h, w) to the canvas, uint8 (H, W), with `IGNORE` on the padding."""
-        return self._masks(labels[None], IGNORE)[0]
+    def masks(self, masks: torch.Tensor) -> torch.Tensor:
+        """Place uint8 masks or label maps (n, h, w); the result is (n, *valid).
 
-    def objects(self, target: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Move the objects of a detection sample to the canvas.
+        nearest-exact takes the pixel under the centre, as the resize of the image does; plain nearest would shift the
+        labels by up to half a pixel of the original.
+        """
+        if not len(masks):
+            return masks.new_zeros((0, *self.valid))
+        scaled = F.resize_image(masks, list(self.scaled), interpolation=InterpolationMode.NEAREST_EXACT)
+        placed: torch.Tensor = self._cut(scaled)
+        return placed
 
-        Crowds, empty boxes, and objects of which the crop leaves too little are dropped. Where there are
-        masks, a box is drawn anew around what is left of its mask.
+    def boxes(self, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Place boxes (n, 4) xyxy.
 
         Returns:
-            `boxes` (n, 4) float32 xyxy, `labels` (n,) int64 and, if given, `masks` (n, H, W) bool.
+            Boxes (n, 4) clipped to the part that is cut out, and the share (n,) of each box's area that is left.
         """
-        kept = ~target["crowd"] & (_sides(target["boxes"]).amin(dim=1) > 0)
-        boxes = tv_tensors.BoundingBoxes(target["boxes"][kept], format="XYXY", canvas_size=self.size)
-        scaled = F.resize(boxes, list(self.scaled))
-        moved = F.clamp_bounding_boxes(self._cut(scaled)).as_subclass(torch.Tensor)
-        area = _sides(scaled.as_subclass(torch.Tensor)).prod(dim=1)
-        seen = _sides(moved).prod(dim=1) >= _MIN_LEFT * area
-        objects = {"boxes": moved, "labels": target["labels"][kept]}
-        if "masks" in target:
-            objects["masks"] = self._masks(target["masks"][kept].dense().to(torch.uint8), 0).bool()
-            seen = seen & objects["masks"].flatten(1).any(dim=1)
-        objects = {name: value[seen] for name, value in objects.items()}
-        if "masks" in objects:
-            objects["boxes"] = mask_boxes(objects["masks"])
-        large = _sides(objects["boxes"]).amin(dim=1) >= _MIN_SIDE
-        return {name: value[large] for name, value in objects.items()}
+        wrapped = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=self.size)
+        scaled = F.resize(wrapped, list(self.scaled))
+        placed = F.clamp_bounding_boxes(self._cut(scaled)).as_subclass(torch.Tensor)
+        whole = sides(scaled.as_subclass(torch.Tensor)).prod(dim=1)
+        return placed, sides(placed).prod(dim=1) / whole
 
     def _cut(self, value: Any) -> Any:
         """Cut the chosen part out of a scaled image, mask or set of boxes, and flip it."""
         value = F.crop(value, self.top, self.left, *self.valid)
         return F.horizontal_flip(value) if self.flip else value
 
-    def _masks(self, masks: torch.Tensor, padding: int) -> torch.Tensor:
-        """Move uint8 masks (n, h, w) to the canvas.
 
-        nearest-exact takes the pixel under the centre, as the resize of the image does; plain nearest
-        would shift the labels by up to half a pixel of the original.
-        """
-        if not len(masks):
-            return masks.new_zeros((0, *self.canvas))
-        scaled = F.resize_image(masks, list(self.scaled), interpolation=InterpolationMode.NEAREST_EXACT)
-        return pad(self._cut(scaled), self.canvas, torch.tensor(padding, dtype=torch.uint8))
+class Placement(Protocol):
+    """How images are put on the canvas of a batch; what is random is drawn from torch's global generator."""
 
+    def place(self, size: Size) -> Geometry:
+        """Return how an image of a size is placed."""
+        ...
 
-def mask_boxes(masks: torch.Tensor) -> torch.Tensor:
-    """Return the boxes (n, 4) float32 xyxy around masks (n, H, W), from pixel edge to pixel edge."""
-    boxes: torch.Tensor = masks_to_boxes(masks)
-    return boxes + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    def canvas(self, sizes: Sequence[Size]) -> Size:
+        """Return the canvas of a batch of placed images of some sizes."""
+        ...
 
 
-def _sides(boxes: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Every image on one canvas: scaled to fit it, aspect kept, times a random factor.
+
+    What is larger than the canvas then is cropped at random, what is smaller lies at the top left.
+    """
+
+    size: Size
+    """Of the canvas."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Range of the factor."""
+    hflip: float = 0.0
+    """Probability of a horizontal flip."""
+
+    def place(self, size: Size) -> Geometry:
+        """Return how an image of a size is placed."""
+        flip, factor, top, left = torch.rand(4).tolist()
+        scaled = fit_size(size, self.size, self.scale[0] + factor * (self.scale[1] - self.scale[0]))
+        valid = (min(scaled[0], self.size[0]), min(scaled[1], self.size[1]))
+        return Geometry(
+            size=size,
+            scaled=scaled,
+            valid=valid,
+            top=round(top * (scaled[0] - valid[0])),
+            left=round(left * (scaled[1] - valid[1])),
+            flip=flip < self.hflip,
+        )
+
+    def canvas(self, sizes: Sequence[Size]) -> Size:
+        """Return the canvas, whatever the sizes of the images."""
+        return self.size
+
+
+def fit_size(size: Size, canvas: Size, factor: float = 1.0) -> Size:
+    """Return the height and width of an image scaled to fit `canvas`, keeping its aspect, times `factor`."""
+    scale = min(canvas[0] / size[0], canvas[1] / size[1]) * factor
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def pad(image: torch.Tensor, canvas: Size, value: torch.Tensor) -> torch.Tensor:
+    """Put (c, h, w) at the top left of a canvas (c, H, W) filled with `value`, which broadcasts to it."""
+    if image.shape[1:] == canvas:
+        return image
+    padded = value.expand(len(image), *canvas).clone()
+    padded[:, : image.shape[1], : image.shape[2]] = image
+    return padded
+
+
+def sides(boxes: torch.Tensor) -> torch.Tensor:
+    """Return the widths and heights (n, 2) of boxes (n, 4) xyxy."""
     return boxes[:, 2:] - boxes[:, :2]

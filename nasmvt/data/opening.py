@@ -6,18 +6,12 @@ from nasmvt.data.config import DataConfig
 from nasmvt.data.dataset import Dataset, Limited, Request, Split
 from nasmvt.data.folders import some
 from nasmvt.data.formats import FORMATS, Format
-from nasmvt.data.types import DataInfo, Kind
+from nasmvt.data.targets import TARGETS
+from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError, listed
 from nasmvt.seeding import derive_seed
 
-_TELL_APART = {
-    "classification": "set root to the folder that holds the splits, and give every class a folder",
-    "segmentation": "name the class of what surrounds it by 'labels', such as {0: background, 1: object}",
-}
-"""Kinds that need two classes to tell apart, and what to do where there is one."""
-
-
-def open_dataset(config: DataConfig, kind: Kind, split: Split, seed: int, known: DataInfo | None = None) -> Dataset:
+def open_dataset(config: DataConfig, kind: str, split: Split, seed: int, known: DataInfo | None = None) -> Dataset:
     """Open the training or the validation images of a task.
 
     Args:
@@ -46,10 +40,11 @@ def open_dataset(config: DataConfig, kind: Kind, split: Split, seed: int, known:
             f"{config.root or config.format} has the classes {some(classes, 10)}, but the model was trained for "
             f"{some(known.classes, 10)}: give the data set it was made for"
         )
-    if len(classes) < 2 and kind in _TELL_APART:
+    advice = TARGETS.get(kind).advice_for_one_class
+    if len(classes) < 2 and advice is not None:
         raise UserError(
             f"a task of {kind} needs two classes or more, but {config.root or config.format} has only "
-            f"{listed(classes)}: {_TELL_APART[kind]}"
+            f"{listed(classes)}: {advice}"
         )
     if config.limit is None or config.limit >= len(dataset):
         return dataset

@@ -1,20 +1,22 @@
-"""From a decoded image and its labels to the canvas of a batch.
+"""From decoded images and their labels to a batch on one canvas.
 
-Shapes: H, W canvas height and width, h, w image height and width, n objects.
+Shapes: B batch, H, W canvas height and width, h, w image height and width.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from nasmvt.data.config import DataConfig
-from nasmvt.data.geometry import Geometry, fit_size, pad
+from nasmvt.data.geometry import Geometry, Placement, Size, pad
 from nasmvt.data.pictures import to_rgb
-from nasmvt.data.types import ImageInfo, Kind, Sample
+from nasmvt.data.targets import Placed, Targets
+from nasmvt.data.types import Batch, ImageInfo, Sample
 from nasmvt.errors import UserError
 
 
@@ -41,16 +43,16 @@ def to_tensor(picture: Any) -> torch.Tensor:
 class EvalTransform:
     """The one transform of evaluation, prediction and export, for every kind of task.
 
-    The image is resized (bilinear, antialiased, up or down) to fit the canvas, keeping its aspect, put
-    at the top left, and padded with the mean colour.
+    The image is placed by `config.test_placement`: resized to fit the canvas (bilinear, antialiased, up or down),
+    keeping its aspect, put at the top left, and padded with the mean colour.
     """
 
     def __init__(self, config: DataConfig) -> None:
-        self._canvas = config.image_size
-        self._padding = _mean_colour(config)
+        self.placement = config.test_placement
+        self.colour = mean_colour(config)
 
-    def __call__(self, picture: Any, id: int | str = 0) -> tuple[torch.Tensor, ImageInfo]:
-        """Return the canvas, uint8 (3, H, W), and where the image lies on it.
+    def __call__(self, image: Any, id: int | str = 0) -> tuple[torch.Tensor, ImageInfo]:
+        """Return the canvas of a single image, uint8 (3, H, W), and where the image lies on it.
 
         Args:
             image: a PIL image, a uint8 array (h, w, 3) or a uint8 tensor (3, h, w).
@@ -59,90 +61,62 @@ class EvalTransform:
         Raises:
             UserError: if the image is something else.
         """
-        image = to_tensor(picture)
-        size = (image.shape[1], image.shape[2])
-        valid = fit_size(size, self._canvas)
-        image = F.resize(image, list(valid), interpolation=InterpolationMode.BILINEAR, antialias=True)
-        return pad(image, self._canvas, self._padding), ImageInfo(id=id, size=size, valid=valid)
+        placed, _, info = self.place(image, id)
+        return pad(placed, self.placement.canvas([info.valid]), self.colour), info
+
+    def place(self, image: Any, id: int | str = 0) -> tuple[torch.Tensor, Geometry, ImageInfo]:
+        """Return an image without padding, uint8 (3, *info.valid), with how it was placed."""
+        tensor = to_tensor(image)
+        geometry = self.placement.place((tensor.shape[1], tensor.shape[2]))
+        return geometry.image(tensor), geometry, ImageInfo(id=id, size=geometry.size, valid=geometry.valid)
 
 
 class TrainTransform:
-    """The random transform of training images of one kind of task.
+    """The random transform of training images.
 
     It draws from the global generators of torch, numpy and `random`: call it inside `nasmvt.seeding.seeded`.
-    Classification is timm's pipeline; detection and segmentation are flipped, scaled, cropped or padded,
-    image and labels alike.
+    As a rule, image and labels are flipped, scaled and cropped alike, by `config.train_placement`; a kind may have a
+    transform of its own (classification has timm's).
 
     Raises:
         UserError: if `augmentation.auto_augment` is no policy of timm's.
     """
 
-    def __init__(self, config: DataConfig, kind: Kind) -> None:
-        self._kind = kind
-        self._canvas = config.image_size
-        self._padding = _mean_colour(config)
-        self._augmentation = config.augmentation
+    def __init__(self, config: DataConfig, targets: Targets) -> None:
+        self._targets = targets
+        self._placement = config.train_placement
+        self._own: Callable[[Sample], Placed] | None = targets.train_transform(config)
         strength = config.augmentation.color_jitter
         self._jitter = v2.ColorJitter(strength, strength, strength) if strength else None
-        self._mean = torch.tensor(config.mean).view(3, 1, 1)
-        self._std = torch.tensor(config.std).view(3, 1, 1)
-        self._classification = _timm_transform(config) if kind == "classification" else None
 
-    def __call__(self, sample: Sample) -> tuple[torch.Tensor, Any, ImageInfo]:
-        """Return the canvas, the target in its pixels, and where the image lies on it.
-
-        Returns:
-            classification: float32 (3, H, W) in 0..1 and the class index; detection: uint8 (3, H, W) and a
-            dict of `boxes` (n, 4) float32 xyxy, `labels` (n,) int64 and, where the sample has them, `masks`
-            (n, H, W) bool, without crowds and without objects that are cropped away; segmentation: uint8
-            (3, H, W) and the uint8 label map (H, W), `IGNORE` on the padding.
-        """
-        size = (sample.image.height, sample.image.width)
-        if self._classification is not None:
-            normalised = self._classification(sample.image)
-            image = (normalised * self._std + self._mean).clamp(0.0, 1.0)
-            return image, sample.target, ImageInfo(id=sample.id, size=size, valid=self._canvas)
+    def __call__(self, sample: Sample) -> Placed:
+        """Return the placed image, not padded, with its target in its pixels."""
+        if self._own is not None:
+            return self._own(sample)
         image = to_tensor(sample.image)
-        geometry = Geometry(size, self._canvas, self._augmentation.scale, self._augmentation.hflip)
-        info = ImageInfo(id=sample.id, size=size, valid=geometry.valid)
+        geometry = self._placement.place((image.shape[1], image.shape[2]))
         image = geometry.image(image)
         if self._jitter is not None:
             image = self._jitter(image)
-        image = pad(image, self._canvas, self._padding)
-        if self._kind == "segmentation":
-            return image, geometry.labels(sample.target), info
-        return image, geometry.objects(sample.target), info
+        info = ImageInfo(id=sample.id, size=geometry.size, valid=geometry.valid)
+        return Placed(image, self._targets.move(sample.target, geometry), info)
 
 
-def _mean_colour(config: DataConfig) -> torch.Tensor:
+def collate(
+    placed: Sequence[Placed],
+    gather: Callable[[Sequence[Any], Size], Any],
+    placement: Placement,
+    colour: torch.Tensor,
+) -> Batch:
+    """Return placed images as a batch on one canvas (H, W), padded with a colour; `gather` puts their targets together."""
+    canvas = placement.canvas([info.valid for _, _, info in placed])
+    return Batch(
+        images=torch.stack([pad(image, canvas, colour.to(image.dtype)) for image, _, _ in placed]),
+        targets=gather([target for _, target, _ in placed], canvas),
+        infos=[info for _, _, info in placed],
+    )
+
+
+def mean_colour(config: DataConfig) -> torch.Tensor:
+    """Return the colour of padding, uint8 (3, 1, 1)."""
     return (torch.tensor(config.mean) * 255).round().to(torch.uint8).view(3, 1, 1)
-
-
-def _timm_transform(config: DataConfig) -> Any:
-    """Return timm's training pipeline, from a PIL image to a normalised tensor.
-
-    It normalises, and the caller undoes that: timm fills what a rotation uncovers, and erases, around the
-    mean it is given, which would be black if it were told a mean of 0.
-    """
-    from timm.data import create_transform
-
-    augmentation = config.augmentation
-    try:
-        return create_transform(
-            input_size=(3, *config.image_size),
-            is_training=True,
-            scale=(augmentation.crop_scale, 1.0),
-            hflip=augmentation.hflip,
-            color_jitter=augmentation.color_jitter or None,
-            auto_augment=augmentation.auto_augment,
-            interpolation="random",
-            mean=config.mean,
-            std=config.std,
-            re_prob=augmentation.erasing,
-            re_mode="pixel",
-        )
-    except (AssertionError, KeyError, ValueError):
-        raise UserError(
-            f"auto_augment must be a policy of timm's, but is {augmentation.auto_augment!r}: use one such as "
-            f"'rand-m9-mstd0.5', or null for none"
-        ) from None

@@ -1,16 +1,14 @@
-"""What the rooms above hold in their hands: samples, batches, and where an image came from.
+"""Values shared by the package: samples, batches, and where an image came from.
 
 Shapes: B batch, H height, W width, n objects, K classes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
-
-Kind = Literal["classification", "detection", "segmentation"]
 
 IGNORE = 255
 """The label of pixels that count neither in the loss nor in the metric."""
@@ -20,7 +18,8 @@ IGNORE = 255
 class DataInfo:
     """What a network has to know of its data set."""
 
-    kind: Kind
+    kind: str
+    """What the task is about: a registered kind (see `nasmvt.tasks.kinds`)."""
     classes: tuple[str, ...]
     """Class names; a label is an index into them."""
     has_masks: bool = False
@@ -41,12 +40,7 @@ class ImageInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One decoded image with its labels, in the pixels of the original image.
-
-    `target` is, by kind: the class index (int); a dict with `boxes` (n, 4) float32 xyxy, `labels` (n,)
-    int64, `crowd` (n,) bool, and `masks` (`ObjectMasks` of n) where the data set has masks; a uint8 label
-    map (H, W) in which `IGNORE` counts for nothing.
-    """
+    """One decoded image with its labels, in the pixels of the original image; for the target see the kind's `Targets`."""
 
     id: int | str
     image: Image.Image
@@ -57,11 +51,9 @@ class Sample:
 class Batch:
     """Images on a common canvas.
 
-    `images` is (B, 3, H, W), uint8 in 0..255 or float32 in 0..1; networks normalise it themselves.
-    `targets` is in canvas pixels for a training batch, and as in `Sample` (original pixels) for an
-    evaluation batch: classification (B,) int64 or soft (B, K) float32; detection a list of dicts,
-    in a training batch with dense `masks` (n, H, W) bool;
-    segmentation (B, H, W) uint8, or a list of (H, W) for evaluation.
+    `images` is (B, 3, H, W), uint8 in 0..255 or float32 in 0..1; networks normalise it themselves. `targets` are as
+    the kind's `Targets` put them together: in canvas pixels for a training batch, in the pixels of the original images
+    for an evaluation batch. `infos` say which part of the canvas each image covers.
     """
 
     images: torch.Tensor

@@ -25,7 +25,7 @@ CONFIG = DataConfig(image_size=32, train_images=10, val_images=5)
 
 def loader(kind, config=CONFIG, batch_size=4, seed=0, indices=None):
     dataset = open_dataset(config, kind, "train", 0)
-    return TrainLoader(dataset, range(len(dataset)) if indices is None else indices, config, kind, batch_size, seed)
+    return TrainLoader(dataset, range(len(dataset)) if indices is None else indices, config, batch_size, seed)
 
 
 def assert_same(one, two):

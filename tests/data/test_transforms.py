@@ -13,8 +13,11 @@ from nasmvt.data import (
     TrainTransform,
     open_dataset,
 )
-from nasmvt.data.geometry import fit_size, mask_boxes
+from nasmvt.data.detection import mask_boxes
+from nasmvt.data.geometry import fit_size
 from nasmvt.data.masks import ObjectMasks
+from nasmvt.data.targets import TARGETS
+from nasmvt.data.transforms import collate, mean_colour
 from nasmvt.errors import UserError
 from nasmvt.seeding import seeded
 
@@ -28,8 +31,12 @@ def scene(kind="detection", size=(80, 120), index=3):
 
 
 def transformed(sample, kind, config, seed=0):
+    """The image, the target and the info of a training batch of one."""
+    targets = TARGETS.get(kind)
     with seeded("test", seed):
-        return TrainTransform(config, kind)(sample)
+        placed = TrainTransform(config, targets)(sample)
+    batch = collate([placed], targets.collate, config.train_placement, mean_colour(config))
+    return batch.images[0], batch.targets[0], batch.infos[0]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +276,7 @@ def test_classification_without_augmentation_is_the_picture():
 
 def test_an_unknown_policy_is_named():
     with pytest.raises(UserError, match="policy of timm's, but is 'rnad-m9'"):
-        TrainTransform(DataConfig(augmentation=AugmentationConfig(auto_augment="rnad-m9")), "classification")
+        TrainTransform(DataConfig(augmentation=AugmentationConfig(auto_augment="rnad-m9")), TARGETS.get("classification"))
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])

@@ -1,0 +1,63 @@
+"""Targets of detection: boxes, classes and masks of objects.
+
+Shapes: n objects, H, W canvas height and width, h, w image height and width.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torchvision.ops import masks_to_boxes
+
+from nasmvt.data.geometry import Geometry, Size, pad, sides
+from nasmvt.data.targets import TARGETS, Targets
+
+_MIN_SIDE = 1.0
+"""Least width and height in pixels of an object that is trained on."""
+_MIN_LEFT = 0.1
+"""Least part of an object's box that a crop must leave."""
+
+Objects = dict[str, Any]
+
+
+class ObjectTargets(Targets):
+    """A sample and a batch hold a dict per image: `boxes` (n, 4) float32 xyxy and `labels` (n,) int64.
+
+    Where the data set has masks, `masks` are (n, H, W) bool in a training batch, else `ObjectMasks`. What is no
+    training batch also has `crowd` (n,) bool.
+    """
+
+    def move(self, target: Objects, geometry: Geometry) -> Objects:
+        """Return the objects of a placed image.
+
+        Crowds, empty boxes, and objects of which the crop leaves too little are dropped. Where there are masks, a box
+        is drawn anew around what is left of its mask.
+        """
+        kept = ~target["crowd"] & (sides(target["boxes"]).amin(dim=1) > 0)
+        boxes, left = geometry.boxes(target["boxes"][kept])
+        seen = left >= _MIN_LEFT
+        objects = {"boxes": boxes, "labels": target["labels"][kept]}
+        if "masks" in target:
+            objects["masks"] = geometry.masks(target["masks"][kept].dense().to(torch.uint8)).bool()
+            seen = seen & objects["masks"].flatten(1).any(dim=1)
+        objects = {name: value[seen] for name, value in objects.items()}
+        if "masks" in objects:
+            objects["boxes"] = mask_boxes(objects["masks"])
+        large = sides(objects["boxes"]).amin(dim=1) >= _MIN_SIDE
+        return {name: value[large] for name, value in objects.items()}
+
+    def collate(self, targets: Sequence[Objects], canvas: Size) -> list[Objects]:
+        """Return the objects of every image, masks (n, H, W) padded to the canvas."""
+        return [
+            {**target, "masks": pad(target["masks"], canvas, torch.tensor(False))} if "masks" in target else target
+            for target in targets
+        ]
+
+
+def mask_boxes(masks: torch.Tensor) -> torch.Tensor:
+    """Return the boxes (n, 4) float32 xyxy around masks (n, H, W), from pixel edge to pixel edge."""
+    boxes: torch.Tensor = masks_to_boxes(masks)
+    return boxes + torch.tensor([0.0, 0.0, 1.0, 1.0])
+
+
+TARGETS.add("detection", ObjectTargets(), __name__)

@@ -1,0 +1,33 @@
+"""Targets of semantic segmentation: label maps.
+
+Shapes: B batch, H, W canvas height and width, h, w image height and width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from nasmvt.data.geometry import Geometry, Size, pad
+from nasmvt.data.targets import TARGETS, Targets
+from nasmvt.data.types import IGNORE
+
+
+class LabelMaps(Targets):
+    """A sample holds a label map (h, w), a training batch maps (B, H, W) with `IGNORE` on the padding; all uint8.
+
+    An evaluation batch holds a list of maps of the original sizes.
+    """
+
+    advice_for_one_class = "name the class of what surrounds it by 'labels', such as {0: background, 1: object}"
+
+    def move(self, target: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+        """Return the label map (h, w) uint8 of the placed image."""
+        return geometry.masks(target[None])[0]
+
+    def collate(self, targets: Sequence[torch.Tensor], canvas: Size) -> torch.Tensor:
+        """Return label maps (B, H, W) uint8."""
+        ignored = torch.tensor(IGNORE, dtype=torch.uint8)
+        return torch.cat([pad(labels[None], canvas, ignored) for labels in targets])
+
+
+TARGETS.add("segmentation", LabelMaps(), __name__)

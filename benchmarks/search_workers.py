@@ -43,7 +43,7 @@ def main() -> None:
     data = open_data(experiment)
     supernet = build_supernet(experiment, infos_of(data))
     batches = {name: item.search_batches(experiment.search.images) for name, item in data.items()}
-    plain = {name: item.recalibration_batches(experiment.search.recalibration_batches) for name, item in data.items()}
+    plain = {name: item.recalibration_batches(experiment.search.recalibration_images) for name, item in data.items()}
     rng = np.random.default_rng(0)
     tasks = list(supernet.tasks)
     archs = [experiment.space.sample(rng) for _ in range(given.candidates)]

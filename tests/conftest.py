@@ -128,7 +128,7 @@ def tiny_experiment(**changes) -> dict:
     """Plain values of an experiment that trains in a second on the built-in data set."""
     data = {"image_size": 32, "train_images": 24, "val_images": 6, "search_fraction": 0.25}
     tasks = {name: {**values, "data": {**values["data"], **data}} for name, values in TINY_TASKS.items()}
-    training = {"steps": 6, "warmup_steps": 2, "checkpoint_every": 3, "log_every": 1, "recalibration_batches": 2}
+    training = {"steps": 6, "warmup_steps": 2, "checkpoint_every": 3, "log_every": 1, "recalibration_images": 8}
     search = {"population": 3, "parents": 2, "generations": 2, "mutants": 2, "crossovers": 1, "workers": 0}
     return {
         "name": "tiny",
@@ -136,6 +136,6 @@ def tiny_experiment(**changes) -> dict:
         "tasks": tasks,
         "training": training,
         "retrain": {**training, "steps": 3},
-        "search": {**search, "recalibration_batches": 2},
+        "search": {**search, "recalibration_images": 8},
         **changes,
     }

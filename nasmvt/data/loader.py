@@ -22,6 +22,7 @@ from nasmvt.seeding import derive_seed, seeded
 
 _log = logging.getLogger(__name__)
 
+
 class TrainLoader:
     """Augmented batches without end, each a function of (seed, step) alone.
 
@@ -130,12 +131,20 @@ class EvalBatches(Iterator[Batch]):
     """
 
     def __init__(
-        self, dataset: Dataset, indices: Sequence[int], config: DataConfig, batch_size: int, on_canvas: bool
+        self,
+        dataset: Dataset,
+        indices: Sequence[int] | np.ndarray,
+        config: DataConfig,
+        batch_size: int,
+        on_canvas: bool,
     ) -> None:
         _check_batch_size(batch_size)
         self.skipped: list[str] = []
         """What was left out so far, one sentence per unreadable image; only if `config.skip_unreadable`."""
-        chunks = [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
+        chunks = [
+            [int(index) for index in indices[start : start + batch_size]]
+            for start in range(0, len(indices), batch_size)
+        ]
         self._chunks = prepare(_EvalReader(dataset, config, on_canvas), chunks, config.workers)
 
     def __iter__(self) -> "EvalBatches":
@@ -154,7 +163,12 @@ class EvalBatches(Iterator[Batch]):
 
 
 def eval_batches(
-    dataset: Dataset, indices: Sequence[int], config: DataConfig, batch_size: int, *, on_canvas: bool = False
+    dataset: Dataset,
+    indices: Sequence[int] | np.ndarray,
+    config: DataConfig,
+    batch_size: int,
+    *,
+    on_canvas: bool = False,
 ) -> EvalBatches:
     """Return an iterator of evaluation batches over the images of `indices`, see `EvalBatches`.
 

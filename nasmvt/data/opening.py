@@ -11,6 +11,7 @@ from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError, listed
 from nasmvt.seeding import derive_seed
 
+
 def open_dataset(config: DataConfig, kind: str, split: Split, seed: int, known: DataInfo | None = None) -> Dataset:
     """Open the training or the validation images of a task.
 

@@ -108,7 +108,14 @@ def collate(
     placement: Placement,
     colour: torch.Tensor,
 ) -> Batch:
-    """Return placed images as a batch on one canvas (H, W), padded with a colour; `gather` puts their targets together."""
+    """Return placed images as a batch on one canvas (H, W), padded with a colour.
+
+    Args:
+        placed: the images.
+        gather: puts their targets together, given the canvas.
+        placement: says which canvas.
+        colour: of the padding, uint8 (3, 1, 1).
+    """
     canvas = placement.canvas([info.valid for _, _, info in placed])
     return Batch(
         images=torch.stack([pad(image, canvas, colour.to(image.dtype)) for image, _, _ in placed]),

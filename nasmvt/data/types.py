@@ -40,7 +40,10 @@ class ImageInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One decoded image with its labels, in the pixels of the original image; for the target see the kind's `Targets`."""
+    """One decoded image with its labels, in the pixels of the original image.
+
+    What a target is the kind says (see `nasmvt.data.targets`).
+    """
 
     id: int | str
     image: Image.Image

@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 
-from nasmvt.data.config import AugmentationConfig
 from nasmvt.data.dataset import Dataset
 from nasmvt.data.loader import TrainLoader, eval_batches
 from nasmvt.data.opening import open_dataset
@@ -15,11 +14,6 @@ from nasmvt.data.types import Batch, DataInfo
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.seeding import derive_seed
 from nasmvt.tasks.config import TaskConfig
-
-PLAIN = AugmentationConfig(
-    hflip=0, scale=(1, 1), color_jitter=0, auto_augment=None, crop_scale=1, erasing=0, mixup=0, cutmix=0
-)
-"""No augmentation: training images as the evaluation sees them, for BatchNorm statistics."""
 
 
 @dataclass(frozen=True)
@@ -54,30 +48,31 @@ class TaskData:
         """Return the augmented training batches."""
         seed = derive_seed("train", self.name, self.seed)
         size = batch_size or self.config.batch_size
-        return TrainLoader(self.train, self.division[0], self.config.data, self.config.kind, size, seed)
+        return TrainLoader(self.train, self.division[0], self.config.data, size, seed)
 
-    def recalibration_batches(self, count: int) -> list[Batch]:
-        """Return training batches without augmentation, for BatchNorm statistics."""
-        plain = self.config.data.model_copy(update={"augmentation": PLAIN, "workers": 0})
-        seed = derive_seed("recalibration", self.name, self.seed)
-        loader = TrainLoader(self.train, self.division[0], plain, self.config.kind, self.config.batch_size, seed)
-        return [loader.batch(step) for step in range(count)]
+    def recalibration_batches(self, images: int) -> list[Batch]:
+        """Return training images, placed as for evaluation, for BatchNorm statistics: as many as wanted, by seed."""
+        chosen = self._drawn(self.division[0], images, "recalibration")
+        config = self.config
+        return list(eval_batches(self.train, chosen, config.data, config.eval_batch_size, on_canvas=True))
 
     def search_batches(self, images: int | None = None) -> list[Batch]:
         """Return the images that candidates are compared on: the search split, or `images` of it drawn by seed.
 
         Data sets come sorted, by class for example, so the first ones would not do.
         """
-        split = self.division[1]
-        rng = np.random.default_rng(derive_seed("search", self.name, self.seed))
-        chosen = sorted(rng.permutation(len(split))[:images])
-        return list(self._batches(self.train, [split[index] for index in chosen]))
+        return list(self._batches(self.train, self._drawn(self.division[1], images, "search")))
 
     def val_batches(self) -> Iterator[Batch]:
         """Yield the whole validation split."""
         return self._batches(self.val, range(len(self.val)))
 
-    def _batches(self, dataset: Dataset, indices: Sequence[int]) -> Iterator[Batch]:
+    def _drawn(self, part: np.ndarray, images: int | None, purpose: str) -> np.ndarray:
+        """Return some of the indices of a part of the training split, in order; None: all."""
+        rng = np.random.default_rng(derive_seed(purpose, self.name, self.seed))
+        return part[np.sort(rng.permutation(len(part))[:images])]
+
+    def _batches(self, dataset: Dataset, indices: Sequence[int] | np.ndarray) -> Iterator[Batch]:
         return eval_batches(dataset, indices, self.config.data, self.config.eval_batch_size)
 
 

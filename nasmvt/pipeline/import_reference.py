@@ -277,7 +277,7 @@ def _task(name: str, checkpoint: Checkpoint, pixels: int, names: Sequence[str] |
         "batch_size": _BATCH[name],
         "eval_batch_size": _BATCH[name],
     }
-    info = DataInfo(kind=kind, classes=classes, has_masks=kind == "detection")  # type: ignore[arg-type]
+    info = DataInfo(kind=kind, classes=classes, has_masks=kind == "detection")
     return Task(name=name, config=parse(TaskConfig, values, f"the task {name}"), info=info)
 
 

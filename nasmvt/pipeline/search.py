@@ -74,7 +74,7 @@ def search(
         config,
         supernet,
         {name: item.search_batches(config.images) for name, item in data.items()},
-        {name: item.recalibration_batches(config.recalibration_batches) for name, item in data.items()},
+        {name: item.recalibration_batches(config.recalibration_images) for name, item in data.items()},
         device,
         address,
     )

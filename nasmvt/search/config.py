@@ -45,8 +45,8 @@ class SearchConfig(Config):
     images: int | None = Field(default=None, ge=1)
     """Images of each task's search split that a candidate is evaluated on; None: all."""
 
-    recalibration_batches: int = Field(default=4, ge=0)
-    """Training batches that re-estimate a candidate's BatchNorm statistics; 0: keep the supernet's."""
+    recalibration_images: int = Field(default=64, ge=0)
+    """Training images of each task that re-estimate a candidate's BatchNorm statistics; 0: keep the supernet's."""
 
     workers: int = Field(default=2, ge=0)
     """Ray workers, each evaluating one candidate on one task at a time; 0: in this process, without Ray."""

@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 
 from nasmvt.config import Config
 from nasmvt.data.config import DataConfig
-from nasmvt.data.types import Kind
 
 Count = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -141,7 +140,7 @@ HeadConfig = LinearConfig | MaskRCNNConfig | UPerNetConfig
 class TaskConfig(Config):
     """One task: its kind, data and head, and what it counts."""
 
-    kind: Kind
+    kind: Literal["classification", "detection", "segmentation"]
     """`classification`, `detection` or `segmentation`."""
 
     data: DataConfig = DataConfig()

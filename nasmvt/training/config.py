@@ -30,8 +30,8 @@ class TrainingConfig(Config):
     """Steps between evaluations on the search split; None: at the end only."""
     evaluation_images: int | None = Field(default=128, ge=1)
     """Images of the search split per evaluation and task; None: all."""
-    recalibration_batches: int = Field(default=4, ge=1)
-    """Training batches that re-estimate a subnet's BatchNorm statistics before it is evaluated."""
+    recalibration_images: int = Field(default=64, ge=1)
+    """Training images of each task that re-estimate a subnet's BatchNorm statistics before it is evaluated."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints."""
     log_every: int = Field(default=10, ge=1)

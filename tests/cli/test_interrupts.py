@@ -36,7 +36,7 @@ def whole(steps: int) -> list[tuple[int, str]]:
     return [*((step, "loss") for step in range(1, steps + 1)), (steps, "metrics")]
 
 
-ONE_TASK = {"steps": 60, "warmup_steps": 2, "checkpoint_every": 1000, "log_every": 1, "recalibration_batches": 1}
+ONE_TASK = {"steps": 60, "warmup_steps": 2, "checkpoint_every": 1000, "log_every": 1, "recalibration_images": 4}
 
 
 def one_task(values):
@@ -89,7 +89,7 @@ def test_an_interrupted_retraining_goes_on(nasmvt):
 
 def test_an_interrupted_search_goes_on_where_it_was(nasmvt):
     many = {"population": 16, "parents": 2, "generations": 2, "mutants": 8, "crossovers": 8, "workers": 0}
-    write_experiment(one_task, search={**many, "recalibration_batches": 1})
+    write_experiment(one_task, search={**many, "recalibration_images": 4})
     nasmvt("train-supernet", "tiny.yaml", "--out", "out", "--set", "training.steps=1")
     journal = Path("out/search/journal.jsonl")
     process = start("search", "out")

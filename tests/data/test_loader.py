@@ -174,7 +174,7 @@ def test_evaluation_keeps_crowds(tmp_path):
     dataset = open_dataset(config, "detection", "train", 0)
     batch = next(eval_batches(dataset, [0, 1], config, 2))
     assert batch.targets[0]["crowd"].tolist() == [False, True]
-    trained = TrainLoader(dataset, [0], config, "detection", 1, 0)
+    trained = TrainLoader(dataset, [0], config, 1, 0)
     assert all(len(trained.batch(step).targets[0]["labels"]) <= 1 for step in range(5))
 
 
@@ -195,7 +195,7 @@ def test_an_unreadable_picture_stops_by_name(damaged, workers):
     with pytest.raises(UnreadableImage, match=r"^the image .*1\.png can't be decoded .*skip_unreadable$"):
         list(eval_batches(dataset, range(6), config, 2))
     with pytest.raises(UnreadableImage, match=r"^the image .*[12]\.png can't be decoded"):
-        next(TrainLoader(dataset, range(6), config, "classification", 6, 0).batches())
+        next(TrainLoader(dataset, range(6), config, 6, 0).batches())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -209,11 +209,11 @@ def test_unreadable_pictures_are_left_out_if_asked(damaged, workers, caplog):
     assert [sentence.split("/ant/")[1][:5] for sentence in batches.skipped] == ["1.png", "2.png"]
     assert sum("1.png" in record.getMessage() for record in caplog.records) == 1
 
-    trained = TrainLoader(dataset, range(6), config, "classification", 6, 0)
+    trained = TrainLoader(dataset, range(6), config, 6, 0)
     first = next(trained.batches())
     assert_same(first, trained.batch(0))
     assert {f"train/ant/{place}.png" for place in (0, 3, 4, 5)} == set(ids(first))
-    hopeless = TrainLoader(dataset, [1, 2], config, "classification", 2, 0)
+    hopeless = TrainLoader(dataset, [1, 2], config, 2, 0)
     with pytest.raises(UserError, match="none of the 2 training images can be decoded"):
         hopeless.batch(0)
 

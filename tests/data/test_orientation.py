@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from nasmvt.data.geometry import mask_boxes
+from nasmvt.data.detection import mask_boxes
 from nasmvt.data.orientation import labels_orientation, orientation_of, turn_array, turn_boxes, turn_image, upright_size
 
 ORIENTATIONS = range(1, 9)

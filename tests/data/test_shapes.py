@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nasmvt.data import DataConfig, open_dataset
-from nasmvt.data.geometry import mask_boxes
+from nasmvt.data.detection import mask_boxes
 from tests.data.targets import plain
 
 KINDS = ("classification", "detection", "segmentation")

@@ -243,7 +243,7 @@ def test_classification_gives_pictures_in_0_1():
     image, target, info = transformed(scene("classification"), "classification", config)
     assert (image.shape, image.dtype) == ((3, 48, 64), torch.float32)
     assert 0 <= image.min() < image.max() <= 1
-    assert isinstance(target, int)
+    assert target.dtype == torch.int64
     assert (info.size, info.valid) == ((80, 120), (48, 64))
 
 
@@ -276,7 +276,9 @@ def test_classification_without_augmentation_is_the_picture():
 
 def test_an_unknown_policy_is_named():
     with pytest.raises(UserError, match="policy of timm's, but is 'rnad-m9'"):
-        TrainTransform(DataConfig(augmentation=AugmentationConfig(auto_augment="rnad-m9")), TARGETS.get("classification"))
+        TrainTransform(
+            DataConfig(augmentation=AugmentationConfig(auto_augment="rnad-m9")), TARGETS.get("classification")
+        )
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])

@@ -26,7 +26,7 @@ def test_workers_find_what_one_process_finds(tmp_path) -> None:
         data = open_dataset(config.data, config.kind, "train", 0)
         tasks[name] = Task(name=name, config=config, info=data.info)
         batches[name] = list(eval_batches(data, range(12), config.data, 6))
-        loader = TrainLoader(data, range(12, 40), config.data, config.kind, 4, 0)
+        loader = TrainLoader(data, range(12, 40), config.data, 4, 0)
         training[name] = [loader.batch(step) for step in range(2)]
     torch.manual_seed(0)
     supernet = Supernet(space, tasks)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from nasmvt.data.types import DataInfo, Kind
+from nasmvt.data.types import DataInfo
 from nasmvt.tasks import Task, TaskConfig, TaskNetwork
 
 HEADS: dict[str, dict[str, Any]] = {
@@ -41,7 +41,7 @@ class TinyBackbone(nn.Module):
 
 @pytest.fixture
 def make_task() -> Callable[..., Task]:
-    def make(kind: Kind, classes: tuple[str, ...] = CLASSES, masks: bool = True, **head: Any) -> Task:
+    def make(kind: str, classes: tuple[str, ...] = CLASSES, masks: bool = True, **head: Any) -> Task:
         config = TaskConfig.model_validate({"kind": kind, "head": {**HEADS[kind], **head}})
         return Task(
             name=kind,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nasmvt.data.masks import ObjectMasks
-from nasmvt.data.types import Batch, ImageInfo, Kind
+from nasmvt.data.types import Batch, ImageInfo
 from nasmvt.errors import UserError
 from nasmvt.tasks import Task, TaskNetwork
 from nasmvt.tasks.evaluate import evaluate
@@ -26,7 +26,7 @@ def pictures() -> tuple[torch.Tensor, list[ImageInfo]]:
     return images, [ImageInfo(id=i, size=size, valid=valid) for i, (size, valid) in enumerate(SIZES)]
 
 
-def imperfect_targets(kind: Kind, predictions: list[Any]) -> Any:
+def imperfect_targets(kind: str, predictions: list[Any]) -> Any:
     """Turn predictions into targets that they fit in part."""
     if kind == "classification":
         labels = torch.stack([p.probabilities.argmax() for p in predictions])
@@ -45,7 +45,7 @@ def imperfect_targets(kind: Kind, predictions: list[Any]) -> Any:
 
 @pytest.mark.parametrize("kind", ["classification", "detection", "segmentation"])
 def test_the_size_of_the_batches_does_not_matter(
-    kind: Kind, make_task: Callable[..., Task], make_network: Callable[[Task], TaskNetwork]
+    kind: str, make_task: Callable[..., Task], make_network: Callable[[Task], TaskNetwork]
 ) -> None:
     task = make_task(kind)
     network = make_network(task)

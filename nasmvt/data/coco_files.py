@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
-from nasmvt.data.folders import FileList, scan, some, split_names
+from nasmvt.data.folders import FileList, is_file, is_folder, scan, some, split_names, starting_with
 from nasmvt.errors import UserError
 
 
@@ -17,9 +17,9 @@ def find_annotations(root: Path, split: str) -> Path:
     folder = root / "annotations"
     exact = [folder / f"instances_{name}.json" for name in split_names(split)]
     for path in exact:
-        if path.is_file():
+        if is_file(path):
             return path
-    similar = sorted(folder.glob(f"instances_{split}*.json"))
+    similar = [path for path in starting_with(folder, f"instances_{split}") if path.suffix == ".json"]
     if len(similar) == 1:
         return similar[0]
     if similar:
@@ -42,13 +42,13 @@ def find_images(root: Path, split: str, annotations: Path) -> Path:
     parents = (root / "images", root)
     for parent in parents:
         for name in names:
-            if (parent / name).is_dir():
+            if is_folder(parent / name):
                 return parent / name
     for parent in parents:
-        similar = sorted(path for path in parent.glob(f"{split}*") if path.is_dir())
+        similar = [path for path in starting_with(parent, split) if is_folder(path)]
         if len(similar) == 1:
             return similar[0]
-    if parents[0].is_dir():
+    if is_folder(parents[0]):
         return parents[0]
     raise UserError(
         f"the images of the split '{split}' must lie in {root / 'images' / split}, {root / split} or "
@@ -95,9 +95,9 @@ def _existing(name: str, folder: Path, root: Path) -> Iterator[str]:
     """Yield paths of files, relative to the folder or absolute, that a name may mean."""
     for candidate in dict.fromkeys((name, name.replace("\\", "/"))):
         for parent in (folder, root):
-            if (parent / candidate).is_file():
+            if is_file(parent / candidate):
                 yield os.path.relpath(parent / candidate, folder)
     parts = PureWindowsPath(name).parts  # takes both separators
     for start in range(1, len(parts)):
-        if (folder / Path(*parts[start:])).is_file():
+        if is_file(folder.joinpath(*parts[start:])):
             yield "/".join(parts[start:])

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from nasmvt.data.config import DataConfig
-from nasmvt.data.folders import some
+from nasmvt.data.folders import is_folder, some
 from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
 
@@ -112,7 +112,7 @@ class Request:
             UserError: if none is given or it does not exist.
         """
         root = self.config.root
-        if root is None or not root.is_dir():
+        if root is None or not is_folder(root):
             raise UserError(f"there is no folder {root}: set root to the folder of the data set")
         return root
 

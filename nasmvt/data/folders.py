@@ -90,7 +90,7 @@ def split_names(split: str) -> tuple[str, ...]:
 
 def find_split_folder(parent: Path, split: str) -> Path | None:
     """Return the folder of a split inside `parent`, if there is one."""
-    return next((parent / name for name in split_names(split) if (parent / name).is_dir()), None)
+    return next((parent / name for name in split_names(split) if is_folder(parent / name)), None)
 
 
 def split_folder(parent: Path, split: str) -> Path:
@@ -145,6 +145,21 @@ def scan(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"the folder {folder} can't be read ({error.strerror}): check it and its permissions") from None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file; unlike `Path.is_file` it raises nothing, whatever a path is made of."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder; unlike `Path.is_dir` it raises nothing, whatever a path is made of."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def starting_with(folder: Path, start: str) -> list[Path]:
+    """Return what is in a folder with a name that starts so, sorted; nothing if there is no folder."""
+    return [folder / entry.name for entry in scan(folder) if entry.name.startswith(start)] if is_folder(folder) else []
 
 
 def has_image_suffix(name: str) -> bool:

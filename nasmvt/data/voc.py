@@ -8,7 +8,7 @@ import numpy as np
 
 from nasmvt.data.dataset import Dataset, Request, text_digest
 from nasmvt.data.detected import Annotations, Detected
-from nasmvt.data.folders import FileList, images_in, some, split_names
+from nasmvt.data.folders import FileList, images_in, is_file, some, split_names
 from nasmvt.data.formats import register_format
 from nasmvt.data.names import Names
 from nasmvt.data.objects import ObjectList
@@ -64,7 +64,7 @@ class VocMaps(Segmented):
         files = _images(request, "Segmentation")
         folder = request.root / "SegmentationClass"
         maps = FileList(folder, [f"{path.stem}.png" for path in files])
-        missing = [str(path) for path in maps if not path.is_file()]
+        missing = [str(path) for path in maps if not is_file(path)]
         if missing:
             raise UserError(f"every image of a split needs a label map, but there is no {some(missing)}: add it")
         labels = meaning_of(request, lambda: maps, ignore=(IGNORE,), usual=_CLASSES)
@@ -78,7 +78,7 @@ def _images(request: Request, topic: str) -> FileList:
         raise UserError(f"VOC's images must lie in {folder}, but there is no such folder: set root to the one above it")
     by_stem = {Path(name).stem: name for name in images_in(folder)}
     lists = [root / "ImageSets" / topic / f"{name}.txt" for name in split_names(request.split_name)]
-    found = next((path for path in lists if path.is_file()), None)
+    found = next((path for path in lists if is_file(path)), None)
     if found is None and request.config.split is not None:
         stems: Sequence[str] = sorted(by_stem)
     elif found is None:

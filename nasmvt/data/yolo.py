@@ -9,7 +9,7 @@ import yaml
 
 from nasmvt.data.dataset import Request, text_digest
 from nasmvt.data.detected import Annotations, Detected
-from nasmvt.data.folders import FileList, LeftOut, has_image_suffix, images_in, some, split_names
+from nasmvt.data.folders import FileList, LeftOut, has_image_suffix, images_in, is_file, is_folder, some, split_names
 from nasmvt.data.formats import register_format
 from nasmvt.data.names import Names
 from nasmvt.data.objects import ObjectList
@@ -113,7 +113,7 @@ def _find(root: Path, base: str, entry: str, source: Path) -> Path:
     """Return an existing path that data.yaml means: relative to its `path`, or the root, or (Roboflow) without ../."""
     candidates = [root / base / entry, root / entry, root / entry.removeprefix("../"), Path(entry)]
     for path in candidates:
-        if path.is_dir() or (path.is_file() and (path.suffix == ".txt" or has_image_suffix(path.name))):
+        if is_folder(path) or (is_file(path) and (path.suffix == ".txt" or has_image_suffix(path.name))):
             return path
     raise UserError(f"{source} names {entry}, but there is no {candidates[0]} or {candidates[1]}: fix it or add it")
 
@@ -131,7 +131,7 @@ def _read(request: Request, settings: dict[str, Any], files: FileList) -> tuple[
     names, objects, bare = settings["names"], ObjectList(), []
     for row, image in enumerate(files.names):
         path = files.root / _label_name(image)
-        if not path.is_file():
+        if not is_file(path):
             bare.append(image)
             continue
         for i, line in enumerate(read_lines(path), start=1):

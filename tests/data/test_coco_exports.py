@@ -118,6 +118,20 @@ def test_an_absolute_path_that_exists_is_taken(tmp_path):
     assert opened(tmp_path / "data")[0].image.size == (30, 20)
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "a/" * 3000 + "z.png", "\ud800.png"])
+def test_names_that_no_file_can_have_are_refused(tmp_path, name):
+    write_coco(tmp_path, "train", [], images=[{"id": 1, "file_name": name, "height": 20, "width": 30}])
+    with pytest.raises(UserError, match=r"lists images that do not exist|is not a JSON file"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["a" * 5000, "/tr*", "[", "../.."])
+def test_odd_names_of_splits_are_refused(tmp_path, split):
+    write_coco(tmp_path, "train", [])
+    with pytest.raises(UserError, match="there is no annotation file"):
+        opened(tmp_path, train_split=split)
+
+
 def test_two_names_of_one_file_are_refused(tmp_path):
     images = [
         {"id": n, "file_name": name, "height": 20, "width": 30} for n, name in enumerate(["/a/1.png", "/b/1.png"])

@@ -50,7 +50,9 @@ def main() -> None:
     rates: dict[int, list[float]] = {0: [], 1: [], 2: []}
     for number in range(given.rounds):
         for workers in (0, 1, 2) if number % 2 else (2, 1, 0):
-            with make_pool(with_settings(experiment.search, workers=workers), supernet, batches, plain) as pool:
+            with make_pool(
+                with_settings(experiment.search, workers=workers), supernet, supernet.sharing(), batches, plain
+            ) as pool:
                 evaluate(pool, archs[:1] * max(workers, 1), tasks)
                 rates[workers].append(60 * len(archs) / evaluate(pool, archs, tasks))
             print(f"round {number + 1}, {workers} workers: {rates[workers][-1]:.1f} candidates per minute")

@@ -36,7 +36,7 @@ def retrain(
     target = device_of(device)
     opened = Run.open(run)
     supernet = load_supernet(opened, target)
-    chosen = choose_arch(opened, arch, supernet)
+    chosen = choose_arch(opened, arch, supernet.sharing())
     data = open_data(opened.experiment)
     with training_progress(f"retrain {chosen.name}") as listener:
         train(

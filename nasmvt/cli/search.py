@@ -47,10 +47,10 @@ def search(
       nasmvt search runs/my-run --budget 2.5M --workers 4
     """
     from nasmvt.cli.display import console, parameters_table, say, search_progress
-    from nasmvt.cost import Budget, parse_count, parse_gmacs, parse_sharing
+    from nasmvt.cost import Budget, Costs, parse_count, parse_gmacs, parse_sharing
     from nasmvt.pipeline.run import Run, device_of
-    from nasmvt.pipeline.search import costs_of, with_settings
     from nasmvt.pipeline.search import search as begin
+    from nasmvt.pipeline.search import with_settings
     from nasmvt.pipeline.supernet import load_supernet
 
     bound = Budget(
@@ -60,8 +60,7 @@ def search(
     opened = Run.open(run)
     config = with_settings(opened.experiment.search, workers=workers, algorithm=algorithm)
     supernet = load_supernet(opened, target)
-    supernet.set_sharing(bound.sharing)
-    costs = costs_of(supernet)
+    costs = Costs(supernet.space, supernet.tasks, supernet.sharing(bound.sharing))
     with console.status("counting what architectures cost"):
         sentences = bound.describe(costs)
     for sentence in sentences:

@@ -67,7 +67,7 @@ class Budget:
     """Most multiply-accumulates of a task's network for one image of its size, by task."""
     sharing: SharingRule = "learned"
     """How parameters are counted: by the sharing that the scores give, or as if `all` or `none` of the adaptive layers
-    were shared (see `Supernet.set_sharing`)."""
+    were shared (see `Supernet.sharing`)."""
 
     def feasible(self, costs: Costs) -> FeasibleSet:
         """Return the archs within the bounds.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nasmvt.cost import Budget, ParameterCount
+from nasmvt.cost import Budget, Costs, ParameterCount
 from nasmvt.errors import UserError
 from nasmvt.files import write_json
 from nasmvt.pipeline.archs import read_arch_file
@@ -15,7 +15,6 @@ from nasmvt.pipeline.datasets import open_data
 from nasmvt.pipeline.evaluate import evaluate_on_val
 from nasmvt.pipeline.retrain import Chosen, choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.search import costs_of
 from nasmvt.pipeline.supernet import load_supernet
 from nasmvt.search import Objective
 from nasmvt.search.sampler import FreshSampler
@@ -53,13 +52,12 @@ def compare(
     searched = read_arch_file(path)
     supernet = load_supernet(run, device)
     budget = Budget(searched.budget, searched.max_macs, searched.sharing_rule)
-    supernet.set_sharing(budget.sharing)
-    costs = costs_of(supernet)
+    sharing = supernet.sharing(budget.sharing)
+    costs = Costs(supernet.space, supernet.tasks, sharing)
     feasible = budget.feasible(costs)
-    best = choose_arch(run, "best", supernet)
+    best = choose_arch(run, "best", sharing)
     rng = np.random.default_rng(derive_seed(run.experiment.seed, "random subnet of the comparison"))
     drawn = FreshSampler(feasible).random({best.arch}, rng) or best.arch
-    sharing = supernet.sharing()
     others = {
         "smallest": run.experiment.space.smallest,
         "largest": run.experiment.space.largest,

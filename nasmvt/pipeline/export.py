@@ -43,7 +43,7 @@ def _from_supernet(run: Run, name: str) -> tuple[MultiTaskModel, dict[str, dict[
     """Return an arch with the supernet's weights and BatchNorm statistics of its own, as the search saw it."""
     device = torch.device("cpu")
     supernet = load_supernet(run, device)
-    chosen = choose_arch(run, name, supernet)
+    chosen = choose_arch(run, name, supernet.sharing())
     model = supernet.materialize(chosen.arch, chosen.sharing)
     metrics = {}
     for task, config in run.experiment.tasks.items():

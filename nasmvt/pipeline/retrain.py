@@ -33,13 +33,13 @@ class Chosen:
     sharing: Sharing
 
 
-def choose_arch(run: Run, name: str, supernet: Supernet) -> Chosen:
+def choose_arch(run: Run, name: str, sharing: Sharing) -> Chosen:
     """Return the arch that a name means.
 
     Args:
         run: the run whose search or space is meant.
         name: "best" (the search's), "smallest", "largest", a named arch of the space, or a YAML file.
-        supernet: gives the sharing where the file gives none.
+        sharing: of an arch whose file gives none.
 
     Raises:
         UserError: if there is no such arch, or the search has not found one yet.
@@ -47,8 +47,8 @@ def choose_arch(run: Run, name: str, supernet: Supernet) -> Chosen:
     best = run.folder("search") / "best.yaml"
     if name == "best" and not best.is_file():
         raise UserError(f"{run.path} holds no search result: run 'nasmvt search' first, or pass --arch")
-    arch, sharing = find_arch(run.experiment.space, name, best)
-    return Chosen(folder_of(run, name), arch, supernet.sharing() if sharing is None else sharing)
+    arch, own = find_arch(run.experiment.space, name, best)
+    return Chosen(folder_of(run, name), arch, sharing if own is None else own)
 
 
 def folder_of(run: Run, name: str) -> str:

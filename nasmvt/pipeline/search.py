@@ -22,11 +22,6 @@ from nasmvt.seeding import derive_seed
 from nasmvt.supernet import Supernet
 
 
-def costs_of(supernet: Supernet) -> Costs:
-    """Return the costs of a supernet's archs under its sharing; its tables are derived once and serve many counts."""
-    return Costs(supernet.space, supernet.tasks, supernet.sharing())
-
-
 def with_settings(config: SearchConfig, **changes: object) -> SearchConfig:
     """Return the settings with changes, those that are None left out.
 
@@ -55,8 +50,8 @@ def search(
 
     Args:
         run: the run; gives data and seed.
-        supernet: its trained supernet, on the device, its sharing set by the budget's rule.
-        costs: of the supernet's archs.
+        supernet: its trained supernet, on the device.
+        costs: of the supernet's archs; their sharing is what candidates are evaluated with.
         budget: bounds on what an arch costs.
         config: settings.
         device: where candidates are evaluated.
@@ -73,6 +68,7 @@ def search(
     pool = make_pool(
         config,
         supernet,
+        costs.sharing,
         {name: item.search_batches(config.images) for name, item in data.items()},
         {name: item.recalibration_batches(config.recalibration_images) for name, item in data.items()},
         device,

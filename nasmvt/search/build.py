@@ -13,6 +13,7 @@ from nasmvt.search.evolution import EvolutionSearcher
 from nasmvt.search.pool import InProcessPool, Pool
 from nasmvt.search.random_search import RandomSearcher
 from nasmvt.search.searcher import Searcher
+from nasmvt.space import Sharing
 from nasmvt.supernet import Supernet
 
 _SEARCHERS: dict[str, type[Searcher]] = {"evolution": EvolutionSearcher, "random": RandomSearcher}
@@ -26,6 +27,7 @@ def make_searcher(config: SearchConfig, feasible: FeasibleSet, seed: int) -> Sea
 def make_pool(
     config: SearchConfig,
     supernet: Supernet,
+    sharing: Sharing,
     batches: Mapping[str, Sequence[Batch]],
     recalibration: Mapping[str, Sequence[Batch]],
     device: torch.device | str = "cpu",
@@ -36,6 +38,7 @@ def make_pool(
     Args:
         config: number and size of the workers.
         supernet: the trained weights.
+        sharing: which layers the tasks of a candidate share.
         batches: the search split of every task.
         recalibration: training batches of every task.
         device: where networks run.
@@ -45,12 +48,12 @@ def make_pool(
         UserError: if Ray is missing, can't be reached or has too few CPUs or GPUs.
     """
     if config.workers == 0:
-        return InProcessPool(Evaluator(supernet, batches, recalibration, device), config.cpus_per_worker)
+        return InProcessPool(Evaluator(supernet, sharing, batches, recalibration, device), config.cpus_per_worker)
     from nasmvt.search.ray_pool import RayPool
     from nasmvt.search.recipe import Recipe
 
     return RayPool(
-        Recipe.of(supernet, batches, recalibration, device),
+        Recipe.of(supernet, sharing, batches, recalibration, device),
         config.workers,
         address=address,
         cpus_per_worker=config.cpus_per_worker,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from nasmvt.data.types import Batch
-from nasmvt.space import Arch
+from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.evaluate import evaluate
 from nasmvt.tasks.recalibrate import recalibrate
@@ -18,6 +18,7 @@ class Evaluator:
 
     Args:
         supernet: the trained weights.
+        sharing: which layers the tasks share.
         batches: the search split of every task, as evaluation batches.
         recalibration: training batches of every task that BatchNorm statistics are estimated on.
         device: where networks run.
@@ -26,6 +27,7 @@ class Evaluator:
     def __init__(
         self,
         supernet: Supernet,
+        sharing: Sharing,
         batches: Mapping[str, Sequence[Batch]],
         recalibration: Mapping[str, Sequence[Batch]],
         device: torch.device | str = "cpu",
@@ -34,7 +36,7 @@ class Evaluator:
         self.batches = batches
         self.recalibration = recalibration
         self.device = torch.device(device)
-        self._sharing = supernet.sharing()
+        self.sharing = sharing
 
     def __call__(self, arch: Arch, task: str) -> dict[str, float]:
         """Return the figures of one task in percent.
@@ -42,6 +44,6 @@ class Evaluator:
         Raises:
             UserError: if the search split of the task is empty.
         """
-        network = self.supernet.materialize(arch, self._sharing, (task,)).task(task).to(self.device)
+        network = self.supernet.materialize(arch, self.sharing, (task,)).task(task).to(self.device)
         recalibrate(network, self.recalibration[task], self.device)
         return evaluate(network, self.batches[task], self.supernet.tasks[task], self.device)

@@ -9,7 +9,7 @@ import torch
 from nasmvt.data.types import Batch
 from nasmvt.search.evaluator import Evaluator
 from nasmvt.search.packing import pack, unpack
-from nasmvt.space import SearchSpace
+from nasmvt.space import SearchSpace, Sharing
 from nasmvt.supernet import Supernet, SupernetConfig
 from nasmvt.tasks.task import Task
 
@@ -21,6 +21,8 @@ class Recipe:
     space: SearchSpace
     tasks: Mapping[str, Task]
     config: SupernetConfig
+    sharing: Sharing
+    """Which layers the tasks share."""
     weights: dict[str, Any]
     """The supernet's state dict, packed."""
     batches: dict[str, Any]
@@ -34,6 +36,7 @@ class Recipe:
     def of(
         cls,
         supernet: Supernet,
+        sharing: Sharing,
         batches: Mapping[str, Sequence[Batch]],
         recalibration: Mapping[str, Sequence[Batch]],
         device: torch.device | str = "cpu",
@@ -43,6 +46,7 @@ class Recipe:
             space=supernet.space,
             tasks=supernet.tasks,
             config=supernet.config,
+            sharing=sharing,
             weights=pack(dict(supernet.state_dict())),
             batches=pack({task: list(items) for task, items in batches.items()}),
             recalibration=pack({task: list(items) for task, items in recalibration.items()}),
@@ -55,4 +59,4 @@ class Recipe:
             supernet = Supernet(self.space, self.tasks, self.config)
         once = {id(packed): unpack(packed).to(self.device) for packed in self.weights.values()}
         supernet.load_state_dict({name: once[id(packed)] for name, packed in self.weights.items()}, assign=True)
-        return Evaluator(supernet, unpack(self.batches), unpack(self.recalibration), self.device)
+        return Evaluator(supernet, self.sharing, unpack(self.batches), unpack(self.recalibration), self.device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import compress
 
 import torch
 from torch import Tensor, nn
@@ -137,27 +138,22 @@ class Supernet(nn.Module):
 
     # -- sharing ----------------------------------------------------------------------------------
 
-    def sharing(self) -> Sharing:
-        """Return which layers the tasks share by the present scores."""
-        adaptive = [layer for layer in self.layers if _key(layer) in self.scores]
-        counts = [len(self.layers[layer]) for layer in adaptive]
-        each = [self.scores[_key(layer)].detach().expand(n) for layer, n in zip(adaptive, counts, strict=True)]
-        above = iter((torch.cat(each) > self.config.threshold).tolist() if each else [])  # one transfer from a GPU
-        layers = {layer: tuple(task for task in self.layers[layer] if next(above)) for layer in adaptive}
-        return Sharing.of(self.layers | layers)
-
-    def set_sharing(self, rule: SharingRule) -> None:
-        """Overrule the scores: `all` adaptive layers are shared, or `none` is; `learned` changes nothing."""
-        above = {"all": 1.0, "none": -1.0}
-        if rule != "learned":
-            with torch.no_grad():
-                for score in self.scores.values():
-                    score.fill_(self.config.threshold + above[rule])
-
-    def sharing_bounds(self) -> tuple[Sharing, Sharing]:
-        """Return the two extremes: every layer shared that can be, and only those of role shared."""
+    def sharing(self, rule: SharingRule = "learned") -> Sharing:
+        """Return which layers the tasks share: by the present scores, or with `all` or `none` of the adaptive ones."""
+        if rule == "all":
+            return Sharing.of(self.layers)
         fixed = {layer: tasks for layer, tasks in self.layers.items() if _key(layer) not in self.scores}
-        return Sharing.of(self.layers), Sharing.of(fixed)
+        return Sharing.of(fixed if rule == "none" else fixed | self._above_threshold())
+
+    def _above_threshold(self) -> dict[str, tuple[str, ...]]:
+        """Return, for each adaptive layer, the tasks whose score is above the threshold; one transfer from a GPU."""
+        scores = {layer: self.scores[_key(layer)].detach() for layer in self.layers if _key(layer) in self.scores}
+        if not scores:
+            return {}
+        above = (torch.cat(list(scores.values())) > self.config.threshold).cpu()
+        parts = zip(scores, above.split([score.numel() for score in scores.values()]), strict=True)
+        each = {layer: part.expand(len(self.layers[layer])).tolist() for layer, part in parts}
+        return {layer: tuple(compress(self.layers[layer], flags)) for layer, flags in each.items()}
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that are not to decay: what backbones declare, and the scores."""

@@ -1,10 +1,13 @@
 """Budgets are read, compared with the space, and kept."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from nasmvt.cost import Budget, Costs, count_macs, count_parameters, parse_count, parse_gmacs, parse_sharing
 from nasmvt.errors import UserError
+from nasmvt.space.sharing import SharingRule
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_operations_are_bounded_by_task(costs, space):
 
 def test_tables_count_what_a_built_network_holds(supernet, space, tasks, tiny_costs):
     rng = np.random.default_rng(0)
-    for sharing in (supernet.sharing(), *supernet.sharing_bounds()):
+    for sharing in map(supernet.sharing, get_args(SharingRule)):
         costs = tiny_costs.under(sharing)
         for _ in range(5):
             arch = space.sample(rng)
@@ -91,7 +94,7 @@ def test_tables_count_what_a_built_network_holds(supernet, space, tasks, tiny_co
 
 
 def test_sharing_lowers_the_count_and_parts_add_up(supernet, space, tiny_costs):
-    every, none = supernet.sharing_bounds()
+    every, none = supernet.sharing("all"), supernet.sharing("none")
     counts = [tiny_costs.under(sharing).parameters(space.largest) for sharing in (every, none)]
     assert counts[0].total < counts[1].total
     assert counts[1].shared == 0
@@ -102,6 +105,3 @@ def test_sharing_lowers_the_count_and_parts_add_up(supernet, space, tiny_costs):
     )  # of the largest: one copy when shared, three when not
     assert counts[0].shared == adaptive
     assert counts[1].total - counts[0].total == 2 * adaptive
-    for rule, count in (("all", counts[0]), ("none", counts[1])):
-        supernet.set_sharing(rule)
-        assert tiny_costs.under(supernet.sharing()).parameters(space.largest) == count

@@ -26,9 +26,10 @@ from nasmvt.pipeline.export import export
 from nasmvt.pipeline.predict import find_pictures, predict, val_pictures
 from nasmvt.pipeline.retrain import choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.search import costs_of, search
+from nasmvt.pipeline.search import search
 from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
 from nasmvt.report.curves import read_metrics
+from nasmvt.supernet import Supernet
 from nasmvt.training.checkpoint import Checkpoint
 from tests.conftest import make_batch, tiny_experiment
 
@@ -83,6 +84,10 @@ def search_run(run: Run) -> None:
     supernet = load_supernet(run, CPU)
     costs = costs_of(supernet)
     search(run, supernet, costs, budget_of(costs), run.experiment.search, device=CPU)
+
+
+def costs_of(supernet: Supernet) -> Costs:
+    return Costs(supernet.space, supernet.tasks, supernet.sharing())
 
 
 def budget_of(costs: Costs) -> Budget:
@@ -170,7 +175,7 @@ def test_exported_supernet_subnet_equals_what_the_search_saw(run, tmp_path):
 
 def test_retrain_export_load_evaluate_predict(run, tmp_path):
     supernet = load_supernet(run, CPU)
-    chosen = choose_arch(run, "best", supernet)
+    chosen = choose_arch(run, "best", supernet.sharing())
     model = retrain(run, chosen, supernet, data=open_data(run.experiment), device=CPU).eval()
     start = supernet.materialize(chosen.arch, chosen.sharing)
     assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True))
@@ -206,7 +211,7 @@ def test_retrain_export_load_evaluate_predict(run, tmp_path):
 def test_retraining_resumed_after_a_crash_equals_the_uninterrupted_one(run, tmp_path):
     supernet, data = load_supernet(run, CPU), open_data(run.experiment)
     settings = run.experiment.retrain.model_copy(update={"steps": 5, "checkpoint_every": 2})
-    archs = choose_arch(run, "smallest", supernet)
+    archs = choose_arch(run, "smallest", supernet.sharing())
     ends = []
     for name, stop in (("whole", None), ("crashed", 4)):
         here = Run(tmp_path / name, run.experiment.model_copy(update={"retrain": settings}), run.infos)
@@ -223,7 +228,7 @@ def test_shared_tensors_stay_one_through_retraining(run):
         for score in supernet.scores.values():
             score.fill_(0.9)
     here = Run(run.path / "all shared", run.experiment, run.infos)
-    chosen = choose_arch(here, "smallest", supernet)
+    chosen = choose_arch(here, "smallest", supernet.sharing())
     model = retrain(here, chosen, supernet, data=open_data(run.experiment), device=CPU)
     name = "backbone.blocks.0.fc1.weight"
     cls, det = model.task("cls").get_parameter(name), model.task("det").get_parameter(name)

@@ -6,7 +6,7 @@ from nasmvt.search.build import _gpus
 
 
 def test_without_workers_everything_stays_in_this_process(supernet) -> None:
-    assert type(make_pool(SearchConfig(workers=0), supernet, {}, {})) is InProcessPool
+    assert type(make_pool(SearchConfig(workers=0), supernet, supernet.sharing(), {}, {})) is InProcessPool
 
 
 @pytest.mark.parametrize(("gpus", "workers", "each"), [(1, 1, 1), (1, 2, 0.5), (4, 4, 1), (4, 6, 0.5), (4, 2, 1)])

@@ -38,7 +38,7 @@ def test_workers_find_what_one_process_finds(tmp_path) -> None:
         config = SearchConfig(population=2, parents=2, generations=2, mutants=1, crossovers=1, workers=workers)
         searcher = make_searcher(config, budget.feasible(costs), seed=0)
         journal = Journal(tmp_path / str(workers))
-        with make_pool(config, supernet, batches, training) as pool:
+        with make_pool(config, supernet, costs.sharing, batches, training) as pool:
             return search(supernet, searcher, pool, Objective.of(tasks), costs, budget, journal)
 
     threads = torch.get_num_threads()

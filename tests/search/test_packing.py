@@ -56,8 +56,9 @@ def test_the_fingerprint_sees_names_shapes_and_values() -> None:
 
 def test_a_recipe_rebuilds_the_supernet(supernet) -> None:
     batches = {task: [] for task in supernet.tasks}
-    rebuilt = pickle.loads(pickle.dumps(Recipe.of(supernet, batches, batches)))().supernet
-    arch = supernet.space.largest
+    evaluator = pickle.loads(pickle.dumps(Recipe.of(supernet, supernet.sharing("none"), batches, batches)))()
+    rebuilt, arch = evaluator.supernet, supernet.space.largest
+    assert evaluator.sharing == supernet.sharing("none")
     assert rebuilt.sharing() == supernet.sharing()
     for task in supernet.tasks:
         expected = supernet.materialize(arch, tasks=(task,)).task(task).state_dict()

@@ -6,7 +6,7 @@ import torch
 
 from nasmvt.config import parse
 from nasmvt.errors import UserError
-from nasmvt.space import SearchSpace
+from nasmvt.space import Role, SearchSpace
 from nasmvt.space.sharing import layer_of
 from nasmvt.supernet import Supernet, SupernetConfig
 from tests.conftest import TINY_SPACE, make_batch
@@ -105,6 +105,26 @@ def test_a_score_per_layer_and_task(space, tasks):
     grad = net.scores[KEY].grad
     assert grad[1] != 0
     assert grad[0] == grad[2] == 0
+
+
+@pytest.mark.parametrize("granularity", ["layer", "layer_task"])
+def test_sharing_is_read_from_the_scores_or_given_by_a_rule(space, tasks, granularity):
+    roles = {"backbone.blocks.*.fc1": "adaptive", "backbone.norm": "shared"}
+    space = space.model_copy(update={"roles": {name: Role(role) for name, role in roles.items()}})
+    net = Supernet(space, tasks, SupernetConfig(granularity=granularity, score_start=0.5))
+    with torch.no_grad():
+        net.scores["backbone/blocks/2/fc1"][-1] = 0.6
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    every = ["cls", "det", "seg"]
+    fixed = {"backbone.norm": every}
+    layers = [f"backbone.blocks.{block}.fc1" for block in range(5)]
+    above = every if granularity == "layer" else ["seg"]
+    learned = {layer: above if layer == "backbone.blocks.2.fc1" else [] for layer in layers}
+    assert net.sharing().to_dict() == fixed | learned
+    assert net.sharing("learned") == net.sharing()
+    assert net.sharing("all").to_dict() == fixed | dict.fromkeys(layers, every)
+    assert net.sharing("none").to_dict() == fixed
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
 def test_specific_weights_start_as_copies_of_the_shared_one(space, tasks):

@@ -131,7 +131,7 @@ def _models_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     """Return the models inside an annotation such as `dict[str, A | B]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        return [annotation, *(found for kind in annotation.__subclasses__() for found in _models_in(kind))]
     return [found for argument in get_args(annotation) for found in _models_in(argument)]
 
 

@@ -29,7 +29,7 @@ def measure_latency(
     """Measure the milliseconds that the network of an arch takes for one image of the task's size.
 
     The network has random weights, is in evaluation mode and sees the same random image every time. A detector
-    works on the most regions that it keeps, without suppression and pooling (see `DetectionNetwork.workload`).
+    works on the most regions that it keeps, without suppression and pooling (see `MaskRCNNHead.workload`).
 
     Args:
         space: the search space.
@@ -41,7 +41,7 @@ def measure_latency(
     """
     with seeded(0, "latency"):
         network = build_network(space, task, arch).to(device).eval()
-        images = torch.rand(1, 3, *task.config.data.image_size).to(device)
+        images = torch.rand(1, 3, *task.nominal_size).to(device)
     times = []
     with torch.inference_mode():
         for _ in range(warm_up + repeats):

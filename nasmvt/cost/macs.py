@@ -23,7 +23,7 @@ def count_macs(space: SearchSpace, task: Task, arch: Arch) -> dict[str, int]:
     """Count the multiply-accumulates (half of the FLOPs) of one image of the task's size, in evaluation mode.
 
     A detector's work depends on the image; it is counted with the most regions that it keeps
-    (see `DetectionNetwork.workload`).
+    (see `MaskRCNNHead.workload`).
 
     Returns:
         For each module of the task network that does such work itself, by name ("backbone.blocks.0.fc1"), its own
@@ -31,7 +31,7 @@ def count_macs(space: SearchSpace, task: Task, arch: Arch) -> dict[str, int]:
     """
     with torch.no_grad():
         network = build_skeleton(space, task, arch, "meta").eval()
-        images = torch.empty(1, 3, *task.config.data.image_size, device="meta")
+        images = torch.empty(1, 3, *task.nominal_size, device="meta")
         with _MacCounter(network) as counter:
             network.workload(images)
     return dict(counter.macs)

@@ -1,6 +1,17 @@
 """The convolution blocks and starting values that several heads share."""
 
+from collections.abc import Callable
+
 from torch import nn
+
+Norm = Callable[[int], nn.Module]
+"""Makes the norm of some channels."""
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Make a GroupNorm of up to 32 groups, each of 8 channels or more: a single cell tells something then."""
+    most = min(32, max(channels // 8, 1))
+    return nn.GroupNorm(next(groups for groups in range(most, 0, -1) if channels % groups == 0), channels)
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
@@ -9,11 +20,11 @@ def conv_bn(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
 
-def conv_bn_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """A convolution of unchanged size without bias (He's start, fan out), then BatchNorm and ReLU."""
+def conv_norm_relu(inputs: int, outputs: int, kernel: int, norm: Norm = nn.BatchNorm2d) -> nn.Sequential:
+    """A convolution of unchanged size without bias (He's start, fan out), then a norm and ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, norm(outputs), nn.ReLU(inplace=True))
 
 
 def conv_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:

@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H height, W width, K classes.
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -15,10 +16,12 @@ class LinearHead(nn.Module):
         width: channels C of the last map.
         classes: number K of classes.
         dropout: probability of dropping a pooled channel while training.
+        label_smoothing: part of a label that is spread over all classes in the loss.
     """
 
-    def __init__(self, width: int, classes: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, classes: int, dropout: float = 0.0, label_smoothing: float = 0.0) -> None:
         super().__init__()
+        self.label_smoothing = label_smoothing
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(width, classes)
         nn.init.trunc_normal_(self.fc.weight, std=0.02)
@@ -28,3 +31,20 @@ class LinearHead(nn.Module):
         """Turn maps, of which the last is (B, C, H, W), into logits (B, K)."""
         logits_BK: Tensor = self.fc(self.dropout(maps[-1].mean(dim=(2, 3))))
         return logits_BK
+
+    def losses(self, maps: Sequence[Tensor], targets: Tensor, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """Return `loss_class`, the cross-entropy with smoothed labels.
+
+        Targets are class indices (B,) int64, or shares (B, K) of mixed images. Smoothing what was mixed is mixing
+        what was smoothed, as timm's Mixup does it.
+        """
+        return {"loss_class": F.cross_entropy(self(maps), targets, label_smoothing=self.label_smoothing)}
+
+    def classify(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Return logits (B, K)."""
+        logits_BK: Tensor = self(maps)
+        return logits_BK
+
+    def workload(self, maps: Sequence[Tensor]) -> None:
+        """Compute the logits."""
+        self(maps)

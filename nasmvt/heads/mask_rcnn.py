@@ -77,6 +77,8 @@ class MaskRCNNHead(nn.Module):
         clip_shrinking: bool = False,
     ) -> None:
         super().__init__()
+        self.regions = post_nms[1]
+        """Most regions of an image that the box branch sees while predicting."""
         self.rpn = RegionProposalNetwork(
             StridedAnchors(strides, anchor_scale, anchor_ratios, rounding=anchor_rounding),
             RPNHead(width, len(anchor_ratios), conv_depth=rpn_convs),
@@ -112,16 +114,16 @@ class MaskRCNNHead(nn.Module):
     def losses(
         self,
         maps: Sequence[Tensor],
-        image_sizes: Sequence[tuple[int, int]],
         targets: Sequence[dict[str, Tensor]],
+        sizes: Sequence[tuple[int, int]],
     ) -> dict[str, Tensor]:
         """Return the losses of a batch, drawing anchors and regions at random; needs `train()`.
 
         Args:
             maps: the pyramid, one (B, C, H, W) per stride.
-            image_sizes: height and width of each image on the canvas.
             targets: for each image `boxes` (n, 4) float xyxy of positive width and height, `labels` (n,)
                 int64 from 0, and `masks` (n, H, W) if there is a mask branch; n may be 0.
+            sizes: height and width of each image on the canvas.
 
         Returns:
             `loss_objectness`, `loss_rpn_box_reg`, `loss_classifier`, `loss_box_reg` and, with masks,
@@ -133,17 +135,17 @@ class MaskRCNNHead(nn.Module):
         if not self.training:
             raise RuntimeError("MaskRCNNHead.losses needs training mode: call train() before it")
         targets = [{**target, "labels": target["labels"] + 1} for target in targets]
-        features, images = _torchvision_inputs(maps, image_sizes)
+        features, images = _torchvision_inputs(maps, sizes)
         proposals, rpn_losses = self.rpn(images, features, targets)
         _, roi_losses = self.roi_heads(features, proposals, images.image_sizes, targets)
         return {**rpn_losses, **roi_losses}
 
-    def detect(self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
+    def detect(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
         """Return the detections of each image, best score first; needs `eval()`.
 
         Args:
             maps: the pyramid, one (B, C, H, W) per stride.
-            image_sizes: height and width of each image on the canvas; boxes are clipped to it.
+            sizes: height and width of each image on the canvas; boxes are clipped to it.
 
         Returns:
             For each image `boxes` (n, 4) xyxy, `labels` (n,) from 0, `scores` (n,) in 0..1 and, with a mask
@@ -154,7 +156,7 @@ class MaskRCNNHead(nn.Module):
         """
         if self.training:
             raise RuntimeError("MaskRCNNHead.detect needs evaluation mode: call eval() before it")
-        features, images = _torchvision_inputs(maps, image_sizes)
+        features, images = _torchvision_inputs(maps, sizes)
         proposals, _ = self.rpn(images, features)
         detections, _ = self.roi_heads(features, proposals, images.image_sizes)
         for detection in detections:
@@ -164,14 +166,28 @@ class MaskRCNNHead(nn.Module):
         result: list[dict[str, Tensor]] = detections
         return result
 
-    def forward(self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        """Return `detect(maps, image_sizes)`."""
-        return self.detect(maps, image_sizes)
+    def workload(self, maps: Sequence[Tensor]) -> None:
+        """Run the proposals, the box branch on all regions kept by suppression, the mask branch on all detections.
+
+        What is neither convolution nor matrix product, suppression and pooling for example, is left out.
+        """
+        self.rpn.head(list(maps))
+        regions, (images, width) = self.roi_heads, maps[0].shape[:2]
+        pooled = maps[0].new_zeros(images * self.regions, width, *regions.box_roi_pool.output_size)
+        regions.box_predictor(regions.box_head(pooled))
+        if regions.mask_head is not None:
+            found = images * regions.detections_per_img
+            pooled = maps[0].new_zeros(found, width, *regions.mask_roi_pool.output_size)
+            regions.mask_predictor(regions.mask_head(pooled))
+
+    def forward(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        """Return `detect(maps, sizes)`."""
+        return self.detect(maps, sizes)
 
 
 def _torchvision_inputs(
-    maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]
+    maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
 ) -> tuple[dict[str, Tensor], ImageList]:
     """Name the levels and wrap the sizes; the list's tensors are never read, so the first map stands in."""
     features = OrderedDict((str(i), map_BCHW) for i, map_BCHW in enumerate(maps))
-    return features, ImageList(maps[0], [(int(height), int(width)) for height, width in image_sizes])
+    return features, ImageList(maps[0], [(int(height), int(width)) for height, width in sizes])

@@ -99,6 +99,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "pool_scales": (1, 2, 3, 6),
         "aux_weight": 0.4,
         "aux_channels": 256,
+        "norm": "batch",
     },
 }
 """By kind of task: the values of our head's configuration with which it computes what theirs does."""

@@ -19,7 +19,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import roi_align as align_regions
 from torchvision.ops.poolers import LevelMapper
 
-from nasmvt.heads.layers import conv_bn_relu, conv_relu, start_normal
+from nasmvt.heads.layers import conv_norm_relu, conv_relu, start_normal
 
 
 def roi_align(strides: Sequence[int], size: int, *, aligned: bool = False) -> MultiScaleRoIAlign:
@@ -85,7 +85,7 @@ class BoxHead(nn.Sequential):
     """
 
     def __init__(self, width: int, size: int, convs: int, hidden: int) -> None:
-        layers: list[nn.Module] = [conv_bn_relu(width, width, 3) for _ in range(convs)]
+        layers: list[nn.Module] = [conv_norm_relu(width, width, 3) for _ in range(convs)]
         linear = nn.Linear(width * size * size, hidden)
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)

@@ -12,11 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasmvt.errors import UserError
-from nasmvt.heads.layers import conv_bn_relu
+from nasmvt.heads.layers import Norm, conv_norm_relu, group_norm
+from nasmvt.heads.segmentation import SegmentationHead
+
+NORMS: dict[str, tuple[Norm, Norm]] = {
+    "batch": (nn.BatchNorm2d, nn.BatchNorm2d),
+    "group": (group_norm, group_norm),
+    "mixed": (nn.BatchNorm2d, group_norm),
+}
+"""The norm of the convolutions, and that of the branch that is pooled to a single cell, by name."""
 
 
-class UPerNetHead(nn.Module):
+class UPerNetHead(SegmentationHead):
     """Pyramid pooling on the last map, a top-down pyramid, fusion of all levels at the largest, classifier.
 
     Args:
@@ -25,6 +32,10 @@ class UPerNetHead(nn.Module):
         channels: channels of every convolution inside.
         pool_scales: sides of the grids that the last map is averaged to.
         dropout: probability of dropping a channel before the classifier while training.
+        norm: "batch", "group", or "mixed": BatchNorm but in the branch that is pooled to a single cell, which has
+            GroupNorm. BatchNorm sees one value per image and channel there, and with two images turns them into
+            +1 and -1 whatever they are.
+        ignore: label of the pixels that do not count in the loss.
     """
 
     def __init__(
@@ -34,28 +45,24 @@ class UPerNetHead(nn.Module):
         channels: int = 576,
         pool_scales: Sequence[int] = (1, 2, 3, 6),
         dropout: float = 0.1,
+        norm: str = "batch",
+        ignore: int = 255,
     ) -> None:
-        super().__init__()
+        super().__init__(ignore=ignore)
+        usual, single = NORMS[norm]
         self.pool_scales = tuple(pool_scales)
-        self.pools = nn.ModuleList(conv_bn_relu(widths[-1], channels, 1) for _ in self.pool_scales)
-        self.bottleneck = conv_bn_relu(widths[-1] + len(self.pool_scales) * channels, channels, 3)
-        self.laterals = nn.ModuleList(conv_bn_relu(width, channels, 1) for width in widths[:-1])
-        self.fpn_convs = nn.ModuleList(conv_bn_relu(channels, channels, 3) for _ in widths[:-1])
-        self.fusion = conv_bn_relu(len(widths) * channels, channels, 3)
+        self.pools = nn.ModuleList(
+            conv_norm_relu(widths[-1], channels, 1, single if scale == 1 else usual) for scale in self.pool_scales
+        )
+        self.bottleneck = conv_norm_relu(widths[-1] + len(self.pool_scales) * channels, channels, 3, usual)
+        self.laterals = nn.ModuleList(conv_norm_relu(width, channels, 1, usual) for width in widths[:-1])
+        self.fpn_convs = nn.ModuleList(conv_norm_relu(channels, channels, 3, usual) for _ in widths[:-1])
+        self.fusion = conv_norm_relu(len(widths) * channels, channels, 3, usual)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Turn one map (B, C_i, H_i, W_i) per width into logits (B, K, H, W) of the first map's size.
-
-        Raises:
-            UserError: while training with a single image and a pool scale of 1, where BatchNorm would see
-                one value per channel.
-        """
-        if self.training and maps[-1].shape[0] == 1 and 1 in self.pool_scales:
-            raise UserError(
-                "UPerNet with a pool scale of 1 trains on 2 or more images at a time, but got 1: raise batch_size"
-            )
+        """Turn one map (B, C_i, H_i, W_i) per width into logits (B, K, H, W) of the first map's size."""
         levels = [lateral(map_BCHW) for lateral, map_BCHW in zip(self.laterals, maps[:-1], strict=True)]
         levels.append(self._pool(maps[-1]))
         for i in range(len(levels) - 1, 0, -1):
@@ -75,7 +82,7 @@ class UPerNetHead(nn.Module):
         return result
 
 
-class FCNHead(nn.Module):
+class FCNHead(SegmentationHead):
     """Auxiliary head, used in the loss only: one 3x3 convolution on the last map, then the classifier.
 
     Args:
@@ -83,11 +90,23 @@ class FCNHead(nn.Module):
         classes: number K of classes.
         channels: channels of the convolution.
         dropout: probability of dropping a channel before the classifier while training.
+        norm: "batch" or "mixed" for BatchNorm, "group" for GroupNorm.
+        weight: factor of its loss, `loss_aux`.
+        ignore: label of the pixels that do not count in the loss.
     """
 
-    def __init__(self, width: int, classes: int, channels: int = 256, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.conv = conv_bn_relu(width, channels, 3)
+    def __init__(
+        self,
+        width: int,
+        classes: int,
+        channels: int = 256,
+        dropout: float = 0.1,
+        norm: str = "batch",
+        weight: float = 1.0,
+        ignore: int = 255,
+    ) -> None:
+        super().__init__(loss_name="loss_aux", loss_weight=weight, ignore=ignore)
+        self.conv = conv_norm_relu(width, channels, 3, NORMS[norm][0])
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, classes, 1)
 

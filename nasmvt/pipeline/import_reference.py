@@ -5,7 +5,7 @@ See `docs/reference-checkpoints.md`.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from torchvision.models._meta import _COCO_CATEGORIES, _IMAGENET_CATEGORIES
 
 from nasmvt.config import parse
 from nasmvt.cost.parameters import add_up
-from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export import save
 from nasmvt.families import ViTMVT, family, vit_mvt_reference
@@ -26,10 +25,11 @@ from nasmvt.pipeline.merging import Merged, merge
 from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.tasks.build import build_skeleton, parameter_slots
 from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.kinds import KINDS
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 
-KINDS = {"cls": "classification", "det": "detection", "seg": "segmentation"}
+KIND_OF = {"cls": "classification", "det": "detection", "seg": "segmentation"}
 """The tasks that the authors' checkpoints are for, by name, and their kinds."""
 
 REPORT = "import.json"
@@ -43,7 +43,7 @@ _DATA: dict[str, dict[str, Any]] = {
 }
 """Format, environment variable and default of the root, as in `experiments/vit_mvt.yaml`; where no size is given
 it is that of the position embedding."""
-_BATCH = {"cls": 128, "det": 2, "seg": 2}
+_BATCH = {"cls": 128, "det": 2, "seg": 16}
 _KNOWN_CLASSES = {
     "cls": tuple(_IMAGENET_CATEGORIES),
     "det": tuple(name for name in _COCO_CATEGORIES if name not in {"N/A", "__background__"}),
@@ -122,7 +122,7 @@ def import_reference(
             none of the space or another than the other files', or `out` exists. Nothing is then written.
     """
     _check_arguments(files, space, out, classes or {})
-    found = {task: read_checkpoint(files[task]) for task in KINDS if task in files}
+    found = {task: read_checkpoint(files[task]) for task in KIND_OF if task in files}
     plan = plan_import(found, space, qkv=qkv, classes=classes)
     extra = {REPORT: plan.report}
     save(plan.model(), out, metrics={}, split="none", seed=0, origin=_ORIGIN, extra=extra)
@@ -196,7 +196,7 @@ def common_arch(found: Mapping[str, Checkpoint], space: SearchSpace) -> Arch:
 
 def published_space(space: SearchSpace, pixels: Mapping[str, int]) -> SearchSpace:
     """Return a space with the norm epsilon of the published subnets, and position tables as the files have them."""
-    position = {KINDS[task]: [side, side] for task, side in pixels.items()}
+    position = {KIND_OF[task]: [side, side] for task, side in pixels.items()}
     fixed = {**space.fixed, "norm_eps": vit_mvt_reference.NORM_EPS, "position_size": position}
     return space.model_copy(update={"fixed": fixed})
 
@@ -231,8 +231,8 @@ def _check_arguments(
     files: Mapping[str, Path], space: SearchSpace, out: Path, classes: Mapping[str, Sequence[str]]
 ) -> None:
     for task in [*files, *classes]:
-        if task not in KINDS:
-            raise UserError(f"there is no task {task!r} to import{nearest(task, KINDS)} (tasks: {listed(KINDS)})")
+        if task not in KIND_OF:
+            raise UserError(f"there is no task {task!r} to import{nearest(task, KIND_OF)} (tasks: {listed(KIND_OF)})")
     if len(files) < 2:
         raise UserError(
             f"a merged model needs the checkpoints of two or three tasks, but there is "
@@ -252,7 +252,7 @@ def _check_arguments(
 
 def _task(name: str, checkpoint: Checkpoint, pixels: int, names: Sequence[str] | None) -> Task:
     """Return the task that a checkpoint was trained for."""
-    kind = KINDS[name]
+    kind = KIND_OF[name]
     key, others = mm_reference.CLASSIFIER[kind]
     tensor = checkpoint.state.get(key)
     count = tensor.shape[0] - others if tensor is not None and tensor.ndim else 0
@@ -277,7 +277,7 @@ def _task(name: str, checkpoint: Checkpoint, pixels: int, names: Sequence[str] |
         "batch_size": _BATCH[name],
         "eval_batch_size": _BATCH[name],
     }
-    info = DataInfo(kind=kind, classes=classes, has_masks=kind == "detection")
+    info = replace(KINDS.get(kind).nominal, classes=classes)
     return Task(name=name, config=parse(TaskConfig, values, f"the task {name}"), info=info)
 
 

@@ -8,7 +8,8 @@ from torchvision.transforms.functional import to_pil_image
 
 from nasmvt.data.types import Batch
 from nasmvt.files import atomic
-from nasmvt.tasks.draw import draw_grid, draw_prediction, draw_targets
+from nasmvt.tasks.draw import draw_prediction, draw_targets
+from nasmvt.tasks.drawing import draw_grid
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 
@@ -27,6 +28,6 @@ def save_predictions(
     batch = batches[0].to(device)
     predictions = network.predict(batch.images[:16])
     images = [to_pil_image(image) for image in batch.images[:16].cpu()]
-    pictures = [draw_prediction(image, p, task.info) for image, p in zip(images, predictions, strict=True)]
+    pictures = [draw_prediction(image, p) for image, p in zip(images, predictions, strict=True)]
     with atomic(path) as temporary:
         draw_grid(pictures).save(temporary)

@@ -16,7 +16,6 @@ from nasmvt.files import atomic, write_json
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.draw import draw_prediction
-from nasmvt.tasks.segmentation import SegmentationPrediction
 
 _log = logging.getLogger(__name__)
 
@@ -96,12 +95,12 @@ def predict(
             prediction = model.predict([image])[0]
             drawn = out / task / f"{picture.name}.png"
             with atomic(drawn) as temporary:
-                draw_prediction(image, prediction, model.task.info).save(temporary)
+                draw_prediction(image, prediction).save(temporary)
             record: dict[str, Any] = {"picture": picture.source, "task": task, **prediction.to_json()}
-            if isinstance(prediction, SegmentationPrediction):
-                labels = drawn.with_name(f"{picture.name}_labels.png")
-                record["labels"] = labels.name
-                with atomic(labels) as temporary:
-                    Image.fromarray(prediction.labels.cpu().numpy()).save(temporary)
+            for name, part in prediction.images().items():
+                path = drawn.with_name(f"{picture.name}_{name}.png")
+                record[name] = path.name
+                with atomic(path) as temporary:
+                    part.save(temporary)
             write_json(drawn.with_suffix(".json"), record)
             yield drawn

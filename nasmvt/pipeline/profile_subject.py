@@ -1,7 +1,7 @@
 """What `nasmvt profile` is asked about: a space, a run or an exported model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,15 +17,13 @@ from nasmvt.pipeline.run import Run, make_tasks
 from nasmvt.pipeline.supernet import build_supernet
 from nasmvt.space import Arch, SearchSpace, Sharing, load_space
 from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.kinds import KINDS
 from nasmvt.tasks.task import Task
 from nasmvt.training.checkpoint import Checkpoint
 from nasmvt.training.loop import signatures
 
 EXPERIMENT = "vit_mvt"
 """The experiment whose tasks a space is profiled with when none is named."""
-
-CLASSES = {"classification": 1000, "detection": 80, "segmentation": 150}
-"""Classes of a task whose data are not at hand: ImageNet-1k's, COCO's and ADE20K's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +139,10 @@ def _info(config: TaskConfig, count: int | None, seed: int) -> DataInfo:
     """Return what a network has to know of a data set without reading files."""
     if count is None and config.data.format == "shapes":
         return open_dataset(config.data, config.kind, "train", seed).info
-    names = config.data.classes
-    if count is not None or names is None:
-        names = tuple(str(label) for label in range(count or CLASSES[config.kind]))
-    return DataInfo(kind=config.kind, classes=names, has_masks=config.kind == "detection")
+    nominal = KINDS.get(config.kind).nominal
+    if count is not None:
+        return replace(nominal, classes=tuple(map(str, range(count))))
+    return replace(nominal, classes=config.data.classes or nominal.classes)
 
 
 # -- runs and exports -----------------------------------------------------------------------------

@@ -15,22 +15,31 @@ if TYPE_CHECKING:
         ClassificationPrediction,
     )
     from nasmvt.tasks.coco_metric import CocoMetric
-    from nasmvt.tasks.config import HeadConfig, LinearConfig, MaskRCNNConfig, TaskConfig, UPerNetConfig
+    from nasmvt.tasks.config import TaskConfig
     from nasmvt.tasks.detection import DetectionNetwork, DetectionPrediction
+    from nasmvt.tasks.heads import HeadConfig, HeadParts, register_head
+    from nasmvt.tasks.kinds import KINDS, Kind
+    from nasmvt.tasks.linear import LinearConfig
+    from nasmvt.tasks.mask_rcnn import MaskRCNNConfig
     from nasmvt.tasks.network import Prediction, TaskMetric, TaskNetwork
     from nasmvt.tasks.segmentation import SegmentationMetric, SegmentationNetwork, SegmentationPrediction
     from nasmvt.tasks.task import Task
+    from nasmvt.tasks.upernet import UPerNetConfig
 
 _HOME = {
     "ClassificationMetric": "classification",
     "ClassificationNetwork": "classification",
     "ClassificationPrediction": "classification",
     "CocoMetric": "coco_metric",
-    "HeadConfig": "config",
-    "LinearConfig": "config",
-    "MaskRCNNConfig": "config",
+    "HeadConfig": "heads",
+    "HeadParts": "heads",
+    "register_head": "heads",
+    "KINDS": "kinds",
+    "Kind": "kinds",
+    "LinearConfig": "linear",
+    "MaskRCNNConfig": "mask_rcnn",
     "TaskConfig": "config",
-    "UPerNetConfig": "config",
+    "UPerNetConfig": "upernet",
     "DetectionNetwork": "detection",
     "DetectionPrediction": "detection",
     "Prediction": "network",
@@ -43,6 +52,7 @@ _HOME = {
 }
 
 __all__ = [
+    "KINDS",
     "ClassificationMetric",
     "ClassificationNetwork",
     "ClassificationPrediction",
@@ -50,6 +60,8 @@ __all__ = [
     "DetectionNetwork",
     "DetectionPrediction",
     "HeadConfig",
+    "HeadParts",
+    "Kind",
     "LinearConfig",
     "MaskRCNNConfig",
     "Prediction",
@@ -61,6 +73,7 @@ __all__ = [
     "TaskMetric",
     "TaskNetwork",
     "UPerNetConfig",
+    "register_head",
 ]
 
 __getattr__ = importer(__name__, _HOME)

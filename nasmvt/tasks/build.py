@@ -20,9 +20,7 @@ def build_network(space: SearchSpace, task: Task, arch: Arch) -> TaskNetwork:
 
 
 def _build_backbone(space: SearchSpace, task: Task, arch: Arch) -> nn.Module:
-    return family(space.family).build(
-        arch, kind=task.config.kind, image_size=task.config.data.image_size, **space.fixed
-    )
+    return family(space.family).build(arch, kind=task.config.kind, image_size=task.nominal_size, **space.fixed)
 
 
 def build_skeleton(space: SearchSpace, task: Task, arch: Arch, device: torch.device | str = "cpu") -> TaskNetwork:

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 
-from nasmvt.data.types import ImageInfo
-from nasmvt.heads import LinearHead
-from nasmvt.tasks.config import LinearConfig
-from nasmvt.tasks.network import TaskMetric, TaskNetwork, Triple
+from nasmvt.data.types import DataInfo, ImageInfo
+from nasmvt.tasks.drawing import enlarge, with_caption
+from nasmvt.tasks.kinds import KINDS, Kind
+from nasmvt.tasks.network import Prediction, TaskMetric, TaskNetwork, whole
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ClassificationPrediction:
+class ClassificationPrediction(Prediction):
     """The probabilities of one image."""
 
     probabilities: Tensor
@@ -35,38 +35,24 @@ class ClassificationPrediction:
         """Return `{"top": [{"class": name, "probability": p}, ...]}`, five classes at most."""
         return {"top": [{"class": name, "probability": p} for name, p in self.top()]}
 
+    def draw(self, image: Tensor, min_score: float) -> Image.Image:
+        """Write the two most probable classes below the image."""
+        return with_caption(enlarge(image), ", ".join(f"{name} {p:.2f}" for name, p in self.top(2)))
+
 
 class ClassificationNetwork(TaskNetwork):
-    """Backbone and linear head, trained by cross-entropy with label smoothing.
-
-    Args:
-        backbone: gives maps; the last one is read.
-        config: the head.
-        classes: class names.
-        mean: mean of the colours in 0..1.
-        std: standard deviation of the colours in 0..1.
-    """
-
-    def __init__(
-        self, backbone: nn.Module, config: LinearConfig, classes: Sequence[str], *, mean: Triple, std: Triple
-    ) -> None:
-        head = LinearHead(_widths(backbone)[-1], len(classes), config.dropout)
-        super().__init__(backbone, nn.Identity(), head, classes=classes, mean=mean, std=std)
-        self.label_smoothing = config.label_smoothing
+    """A network whose head has `classify(maps, sizes) -> logits (B, K)`."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images (B, 3, H, W) into logits (B, K)."""
-        logits_BK: Tensor = self.head(self.maps(images))
+        logits_BK: Tensor = self.head.classify(self.maps(images), whole(images))
         return logits_BK
 
-    def loss(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Return `loss_class`; targets are (B,) int64, which are smoothed, or soft (B, K), which are not."""
-        smoothing = 0.0 if targets.is_floating_point() else self.label_smoothing
-        return {"loss_class": F.cross_entropy(self(images), targets, label_smoothing=smoothing)}
-
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[ClassificationPrediction]:
-        probabilities_BK = self(images).float().softmax(dim=1)
-        return [ClassificationPrediction(probabilities=p, classes=self.classes) for p in probabilities_BK]
+        logits_BK: Tensor = self.head.classify(self.maps(images), [info.valid for info in infos])
+        return [
+            ClassificationPrediction(probabilities=p, classes=self.classes) for p in logits_BK.float().softmax(dim=1)
+        ]
 
 
 class ClassificationMetric(TaskMetric):
@@ -101,6 +87,25 @@ class ClassificationMetric(TaskMetric):
         return {name: 100 * float(accuracy.compute()) for name, accuracy in self._accuracies.items()}
 
 
-def _widths(backbone: nn.Module) -> tuple[int, ...]:
-    widths: Any = backbone.widths
-    return tuple(widths)
+def draw_target(image: Tensor, target: Any, info: DataInfo) -> Image.Image:
+    """Write the class below an image uint8 (3, H, W), or the two strongest of the shares of a mixed one."""
+    target = torch.as_tensor(target).cpu()
+    if target.ndim == 0:
+        return with_caption(enlarge(image), info.classes[int(target)])
+    shares, labels = target.topk(min(2, len(info.classes)))
+    pairs = zip(labels.tolist(), shares.tolist(), strict=True)
+    return with_caption(enlarge(image), ", ".join(f"{info.classes[i]} {p:.2f}" for i, p in pairs))
+
+
+KINDS.add(
+    "classification",
+    Kind(
+        network=ClassificationNetwork,
+        metric=lambda info: ClassificationMetric(len(info.classes)),
+        primary=ClassificationMetric.primary,
+        head="linear",
+        draw_target=draw_target,
+        nominal=DataInfo(kind="classification", classes=tuple(map(str, range(1000)))),
+    ),
+    __name__,
+)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from nasmvt.data.masks import RunLengths, encode_masks
-from nasmvt.tasks.detection import DetectionPrediction
 from nasmvt.tasks.network import TaskMetric
 
 
@@ -20,21 +19,22 @@ class CocoMetric(TaskMetric):
     As in COCOeval, at most 100 detections of an image count, a crowd takes in any number of detections
     without rewarding or punishing them, and classes without an object do not enter the mean.
 
+    Masks are compared where predictions and targets have them.
+
     Args:
         classes: number of classes.
-        masks: whether masks are compared too.
     """
 
     primary = "box_map"
 
-    def __init__(self, classes: int, masks: bool) -> None:
-        self._masks = masks
+    def __init__(self, classes: int) -> None:
+        self._masks = True
         self._categories = [{"id": i + 1, "name": str(i)} for i in range(classes)]
         self._images: list[dict[str, Any]] = []
         self._objects: list[dict[str, Any]] = []
         self._detections: list[dict[str, Any]] = []
 
-    def update(self, predictions: Sequence[DetectionPrediction], targets: Sequence[dict[str, Any]]) -> None:
+    def update(self, predictions: Sequence[Any], targets: Sequence[dict[str, Any]]) -> None:
         """Take in detections and true objects, both in the pixels of the original images.
 
         A target has `boxes` (n, 4) xyxy and `labels` (n,), and may have `crowd` (n,) bool, `masks`
@@ -44,7 +44,8 @@ class CocoMetric(TaskMetric):
             height, width = prediction.size
             image = len(self._images) + 1
             self._images.append({"id": image, "height": height, "width": width})
-            rles = None if prediction.masks is None or not self._masks else encode_masks(prediction.masks)
+            self._masks = self._masks and prediction.masks is not None and "masks" in target
+            rles = encode_masks(prediction.masks) if self._masks else None
             found = _records(image, prediction.boxes, prediction.labels, rles)
             scores = prediction.scores.tolist()
             self._detections += [{**item, "score": s} for item, s in zip(found, scores, strict=True)]

@@ -1,4 +1,4 @@
-"""Detection with Mask R-CNN: network and prediction; its metric is in `coco_metric.py`.
+"""Detection: network and prediction; its metric is in `coco_metric.py`.
 
 Shapes: B batch, H, W of the image, n objects.
 """
@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from nasmvt.data.masks import encode_masks
-from nasmvt.data.types import ImageInfo
-from nasmvt.heads import MaskRCNNHead, detection_neck
-from nasmvt.tasks.config import MaskRCNNConfig
+from nasmvt.data.types import DataInfo, ImageInfo
+from nasmvt.tasks.coco_metric import CocoMetric
+from nasmvt.tasks.drawing import draw_objects
+from nasmvt.tasks.kinds import KINDS, Kind
 from nasmvt.tasks.masks import paste_masks
-from nasmvt.tasks.network import TaskNetwork, Triple
+from nasmvt.tasks.network import Prediction, TaskNetwork, whole
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DetectionPrediction:
+class DetectionPrediction(Prediction):
     """The objects of one image, best score first."""
 
     size: tuple[int, int]
@@ -53,65 +55,30 @@ class DetectionPrediction:
                 item["segmentation"] = rle
         return {"size": list(self.size), "objects": objects}
 
+    def draw(self, image: Tensor, min_score: float) -> Image.Image:
+        """Draw boxes, masks, class names and scores."""
+        keep = (self.scores >= min_score).cpu()
+        labels, scores = self.labels.cpu()[keep].tolist(), self.scores.cpu()[keep].tolist()
+        names = [f"{self.classes[i]} {s:.2f}" for i, s in zip(labels, scores, strict=True)]
+        masks = None if self.masks is None else self.masks.cpu()[keep]
+        return draw_objects(image, self.boxes.cpu()[keep], labels, names, masks)
+
 
 class DetectionNetwork(TaskNetwork):
-    """Backbone, pyramid and Mask R-CNN.
+    """A network whose head has `detect(maps, sizes)`.
 
-    Args:
-        backbone: gives one map (the levels are then made), or maps of ascending strides.
-        config: the head.
-        classes: class names.
-        masks: whether there is a mask branch.
-        mean: mean of the colours in 0..1.
-        std: standard deviation of the colours in 0..1.
+    It returns for each image `boxes` (n, 4) xyxy, `labels` (n,), `scores` (n,) in 0..1 and maybe `masks` (n, M, M), the
+    probability of the object inside its box; best score first.
     """
 
-    head: MaskRCNNHead
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        config: MaskRCNNConfig,
-        classes: Sequence[str],
-        *,
-        masks: bool,
-        mean: Triple,
-        std: Triple,
-    ) -> None:
-        widths: Any = backbone.widths
-        strides: Any = backbone.strides
-        neck = detection_neck(widths, strides, config.width, config.strides)
-        settings = config.model_dump(exclude={"type", "masks", "strides"})
-        head = MaskRCNNHead(neck.strides, len(classes), masks=masks, extra_level=neck.extra_level, **settings)
-        super().__init__(backbone, neck, head, classes=classes, mean=mean, std=std)
-        self.config = config
-
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
-        """Return `MaskRCNNHead.detect` of images (B, 3, H, W), in canvas pixels; needs evaluation mode."""
-        return self.head.detect(self.maps(images), [(images.shape[2], images.shape[3])] * len(images))
+        """Return the head's detections of images (B, 3, H, W), in canvas pixels; needs evaluation mode."""
+        found: list[dict[str, Tensor]] = self.head.detect(self.maps(images), whole(images))
+        return found
 
-    def workload(self, images: Tensor) -> None:
-        """Run backbone, neck and proposals, the box branch on `post_nms` regions and the mask branch on `detections`.
-
-        What is neither convolution nor matrix product, suppression and pooling for example, is left out.
-        """
-        maps = self.maps(images)
-        self.head.rpn.head(list(maps))
-        regions, config = self.head.roi_heads, self.config
-        boxes, masks = (len(images) * n for n in (config.post_nms[1], config.detections))
-        pooled = maps[0].new_zeros(boxes, maps[0].shape[1], config.box_size, config.box_size)
-        regions.box_predictor(regions.box_head(pooled))
-        if regions.mask_head is not None:
-            pooled = maps[0].new_zeros(masks, maps[0].shape[1], config.mask_size, config.mask_size)
-            regions.mask_predictor(regions.mask_head(pooled))
-
-    def loss(self, images: Tensor, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Return Mask R-CNN's losses (see `MaskRCNNHead.losses`).
-
-        Objects that are crowds or have no area are left out; an image may have no object at all.
-        """
-        sizes = [(images.shape[2], images.shape[3])] * len(images)
-        return self.head.losses(self.maps(images), sizes, [_trainable(target) for target in targets])
+    def loss(self, images: Tensor, targets: Any, infos: Sequence[ImageInfo] | None = None) -> dict[str, Tensor]:
+        """Return the head's losses; crowds and objects without an area are left out, an image may have no object."""
+        return super().loss(images, [_trainable(target) for target in targets], infos)
 
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[DetectionPrediction]:
         found = self.head.detect(self.maps(images), [info.valid for info in infos])
@@ -120,7 +87,8 @@ class DetectionNetwork(TaskNetwork):
     def _to_original(self, found: dict[str, Tensor], info: ImageInfo) -> DetectionPrediction:
         height, width = info.size
         scale_y, scale_x = height / info.valid[0], width / info.valid[1]
-        boxes = found["boxes"] * found["boxes"].new_tensor((scale_x, scale_y, scale_x, scale_y))
+        x0, y0, x1, y1 = found["boxes"].unbind(1)
+        boxes = torch.stack((x0 * scale_x, y0 * scale_y, x1 * scale_x, y1 * scale_y), dim=1)
         boxes = clip_boxes_to_image(boxes, info.size)
         return DetectionPrediction(
             size=info.size,
@@ -139,3 +107,24 @@ def _trainable(target: dict[str, Tensor]) -> dict[str, Tensor]:
     if "crowd" in target:
         keep &= ~target["crowd"].bool()
     return {key: target[key][keep] for key in ("boxes", "labels", "masks") if key in target}
+
+
+def draw_target(image: Tensor, target: dict[str, Tensor], info: DataInfo) -> Image.Image:
+    """Draw boxes, class names and masks on an image uint8 (3, H, W)."""
+    labels = target["labels"].tolist()
+    masks = target["masks"].cpu() if "masks" in target else None
+    return draw_objects(image, target["boxes"].cpu(), labels, [info.classes[label] for label in labels], masks)
+
+
+KINDS.add(
+    "detection",
+    Kind(
+        network=DetectionNetwork,
+        metric=lambda info: CocoMetric(len(info.classes)),
+        primary=CocoMetric.primary,
+        head="mask_rcnn",
+        draw_target=draw_target,
+        nominal=DataInfo(kind="detection", classes=tuple(map(str, range(80))), has_masks=True),
+    ),
+    __name__,
+)

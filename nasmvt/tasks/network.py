@@ -5,23 +5,33 @@ Shapes: B batch, H canvas height, W canvas width.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from nasmvt.data.types import ImageInfo
+from nasmvt.tasks.heads import HeadParts
 from nasmvt.tasks.modes import evaluating
 
 Triple = tuple[float, float, float]
 
 
-class Prediction(Protocol):
+class Prediction(ABC):
     """What a network says of one image."""
 
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Return the prediction as plain values."""
-        ...
+
+    @abstractmethod
+    def draw(self, image: Tensor, min_score: float) -> Image.Image:
+        """Draw it on its image, uint8 (3, H, W), without objects of a lower score."""
+
+    def images(self) -> dict[str, Image.Image]:
+        """Return what of the prediction is an image itself, by name, such as a label map; as a rule nothing."""
+        return {}
 
 
 class TaskMetric(ABC):
@@ -40,32 +50,25 @@ class TaskMetric(ABC):
 
 
 class TaskNetwork(nn.Module, ABC):
-    """Backbone, neck and head of one task.
+    """Backbone, neck and head of one task; a kind adds what its head is asked for and what a prediction is.
 
     Args:
         backbone: a module that turns images (B, 3, H, W) into a tuple of maps and declares their `strides`
             and `widths`.
-        neck: turns these maps into those that the head reads.
-        head: the task's head.
+        parts: neck, head and maybe an auxiliary head (see `HeadParts`).
         classes: class names; a label is an index into them.
         mean: mean of red, green and blue in 0..1, by which images are normalised.
         std: standard deviation of red, green and blue in 0..1.
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        neck: nn.Module,
-        head: nn.Module,
-        *,
-        classes: Sequence[str],
-        mean: Triple,
-        std: Triple,
+        self, backbone: nn.Module, parts: HeadParts, *, classes: Sequence[str], mean: Triple, std: Triple
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.neck = neck
-        self.head = head
+        self.neck = parts.neck
+        self.head: Any = parts.head
+        self.auxiliary: Any = parts.auxiliary
         self.classes = tuple(classes)
         self.mean, self.std = mean, std
 
@@ -73,8 +76,8 @@ class TaskNetwork(nn.Module, ABC):
         """Turn images (B, 3, H, W), uint8 in 0..255 or float in 0..1, into what the backbone reads."""
         if not images.is_floating_point():
             images = images.float() / 255
-        mean, std = images.new_tensor(self.mean), images.new_tensor(self.std)
-        return (images - mean[:, None, None]) / std[:, None, None]
+        channels = zip(images.unbind(1), self.mean, self.std, strict=True)
+        return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Turn images (B, 3, H, W) into the maps that the head reads."""
@@ -90,16 +93,21 @@ class TaskNetwork(nn.Module, ABC):
 
         Unlike `forward` it reads no values, so it also runs on `meta`, and it always does the same.
         """
-        self(images)
+        self.head.workload(self.maps(images))
 
-    @abstractmethod
-    def loss(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+    def loss(self, images: Tensor, targets: Any, infos: Sequence[ImageInfo] | None = None) -> dict[str, Tensor]:
         """Return named scalars whose sum is the training loss; needs training mode.
 
         Args:
             images: (B, 3, H, W), uint8 in 0..255 or floating point in 0..1.
             targets: as in a training `Batch`, in canvas pixels.
+            infos: which part of the canvas each image covers; without it, all of it.
         """
+        maps, sizes = self.maps(images), _sizes(images, infos)
+        losses: dict[str, Tensor] = self.head.losses(maps, targets, sizes)
+        if self.auxiliary is not None:
+            losses = {**losses, **self.auxiliary.losses(maps, targets, sizes)}
+        return losses
 
     def predict(self, images: Tensor, infos: Sequence[ImageInfo] | None = None) -> list[Any]:
         """Predict in evaluation mode, without gradients; the network's mode is given back.
@@ -110,7 +118,7 @@ class TaskNetwork(nn.Module, ABC):
                 images, free of padding. Without it they are in canvas pixels.
         """
         if infos is None:
-            canvas = (int(images.shape[2]), int(images.shape[3]))
+            canvas = _canvas(images)
             infos = [ImageInfo(id=i, size=canvas, valid=canvas) for i in range(len(images))]
         with evaluating(self), torch.inference_mode():
             return self._predict(images, infos)
@@ -118,3 +126,16 @@ class TaskNetwork(nn.Module, ABC):
     @abstractmethod
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[Any]:
         """Do what `predict` says, evaluation mode being set."""
+
+
+def whole(images: Tensor) -> list[tuple[int, int]]:
+    """Return the sizes of images (B, 3, H, W) that cover their canvas."""
+    return [_canvas(images)] * len(images)
+
+
+def _canvas(images: Tensor) -> tuple[int, int]:
+    return int(images.shape[2]), int(images.shape[3])
+
+
+def _sizes(images: Tensor, infos: Sequence[ImageInfo] | None) -> list[tuple[int, int]]:
+    return whole(images) if infos is None else [info.valid for info in infos]

@@ -46,7 +46,7 @@ def recalibrate(network: TaskNetwork, batches: Iterable[Batch], device: torch.de
                     _start_over(norms)
                 batch = batch.to(device)
                 with seeded("recalibrate", seed, step):
-                    network.loss(batch.images, batch.targets)
+                    network.loss(batch.images, batch.targets, batch.infos)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

@@ -1,4 +1,4 @@
-"""Semantic segmentation with UPerNet: network, prediction, metric.
+"""Semantic segmentation: network, prediction, metric.
 
 Shapes: B batch, K classes, H, W of canvas or image, h, w of a map.
 """
@@ -9,18 +9,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 
-from nasmvt.data.types import IGNORE, ImageInfo
-from nasmvt.heads import FCNHead, UPerNetHead, segmentation_neck
-from nasmvt.tasks.config import UPerNetConfig
-from nasmvt.tasks.network import TaskMetric, TaskNetwork, Triple
+from nasmvt.data.types import IGNORE, DataInfo, ImageInfo
+from nasmvt.tasks.drawing import draw_regions
+from nasmvt.tasks.kinds import KINDS, Kind
+from nasmvt.tasks.network import Prediction, TaskMetric, TaskNetwork, whole
 
 _VALUES_AT_ONCE = 2**26
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SegmentationPrediction:
+class SegmentationPrediction(Prediction):
     """The class of every pixel of one image."""
 
     labels: Tensor
@@ -38,61 +39,30 @@ class SegmentationPrediction:
         shares = {self.classes[i]: int(counts[i]) / self.labels.numel() for i in order if counts[i]}
         return {"size": list(self.labels.shape), "shares": shares}
 
+    def draw(self, image: Tensor, min_score: float) -> Image.Image:
+        """Colour the pixels by class."""
+        return draw_regions(image, self.labels.cpu().long(), self.classes)
+
+    def images(self) -> dict[str, Image.Image]:
+        """Return the label map: the class index of every pixel."""
+        return {"labels": Image.fromarray(self.labels.cpu().numpy())}
+
 
 class SegmentationNetwork(TaskNetwork):
-    """Backbone, neck, UPerNet and, unless its weight is 0, an auxiliary head that only the loss reads.
-
-    Args:
-        backbone: gives one map, or one per level of equal stride (the levels are then made), or maps of
-            ascending strides.
-        config: the head.
-        classes: class names, 255 at most.
-        mean: mean of the colours in 0..1.
-        std: standard deviation of the colours in 0..1.
-    """
-
-    def __init__(
-        self, backbone: nn.Module, config: UPerNetConfig, classes: Sequence[str], *, mean: Triple, std: Triple
-    ) -> None:
-        widths: Any = backbone.widths
-        strides: Any = backbone.strides
-        neck = segmentation_neck(widths, strides, config.strides)
-        head = UPerNetHead(neck.widths, len(classes), config.channels, config.pool_scales, config.dropout)
-        super().__init__(backbone, neck, head, classes=classes, mean=mean, std=std)
-        self.aux_weight = config.aux_weight
-        self.auxiliary: FCNHead | None = None
-        if config.aux_weight:
-            self.auxiliary = FCNHead(neck.widths[-1], len(classes), config.aux_channels, config.dropout)
+    """A network whose head has `segment(maps, sizes) -> logits (B, K, h, w)` at the stride of the finest map."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn images (B, 3, H, W) into logits (B, K, h, w) at the stride of the finest map."""
-        logits_BKhw: Tensor = self.head(self.maps(images))
+        """Turn images (B, 3, H, W) into logits (B, K, h, w)."""
+        logits_BKhw: Tensor = self.head.segment(self.maps(images), whole(images))
         return logits_BKhw
 
-    def loss(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Return `loss_seg` and maybe `loss_aux`: cross-entropy over the pixels that are not `IGNORE`.
-
-        Targets are (B, H, W) uint8. If every pixel is ignored the losses are 0.
-        """
-        maps = self.maps(images)
-        losses = {"loss_seg": _cross_entropy(self.head(maps), targets)}
-        if self.auxiliary is not None:
-            losses["loss_aux"] = self.aux_weight * _cross_entropy(self.auxiliary(maps), targets)
-        return losses
-
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[SegmentationPrediction]:
-        logits_BKhw = self(images).float()
+        logits_BKhw: Tensor = self.head.segment(self.maps(images), [info.valid for info in infos]).float()
         canvas = (images.shape[2], images.shape[3])
         return [
             SegmentationPrediction(labels=_label_map(logits, canvas, info), classes=self.classes)
             for logits, info in zip(logits_BKhw, infos, strict=True)
         ]
-
-
-def _cross_entropy(logits_BKhw: Tensor, targets_BHW: Tensor) -> Tensor:
-    logits = F.interpolate(logits_BKhw, size=targets_BHW.shape[1:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits, targets_BHW.long(), ignore_index=IGNORE, reduction="sum")
-    return total / (targets_BHW != IGNORE).sum().clamp(min=1)
 
 
 def _label_map(logits_Khw: Tensor, canvas: tuple[int, int], info: ImageInfo) -> Tensor:
@@ -153,3 +123,23 @@ class SegmentationMetric(TaskMetric):
             return {"miou": 0.0, "pixel_accuracy": 0.0}
         iou = hits_K[union_K > 0] / union_K[union_K > 0]
         return {"miou": 100 * float(iou.mean()), "pixel_accuracy": 100 * float(hits_K.sum()) / total}
+
+
+def draw_target(image: Tensor, target: Tensor, info: DataInfo) -> Image.Image:
+    """Colour the pixels of an image uint8 (3, H, W) by its label map (H, W)."""
+    return draw_regions(image, target.cpu().long(), info.classes)
+
+
+KINDS.add(
+    "segmentation",
+    Kind(
+        network=SegmentationNetwork,
+        metric=lambda info: SegmentationMetric(len(info.classes)),
+        primary=SegmentationMetric.primary,
+        head="upernet",
+        draw_target=draw_target,
+        nominal=DataInfo(kind="segmentation", classes=tuple(map(str, range(150)))),
+        most_classes=IGNORE,
+    ),
+    __name__,
+)

@@ -4,20 +4,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from nasmvt.data.types import IGNORE, DataInfo
+from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError
-from nasmvt.tasks.classification import ClassificationMetric, ClassificationNetwork
-from nasmvt.tasks.coco_metric import CocoMetric
-from nasmvt.tasks.config import LinearConfig, MaskRCNNConfig, TaskConfig, UPerNetConfig
-from nasmvt.tasks.detection import DetectionNetwork
+from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.heads import HEADS
+from nasmvt.tasks.kinds import KINDS, Kind
 from nasmvt.tasks.network import TaskMetric, TaskNetwork
-from nasmvt.tasks.segmentation import SegmentationMetric, SegmentationNetwork
-
-_METRICS: dict[str, type[TaskMetric]] = {
-    "classification": ClassificationMetric,
-    "detection": CocoMetric,
-    "segmentation": SegmentationMetric,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,30 +33,31 @@ class Task:
                 f"the task '{self.name}' is {self.config.kind}, but its data are for {self.info.kind}: "
                 "change its kind or its data"
             )
-        head = self.config.head
-        if isinstance(head, MaskRCNNConfig) and head.masks and not self.info.has_masks:
+        most = self.kind.most_classes
+        if most is not None and len(self.info.classes) > most:
             raise UserError(
-                f"the task '{self.name}' asks for masks, but not every object of its data has one: add them, or set "
-                f"'head.masks' to false"
-            )
-        if self.config.kind == "segmentation" and len(self.info.classes) > IGNORE:
-            raise UserError(
-                f"a segmentation task has at most {IGNORE} classes, but '{self.name}' has "
+                f"a {self.config.kind} task has at most {most} classes, but '{self.name}' has "
                 f"{len(self.info.classes)}: merge some"
             )
+        try:
+            self.config.head.check_data(self.info)
+        except UserError as error:
+            raise UserError(f"the task '{self.name}': {error}") from None
 
     @property
-    def masks(self) -> bool:
-        """Whether the task predicts object masks."""
-        head = self.config.head
-        if not isinstance(head, MaskRCNNConfig):
-            return False
-        return self.info.has_masks if head.masks is None else head.masks
+    def kind(self) -> Kind:
+        """What the task is about."""
+        return KINDS.get(self.config.kind)
 
     @property
     def primary(self) -> str:
         """The figure of the metric that enters the T-score."""
-        return _METRICS[self.config.kind].primary
+        return self.kind.primary
+
+    @property
+    def nominal_size(self) -> tuple[int, int]:
+        """Height and width of the image that position tables and counts assume."""
+        return self.config.data.nominal_size
 
     def network(self, backbone: nn.Module) -> TaskNetwork:
         """Build neck and head on a backbone that declares `strides` and `widths`.
@@ -72,19 +65,10 @@ class Task:
         Raises:
             UserError: if the neck does not fit the backbone's maps.
         """
-        head, classes = self.config.head, self.info.classes
-        mean, std = self.config.data.mean, self.config.data.std
-        match head:
-            case LinearConfig():
-                return ClassificationNetwork(backbone, head, classes, mean=mean, std=std)
-            case MaskRCNNConfig():
-                return DetectionNetwork(backbone, head, classes, masks=self.masks, mean=mean, std=std)
-            case UPerNetConfig():
-                return SegmentationNetwork(backbone, head, classes, mean=mean, std=std)
+        config, data = self.config.head, self.config.data
+        parts = HEADS.get(config.type).build(backbone.widths, backbone.strides, config, self.info)  # type: ignore[arg-type]
+        return self.kind.network(backbone, parts, classes=self.info.classes, mean=data.mean, std=data.std)
 
     def metric(self) -> TaskMetric:
         """Return a fresh metric."""
-        classes = len(self.info.classes)
-        if self.config.kind == "detection":
-            return CocoMetric(classes, self.masks)
-        return ClassificationMetric(classes) if self.config.kind == "classification" else SegmentationMetric(classes)
+        return self.kind.metric(self.info)

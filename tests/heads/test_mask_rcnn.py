@@ -72,7 +72,7 @@ def test_predictors_say_nothing_of_the_background() -> None:
 @pytest.mark.parametrize("masks", [True, False])
 def test_losses_are_finite_with_and_without_objects(objects: tuple[int, int], masks: bool) -> None:
     head = tiny(masks)
-    losses = head.losses(maps(), [(32, 32)] * 2, [target(n) for n in objects])
+    losses = head.losses(maps(), [target(n) for n in objects], [(32, 32)] * 2)
     assert set(losses) == {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"} | (
         {"loss_mask"} if masks else set()
     )
@@ -84,7 +84,7 @@ def test_losses_are_finite_with_and_without_objects(objects: tuple[int, int], ma
 
 def test_losses_leave_the_targets_alone() -> None:
     targets = [target(2), target(1)]
-    tiny().losses(maps(), [(32, 32)] * 2, targets)
+    tiny().losses(maps(), targets, [(32, 32)] * 2)
     assert targets[0]["labels"].tolist() == [0, 1]
 
 
@@ -120,4 +120,4 @@ def test_the_mode_must_fit() -> None:
     with pytest.raises(RuntimeError, match=r"eval\(\)"):
         head.detect(maps(), [(32, 32)] * 2)
     with pytest.raises(RuntimeError, match=r"train\(\)"):
-        head.eval().losses(maps(), [(32, 32)] * 2, [target(1)] * 2)
+        head.eval().losses(maps(), [target(1)] * 2, [(32, 32)] * 2)

@@ -32,7 +32,7 @@ def rcnn_loss(head: nn.Module, maps: list[Tensor]) -> Tensor:
         "labels": torch.tensor([1]),
         "masks": torch.ones(1, 32, 32, dtype=torch.bool),
     }
-    return torch.stack(list(head.losses(maps, [(32, 32)] * 2, [target] * 2).values())).sum()
+    return torch.stack(list(head.losses(maps, [target] * 2, [(32, 32)] * 2).values())).sum()
 
 
 def plain_loss(head: nn.Module, maps: list[Tensor]) -> Tensor:

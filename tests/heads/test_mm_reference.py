@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
+from nasmvt.data.types import DataInfo
 from nasmvt.families.reference import rename
 from nasmvt.heads import mm_reference
 from nasmvt.heads.roi import BoxCoder, TwoSidedBoxCoder
-from nasmvt.tasks.config import MaskRCNNConfig, UPerNetConfig
-from nasmvt.tasks.detection import DetectionNetwork
-from nasmvt.tasks.segmentation import SegmentationNetwork
+from nasmvt.tasks import KINDS, HeadConfig, MaskRCNNConfig, TaskNetwork, UPerNetConfig
+from nasmvt.tasks.heads import HEADS
 
 WIDTH, CLASSES, CANVAS = 12, 3, (96, 160)
 STRIDES = (4, 8, 16, 32, 64)
@@ -171,10 +171,18 @@ def mm_detections(
     return {"boxes": boxes, "labels": labels, "scores": flat_scores[kept], "masks": masks}
 
 
-def detector(**changes) -> DetectionNetwork:
-    config = MaskRCNNConfig(**{**mm_reference.SETTINGS["detection"], **SMALL, **changes})
-    triples = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-    return DetectionNetwork(Maps(1), config, [str(k) for k in range(CLASSES)], masks=True, **triples)
+def network_of(kind: str, backbone: nn.Module, config: HeadConfig) -> TaskNetwork:
+    info = DataInfo(kind=kind, classes=tuple(str(k) for k in range(CLASSES)), has_masks=True)
+    parts = HEADS.get(config.type).build(backbone.widths, backbone.strides, config, info)
+    return KINDS.get(kind).network(backbone, parts, classes=info.classes, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+def detector_config(**changes) -> MaskRCNNConfig:
+    return MaskRCNNConfig(**{**mm_reference.SETTINGS["detection"], **SMALL, **changes})
+
+
+def detector(**changes) -> TaskNetwork:
+    return network_of("detection", Maps(1), detector_config(**changes))
 
 
 def test_a_detector_with_the_published_settings_is_mmdetections():
@@ -188,12 +196,12 @@ def test_a_detector_with_the_published_settings_is_mmdetections():
         features = {str(i): level for i, level in enumerate(ours)}
         images = type("Images", (), {"image_sizes": [CANVAS]})()
         proposals = network.head.rpn(images, features)[0][0]
-        want = mm_proposals(mm, levels, network.config, CANVAS)
+        want = mm_proposals(mm, levels, detector_config(), CANVAS)
         assert len(want) == 40
         torch.testing.assert_close(proposals, want, rtol=0, atol=1e-4)  # torchvision keeps anchors in float32
 
         found = network.head.detect(ours, [CANVAS])[0]
-        expected = mm_detections(mm, levels, want, network.config, CANVAS)
+        expected = mm_detections(mm, levels, want, detector_config(), CANVAS)
     assert len(expected["labels"]) > 10
     assert set(expected["labels"].tolist()) == set(range(CLASSES))
     assert torch.equal(found["labels"], expected["labels"])
@@ -230,8 +238,7 @@ def test_offsets_are_bounded_on_both_sides():
 
 def test_a_segmenter_is_mmsegmentations():
     config = UPerNetConfig(**{**mm_reference.SETTINGS["segmentation"], "channels": 8, "aux_channels": 6})
-    triples = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-    network = SegmentationNetwork(Maps(4), config, [str(k) for k in range(CLASSES)], **triples)
+    network = network_of("segmentation", Maps(4), config)
     mm = MM(published_of(network, "segmentation"))
     sources = [torch.randn(2, WIDTH, 6, 8, dtype=torch.float64) for _ in range(4)]
 

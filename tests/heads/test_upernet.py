@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from nasmvt.errors import UserError
 from nasmvt.heads import FCNHead, LinearHead, UPerNetHead
+from nasmvt.heads.upernet import NORMS
 
 
 def test_logits_have_the_size_of_the_finest_map() -> None:
@@ -21,13 +21,23 @@ def test_every_map_counts() -> None:
             assert not torch.equal(head(changed), logits)
 
 
-def test_a_single_picture_can_not_train_a_pool_of_one() -> None:
+@pytest.mark.parametrize(("norm", "tells"), [("batch", False), ("mixed", True), ("group", True)])
+def test_the_branch_pooled_to_one_cell_tells_two_images_apart(norm: str, tells: bool) -> None:
+    """BatchNorm over two values is +1 and -1, whatever they are: doubling one of the images changes nothing."""
+    head = UPerNetHead((8, 8), 3, channels=64, norm=norm)
+    for parameter in head.pools[0].parameters():
+        torch.nn.init.uniform_(parameter, 0.1, 1.0)
+    cells = torch.stack((torch.zeros(8, 1, 1), torch.rand(8, 1, 1)))
+    once, twice = head.pools[0](cells), head.pools[0](torch.stack((cells[0], 2 * torch.rand(8, 1, 1))))
+    assert (torch.allclose(once, twice, atol=1e-3)) is not tells
+
+
+def test_every_norm_has_the_same_parameters() -> None:
+    states = [UPerNetHead((8, 8), 3, channels=8, norm=norm).state_dict() for norm in NORMS]
+    names = [{name for name in state if "running" not in name and "num_batches" not in name} for state in states]
+    assert names[0] == names[1] == names[2]
     maps = [torch.randn(1, 8, side, side) for side in (4, 2)]
-    head = UPerNetHead((8, 8), 3, channels=8)
-    with pytest.raises(UserError, match="batch_size"):
-        head(maps)
-    assert head.eval()(maps).shape == (1, 3, 4, 4)
-    assert UPerNetHead((8, 8), 3, channels=8, pool_scales=(2,))(maps).shape == (1, 3, 4, 4)
+    assert UPerNetHead((8, 8), 3, channels=8, norm="mixed")(maps).shape == (1, 3, 4, 4)
 
 
 def test_linear_head_averages_the_last_map() -> None:

@@ -322,7 +322,7 @@ def test_a_space_is_profiled_with_its_published_arch_or_else_the_largest():
 def test_class_counts():
     tasks = find_subject("vit_mvt_tiny", classes=["det=3", "cls=7"]).tasks
     assert {name: len(task.info.classes) for name, task in tasks.items()} == {"cls": 7, "det": 3, "seg": 150}
-    assert tasks["det"].masks
+    assert tasks["det"].info.has_masks
 
 
 def test_settings_of_the_experiment():

@@ -36,10 +36,11 @@ def test_a_head_may_be_given_in_part_and_comes_back_from_its_dump() -> None:
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"kind": "detection", "head": {"type": "linear"}}, "has the head 'mask_rcnn'"),
-        ({"kind": "segmentation", "batch_size": 1}, "2 or more images"),
-        ({"kind": "detection", "head": {"widht": 3}}, "widht"),
-        ({"kind": "panoptic"}, "kind"),
+        ({"kind": "detection", "head": {"type": "linear"}}, "'mask_rcnn' by default, but 'head.type' is 'linear'"),
+        ({"kind": "detection", "head": {"type": "mask_rnn"}}, "did you mean 'mask_rcnn'"),
+        ({"kind": "segmentation", "batch_size": 2, "head": {"norm": "batch"}}, "fewer than 3 images at a time"),
+        ({"kind": "detection", "head": {"widht": 3}}, "unknown key 'head.widht' in x.yaml; did you mean 'width'"),
+        ({"kind": "segmentatoin"}, "unknown kind of task 'segmentatoin'; did you mean 'segmentation'"),
         ({"kind": "classification", "head": {"label_smoothing": 1.5}}, "label_smoothing"),
         ({}, "kind"),
     ],
@@ -49,8 +50,9 @@ def test_mistakes_are_named(values: dict[str, Any], text: str) -> None:
         parse(TaskConfig, values, "x.yaml")
 
 
-def test_a_batch_of_one_is_fine_without_a_pool_of_one() -> None:
-    values = {"kind": "segmentation", "batch_size": 1, "head": {"pool_scales": [2, 3]}}
+@pytest.mark.parametrize("head", [{"norm": "batch", "pool_scales": [2, 3]}, {"norm": "group"}, {}])
+def test_a_batch_of_one_is_fine_without_batch_norm_over_single_cells(head: dict[str, Any]) -> None:
+    values = {"kind": "segmentation", "batch_size": 1, "head": head}
     assert parse(TaskConfig, values, "x.yaml").batch_size == 1
 
 
@@ -59,9 +61,8 @@ def test_a_task_must_fit_its_data() -> None:
     with pytest.raises(UserError, match="its data are for detection"):
         Task(name="t", config=TaskConfig(kind="classification"), info=shapes)
     wants_masks = parse(TaskConfig, {"kind": "detection", "head": {"masks": True}}, "x.yaml")
-    with pytest.raises(UserError, match="asks for masks"):
+    with pytest.raises(UserError, match="masks are asked for"):
         Task(name="t", config=wants_masks, info=shapes)
-    assert not Task(name="t", config=TaskConfig(kind="detection"), info=shapes).masks
     many = DataInfo(kind="segmentation", classes=tuple(str(i) for i in range(256)))
     with pytest.raises(UserError, match="at most 255 classes"):
         Task(name="t", config=TaskConfig(kind="segmentation"), info=many)

@@ -5,7 +5,8 @@ from PIL import Image
 
 from nasmvt.data.types import IGNORE, Batch, DataInfo, ImageInfo
 from nasmvt.tasks import ClassificationPrediction, DetectionPrediction, SegmentationPrediction
-from nasmvt.tasks.draw import class_color, draw_prediction, draw_targets
+from nasmvt.tasks.draw import draw_prediction, draw_targets
+from nasmvt.tasks.drawing import class_color
 
 CLASSES = ("circle", "square", "star")
 GRAY = Image.new("RGB", (64, 48), (128, 128, 128))
@@ -71,7 +72,6 @@ def test_at_most_so_many_pictures_are_drawn() -> None:
 
 
 def test_predictions_are_drawn_on_the_picture() -> None:
-    info = DataInfo(kind="detection", classes=CLASSES)
     detections = DetectionPrediction(
         size=(48, 64),
         boxes=torch.tensor([[40.0, 24.0, 60.0, 44.0], [2.0, 20.0, 20.0, 40.0]]),
@@ -80,35 +80,32 @@ def test_predictions_are_drawn_on_the_picture() -> None:
         masks=None,
         classes=CLASSES,
     )
-    picture = draw_prediction(GRAY, detections, info)
+    picture = draw_prediction(GRAY, detections)
     where = changed(picture)
     assert picture.size == (256, 192)
     assert where[24 * 4 : 44 * 4, 40 * 4].all()
     assert not where[:, :100].any()
-    assert changed(draw_prediction(GRAY, detections, info, min_score=0.1))[:, :100].any()
+    assert changed(draw_prediction(GRAY, detections, min_score=0.1))[:, :100].any()
 
     labels = torch.zeros(48, 64, dtype=torch.uint8)
     regions = SegmentationPrediction(labels=labels, classes=CLASSES)
-    drawn = draw_prediction(GRAY, regions, info)
+    drawn = draw_prediction(GRAY, regions)
     assert changed(drawn)[:192].all()
 
     classes = ClassificationPrediction(probabilities=torch.tensor([0.2, 0.5, 0.3]), classes=CLASSES)
-    assert draw_prediction(GRAY, classes, info).size[1] > 192
-    with pytest.raises(TypeError, match="str"):
-        draw_prediction(GRAY, "a circle", info)
+    assert draw_prediction(GRAY, classes).size[1] > 192
 
 
 def test_a_canvas_may_be_drawn_on_as_a_tensor() -> None:
-    info = DataInfo(kind="segmentation", classes=CLASSES)
     prediction = SegmentationPrediction(labels=torch.ones(48, 64, dtype=torch.uint8), classes=CLASSES)
-    expected = np.asarray(draw_prediction(GRAY, prediction, info))
+    expected = np.asarray(draw_prediction(GRAY, prediction))
     canvas = torch.full((3, 48, 64), 128, dtype=torch.uint8)
-    assert np.array_equal(np.asarray(draw_prediction(canvas, prediction, info)), expected)
-    assert np.array_equal(np.asarray(draw_prediction(canvas / 255, prediction, info)), expected)
+    assert np.array_equal(np.asarray(draw_prediction(canvas, prediction)), expected)
+    assert np.array_equal(np.asarray(draw_prediction(canvas / 255, prediction)), expected)
 
 
 def test_large_pictures_keep_their_size() -> None:
     large = Image.new("RGB", (640, 480))
     labels = torch.zeros(480, 640, dtype=torch.uint8)
     prediction = SegmentationPrediction(labels=labels, classes=CLASSES)
-    assert draw_prediction(large, prediction, DataInfo(kind="segmentation", classes=CLASSES)).width == 640
+    assert draw_prediction(large, prediction).width == 640

@@ -163,7 +163,7 @@ def test_map_is_that_of_pycocotools(seed: int) -> None:
     random = np.random.default_rng(seed)
     pictures = [scene(random) for _ in range(12)]
     assert any(target["crowd"].any() for _, target in pictures)
-    metric = CocoMetric(3, masks=True)
+    metric = CocoMetric(3)
     for start in range(0, 12, 5):
         part = pictures[start : start + 5]
         metric.update([p for p, _ in part], [t for _, t in part])
@@ -184,7 +184,7 @@ def perfect(masks: bool = False) -> Picture:
 
 
 def test_a_perfect_detector_has_100() -> None:
-    metric = CocoMetric(3, masks=False)
+    metric = CocoMetric(3)
     prediction, target = perfect()
     metric.update([prediction], [target])
     assert metric.compute() == pytest.approx({"box_map": 100.0, "box_ap50": 100.0, "box_ap75": 100.0})
@@ -215,8 +215,8 @@ def only_crowds(picture: Picture) -> Picture:
 
 @pytest.mark.parametrize("change", [without_detections, without_objects, only_crowds])
 def test_nothing_to_find_or_nothing_found_is_0(change: Callable[[Picture], Picture]) -> None:
-    metric = CocoMetric(3, masks=False)
+    metric = CocoMetric(3)
     prediction, target = change(perfect())
     metric.update([prediction], [target])
     assert metric.compute() == {"box_map": 0.0, "box_ap50": 0.0, "box_ap75": 0.0}
-    assert set(CocoMetric(3, masks=True).compute().values()) == {0.0}
+    assert set(CocoMetric(3).compute().values()) == {0.0}

@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pycocotools import mask as reference_masks
+from timm.data.mixup import mixup_target
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from nasmvt.data.types import IGNORE, ImageInfo
+from nasmvt.heads.segmentation import SegmentationHead
 from nasmvt.tasks import DetectionNetwork, SegmentationNetwork, Task, TaskNetwork
 from nasmvt.tasks import segmentation as segmentation_file
 from nasmvt.tasks.masks import paste_masks
@@ -72,12 +74,13 @@ def test_predict_keeps_the_mode_and_speaks_json(kind: str, make_task: MakeTask, 
     assert json.loads(json.dumps(predictions[0].to_json())) == predictions[0].to_json()
 
 
-def test_hard_labels_are_smoothed_and_soft_ones_are_not(make_task: MakeTask, make_network: MakeNetwork) -> None:
+def test_labels_are_smoothed_as_in_timm_mixed_ones_too(make_task: MakeTask, make_network: MakeNetwork) -> None:
     network = make_network(make_task("classification", label_smoothing=0.2))
-    images, hard, soft = torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 2, 1]), torch.rand(4, 3).softmax(1)
+    images, hard = torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 2, 1])
     logits = network(images)
     torch.testing.assert_close(network.loss(images, hard)["loss_class"], LabelSmoothingCrossEntropy(0.2)(logits, hard))
-    torch.testing.assert_close(network.loss(images, soft)["loss_class"], SoftTargetCrossEntropy()(logits, soft))
+    smooth, plain = mixup_target(hard, 3, lam=0.3, smoothing=0.2), mixup_target(hard, 3, lam=0.3, smoothing=0.0)
+    torch.testing.assert_close(network.loss(images, plain)["loss_class"], SoftTargetCrossEntropy()(logits, smooth))
 
 
 def test_classification_names_the_best_classes(make_task: MakeTask, make_network: MakeNetwork) -> None:
@@ -96,7 +99,7 @@ def test_classification_names_the_best_classes(make_task: MakeTask, make_network
 def test_crowds_and_flat_boxes_do_not_teach(make_task: MakeTask, make_network: MakeNetwork) -> None:
     network = make_network(make_task("detection"))
     seen: list[Any] = []
-    network.head.losses = lambda maps, sizes, targets: seen.extend(targets) or {}  # type: ignore[union-attr]
+    network.head.losses = lambda maps, targets, sizes: seen.extend(targets) or {}
     target = {
         "boxes": torch.tensor([[0.0, 0, 9, 9], [5, 5, 5, 9], [1, 1, 8, 8], [3, 9, 9, 4]]),
         "labels": torch.arange(4),
@@ -125,7 +128,7 @@ def test_boxes_and_masks_come_back_in_original_pixels(make_task: MakeTask, make_
         }
         return [found]
 
-    network.head.detect = detect  # type: ignore[method-assign]
+    network.head.detect = detect
     info = ImageInfo(id=1, size=(64, 256), valid=(32, 64))
     (prediction,) = network.predict(torch.rand(1, 3, 64, 64), [info])
     assert asked == [(32, 64)]
@@ -168,7 +171,7 @@ def test_masks_are_pasted_as_by_grid_sampling() -> None:
     assert paste_masks(masks[:0], boxes[:0], size).shape == (0, 40, 50)
 
 
-class _Logits(nn.Module):
+class _Logits(SegmentationHead):
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
         self.logits = logits

@@ -1,0 +1,32 @@
+"""The linear classification head: its settings, and how it is built."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+from torch import nn
+
+from nasmvt.data.types import DataInfo
+from nasmvt.heads import LinearHead
+from nasmvt.tasks.heads import HeadConfig, HeadParts, register_head
+
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class LinearConfig(HeadConfig):
+    """Classification head: the mean over the last map, then a linear layer."""
+
+    type: str = "linear"
+
+    dropout: Probability = 0.0
+    """Probability of dropping a pooled channel while training."""
+
+    label_smoothing: Probability = 0.1
+    """Part of a label that is spread over all classes in the loss, of the shares of mixed images too."""
+
+
+@register_head("linear", kind="classification", config=LinearConfig)
+def build(widths: Sequence[int], strides: Sequence[int], config: LinearConfig, info: DataInfo) -> HeadParts:
+    """Build a linear layer on the last map."""
+    head = LinearHead(widths[-1], len(info.classes), config.dropout, config.label_smoothing)
+    return HeadParts(neck=nn.Identity(), head=head)

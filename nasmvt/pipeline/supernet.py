@@ -16,6 +16,7 @@ from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.network import TaskNetwork
+from nasmvt.tasks.norms import check_norms
 from nasmvt.training.loop import Listener, load_weights
 
 
@@ -31,6 +32,7 @@ def train_supernet(
     path = new_path(out, experiment)
     data = open_data(experiment)
     infos = infos_of(data)
+    check_norms(experiment.space, make_tasks(experiment, infos))
     run = Run(path, experiment, infos)
     _train(run, build_supernet(experiment, infos), data, device, listener, begin=run.write)
     return run

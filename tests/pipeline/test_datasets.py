@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nasmvt.config import parse
+from nasmvt.data import EvalTransform
 from nasmvt.errors import UserError
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.tasks.config import TaskConfig
@@ -51,6 +53,21 @@ def test_training_pictures_are_never_searched_on(tmp_path):
     plain = {info.id for batch in data.recalibration_batches(10) for info in batch.infos}
     assert plain <= seen
     assert not np.array_equal(task_data(tmp_path, seed=1).division[1], search)
+
+
+@pytest.mark.parametrize("kind", ["classification", "detection", "segmentation"])
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_recalibration_sees_so_many_images_as_evaluation_shows_them(kind, batch_size):
+    """Before: batches of the training's size, and classification squashed what evaluation letterboxes."""
+    values = {"kind": kind, "batch_size": batch_size, "data": {"image_size": [32, 48], "train_images": 40}}
+    data = TaskData("t", parse(TaskConfig, values, "t"), 0)
+    batches = list(data.recalibration_batches(20))
+    infos = [info for batch in batches for info in batch.infos]
+    assert len(infos) == len({info.id for info in infos}) == 20
+    place = EvalTransform(data.config.data)
+    samples = {data.train[index].id: data.train[index] for index in data.division[0]}
+    for image, info in zip(torch.cat([batch.images for batch in batches]), infos, strict=True):
+        assert torch.equal(image, place(samples[info.id].image)[0])
 
 
 def test_val_opens_without_train_for_a_model_that_knows_its_classes(tmp_path):

@@ -141,3 +141,17 @@ def test_a_detector_is_told_the_valid_part_of_every_image(own_module: str) -> No
     network.loss(images, targets, infos)
     assert seen == [(32, 20), (32, 32)]
     assert isinstance(network.predict(torch.zeros_like(images), infos), list)
+
+
+def test_the_example_of_the_documentation_trains(own_module: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "new-head.md").read_text()
+    Path("my_heads.py").write_text(text.split("```python\n")[1].split("```")[0])
+    values = {"kind": "segmentation", "data": {"image_size": 32}, "head": {"type": "my_heads:pixels", "width": 64}}
+    task = Task(
+        name="seg",
+        config=parse(TaskConfig, values, "x.yaml"),
+        info=DataInfo(kind="segmentation", classes=CLASSES),
+    )
+    space = parse(SearchSpace, TINY_SPACE, "tiny")
+    losses = Supernet(space, {"seg": task}).subnet(space.largest, "seg").train().loss(*make_batch("segmentation"))
+    assert set(losses) == {"loss_seg"}

@@ -1,0 +1,48 @@
+"""BatchNorm needs several values per channel, in every place of a network where it stands."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nasmvt.errors import UserError
+from nasmvt.space import SearchSpace
+from nasmvt.tasks.build import build_skeleton
+from nasmvt.tasks.task import Task
+
+
+def check_norms(space: SearchSpace, tasks: Mapping[str, Task]) -> None:
+    """Refuse tasks whose training batches leave a BatchNorm a single value per channel, which has no variance.
+
+    The smallest network of every task is run on `meta`, with images of the nominal size.
+
+    Raises:
+        UserError: naming the task, the module and what to change.
+    """
+    for name, task in tasks.items():
+        batch, (height, width) = task.config.batch_size, task.nominal_size
+        with torch.no_grad():
+            network = build_skeleton(space, task, space.smallest, "meta").eval()
+            alone = _single_values(network, torch.empty(batch, 3, height, width, device="meta"))
+        if alone:
+            raise UserError(
+                f"BatchNorm needs two values per channel or more, but '{alone[0]}' of the task '{name}' sees one, "
+                f"with 'batch_size' {batch} and images of {height} x {width} pixels: raise one of them"
+            )
+
+
+def _single_values(network: nn.Module, images: torch.Tensor) -> list[str]:
+    """Return the names of the BatchNorms that see one value per channel."""
+    found: list[str] = []
+
+    def look(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            found.append(name)
+
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(partial(look, name))
+    network.workload(images)  # type: ignore[operator]
+    return found

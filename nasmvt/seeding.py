@@ -10,8 +10,9 @@ import torch
 
 
 def derive_seed(*parts: int | str) -> int:
-    """Return a 63-bit seed that depends on all of `parts` and nothing else."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
+    """Return a 63-bit seed that depends on all of `parts` and nothing else; numpy's integers count as Python's."""
+    plain = tuple(part if isinstance(part, str) else int(part) for part in parts)
+    digest = hashlib.sha256(repr(plain).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 

@@ -29,3 +29,8 @@ def test_the_state_outside_is_given_back():
     with seeded(9):
         draw()
     assert draw() == expected
+
+
+def test_integers_of_numpy_give_the_same_seed():
+    """Their repr is another since numpy 2, so an index from an array would draw another image than the same index."""
+    assert derive_seed("a", np.int64(3), 4) == derive_seed("a", 3, 4)

@@ -1,8 +1,9 @@
 """Small layers and reshapings that several families have in common.
 
-Shapes: B batch, N tokens, C channels, H height, W width, S side of a window.
+Shapes: B batch, N tokens, C channels, H height, W width, S side of a window, h heads.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,6 +34,28 @@ def from_windows(windows: Tensor, side: int, size: Sequence[int]) -> Tensor:
     rows, columns, c = size[0] // side, size[1] // side, windows.shape[-1]
     x = windows.view(-1, rows, columns, side, side, c)
     return x.transpose(2, 3).reshape(-1, size[0], size[1], c)
+
+
+def relative_position_index(height: int, width: int, device: torch.device) -> Tensor:
+    """Return, for each pair of tokens of a map, its row in a table of relative positions: (N * N,) int64 (Swin).
+
+    Computed anew in every forward pass: a cached tensor would be a fake one after tracing (`torch.export`).
+    """
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    row = (rows[:, None] - rows[None, :] + height - 1)[:, None, :, None]
+    column = (columns[:, None] - columns[None, :] + width - 1)[None, :, None, :]
+    return (row * (2 * width - 1) + column).reshape(-1)
+
+
+def relative_bias(table: Tensor, index: Tensor) -> Tensor:
+    """Return the bias (1, h, N, N) of attention logits.
+
+    Args:
+        table: one row per relative position, one column per head h.
+        index: `relative_position_index` of the N tokens.
+    """
+    tokens = math.isqrt(len(index))
+    return table[index].view(tokens, tokens, -1).permute(2, 0, 1).unsqueeze(0)
 
 
 def recomputed(enabled: bool, function: Callable[..., Tensor], *args: Any) -> Tensor:

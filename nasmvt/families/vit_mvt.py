@@ -13,7 +13,6 @@ Shapes: B batch, N tokens, C channels, H height and W width in tokens, h heads, 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Annotated
 
 import torch
@@ -23,7 +22,7 @@ from timm.layers import DropPath, SqueezeExcite
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.families.layers import from_windows, to_map, to_tokens, to_windows
+from nasmvt.families.layers import from_windows, relative_bias, relative_position_index, to_map, to_tokens, to_windows
 from nasmvt.families.registry import register
 from nasmvt.space import Arch, Role
 
@@ -115,9 +114,11 @@ class ViTMVT(nn.Module):
         """Map images (B, 3, H', W') to the maps (B, C, H, W) after `out_blocks`."""
         x = self.patch_embed(self.stem(images))
         x = x + _resize(self.pos_embed, x.shape[-2:])
+        height, width = x.shape[-2:] if self.window_size is None else (self.window_size, self.window_size)
+        positions = relative_position_index(height, width, x.device)
         maps = []
         for index, block in enumerate(self.blocks):
-            x = block(x, self.window_size)
+            x = block(x, self.window_size, positions)
             if index in self.conv_blocks:
                 x = self.stage_convs[self.conv_blocks.index(index)](x)
             if index in self.out_blocks:
@@ -152,25 +153,31 @@ class Block(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, window_size: int | None) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W); `window_size` None means attention over the whole map."""
+    def forward(self, x: Tensor, window_size: int | None, positions: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W).
+
+        Args:
+            x: the map.
+            window_size: side of the attention windows in tokens; None: attention over the whole map.
+            positions: the relative position index of a window, or of the whole map.
+        """
         size = x.shape[-2:]
         x = x + self.lpu(x)
         y = self.norm1(to_tokens(x))
-        y = self.attn(y, size) if window_size is None else self._windowed(y, size, window_size)
+        y = self._windowed(y, size, window_size, positions) if window_size else self.attn(y, size, positions)
         x = x + self.se(to_map(self.drop_path(y), size))
         y = to_map(self.fc1(self.norm2(to_tokens(x))), size)
         y = self.fc2(self.act(to_tokens(y + self.dwconv(y))))
         return x + to_map(self.drop_path(y), size)
 
-    def _windowed(self, y: Tensor, size: Sequence[int], window: int) -> Tensor:
+    def _windowed(self, y: Tensor, size: Sequence[int], window: int, positions: Tensor) -> Tensor:
         """Attend inside windows; the map is padded with zeros (after the norm) right and below."""
         height, width = size
         rows, columns = -(-height // window), -(-width // window)
         padded = (rows * window, columns * window)
         y_BHWC = y.unflatten(1, (height, width))
         y_BHWC = F.pad(y_BHWC, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
-        y = self.attn(to_windows(y_BHWC, window), (window, window))
+        y = self.attn(to_windows(y_BHWC, window), (window, window), positions)
         return from_windows(y, window, padded)[:, :height, :width].flatten(1, 2)
 
 
@@ -185,22 +192,27 @@ class Attention(nn.Module):
         self.relative_bias = nn.Parameter(torch.empty(self.table[0] * self.table[1], num_heads))
         self.proj = nn.Linear(num_heads * head_dim, dim)
 
-    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """Map tokens (B, N, C) of a map of `size` (H, W), N = H * W, to (B, N, C)."""
+    def forward(self, x: Tensor, size: Sequence[int], positions: Tensor) -> Tensor:
+        """Map tokens (B, N, C) of a map of `size` (H, W), N = H * W, to (B, N, C).
+
+        Args:
+            x: the tokens.
+            size: height and width of their map.
+            positions: the relative position index of that map.
+        """
         b, n, _ = x.shape
         q, k, v = self.qkv(x).view(b, n, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias((size[0], size[1])))
+        bias = relative_bias(self._table((size[0], size[1])), positions)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj(y.transpose(1, 2).reshape(b, n, -1))
 
-    def _bias(self, size: tuple[int, int]) -> Tensor:
-        """Return the bias (1, h, N, N) of a map of `size`, resizing the table where it was made for another."""
+    def _table(self, size: tuple[int, int]) -> Tensor:
+        """Return the bias table for a map of `size`, resized if it was made for another."""
         table: Tensor = self.relative_bias
         needed = (2 * size[0] - 1, 2 * size[1] - 1)
-        if needed != self.table:
-            table = _resize(table.T.reshape(1, -1, *self.table), needed).flatten(2)[0].T
-        n = size[0] * size[1]
-        index = relative_position_index(*size, device=table.device)
-        return table[index].view(n, n, -1).permute(2, 0, 1).unsqueeze(0)
+        if needed == self.table:
+            return table
+        return _resize(table.T.reshape(1, -1, *self.table), needed).flatten(2)[0].T
 
 
 class ResidualConv(nn.Module):
@@ -216,17 +228,6 @@ class ResidualConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         return F.relu(x + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
-
-
-@lru_cache(maxsize=64)
-def relative_position_index(height: int, width: int, device: torch.device) -> Tensor:
-    """Return, for each pair of tokens of a map, its row in the bias table: (N * N,) int64 (Swin)."""
-    with torch.inference_mode(False):  # the cached tensor must serve training too
-        rows = torch.arange(height, device=device)
-        columns = torch.arange(width, device=device)
-        row = (rows[:, None] - rows[None, :] + height - 1)[:, None, :, None]
-        column = (columns[:, None] - columns[None, :] + width - 1)[None, :, None, :]
-        return (row * (2 * width - 1) + column).reshape(-1)
 
 
 def _conv_norm_act(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> tuple[nn.Module, ...]:

@@ -9,7 +9,7 @@ Differences from the released code: the rows of a normal cell's `qkv` are (head,
 cell's (head, channel, q/k/v), and the channels of the pyramid are (channel, dilation), so that a leading slice is a
 network with fewer heads or channels. The drop-path rates rise over the whole depth (the released code starts each stage
 at a wrong place). A map that a reduction does not divide is padded right and below (the released code refuses it).
-The relative positions and layer scales that the released code has as options, off by default, are left out.
+The layer scales that the released code has as an option, off by default, are left out.
 
 Shapes: B batch, C channels, H height, W width.
 """
@@ -54,6 +54,7 @@ class ViTAEv2(nn.Module):
         ratios: what the reduction cell divides height and width by, 2 or 4.
         kernel_sizes: sides of the pyramid's kernels.
         dilations: dilations of the pyramid's convolutions, a sequence per stage.
+        relative_positions: whether attention in windows adds a bias per head and relative position, as in Swin.
         drop_path: probability of dropping a residual branch in the last normal cell; rises linearly from 0.
         gradient_checkpointing: whether attention and MLP are recomputed in the backward pass.
         norm_eps: epsilon of the LayerNorms of the normal cells.
@@ -83,6 +84,7 @@ class ViTAEv2(nn.Module):
         ratios: Sequence[int] = (4, 2, 2, 2),
         kernel_sizes: Sequence[int] = (7, 3, 3, 3),
         dilations: Sequence[Sequence[int]] = ((1, 2, 3, 4), (1, 2, 3), (1, 2), (1, 2)),
+        relative_positions: bool = False,
         drop_path: float = 0.1,
         gradient_checkpointing: bool = False,
         norm_eps: float = 1e-6,
@@ -124,6 +126,7 @@ class ViTAEv2(nn.Module):
                 ratio=ratios[i],
                 kernel_size=kernel_sizes[i],
                 dilations=dilations[i],
+                relative_positions=relative_positions,
                 gradient_checkpointing=gradient_checkpointing,
                 norm_eps=reduction_norm_eps,
             )
@@ -136,6 +139,7 @@ class ViTAEv2(nn.Module):
                     conv_dim=int((conv_ratios or mlp_ratios)[i] * dim),
                     groups=groups[i],
                     window_size=window_sizes[i],
+                    relative_positions=relative_positions,
                     drop_path=next(rates),
                     gradient_checkpointing=gradient_checkpointing,
                     norm_eps=norm_eps,
@@ -193,6 +197,7 @@ def build(
     group_width: Count = 4,
     conv_ratio: Count = 4,
     window_size: Count = 7,
+    relative_positions: bool = False,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     gradient_checkpointing: bool = False,
 ) -> ViTAEv2:
@@ -230,18 +235,22 @@ def build(
         conv_ratios=(conv_ratio,) * 4,
         conv_dims=(pyramid_dims[0], *dims[:-1]),
         window_sizes=(window_size, window_size, None, None),
+        relative_positions=relative_positions,
         drop_path=drop_path,
         gradient_checkpointing=gradient_checkpointing,
     )
 
 
+_REDUCTION, _BLOCK = r"backbone.stages.\1.reduction", r"backbone.stages.\1.blocks.\2"
 _RULES: Rules = (
-    (r"layers\.(\d+)\.RC\.PRM\.convs\.(\d+)\.0\.(.+)", r"backbone.stages.\1.reduction.pyramid.\2.\3"),
-    (r"layers\.(\d+)\.RC\.PCM\.(.+)", r"backbone.stages.\1.reduction.convs.\2"),
+    (r"layers\.(\d+)\.RC\.PRM\.convs\.(\d+)\.0\.(.+)", rf"{_REDUCTION}.pyramid.\2.\3"),
+    (r"layers\.(\d+)\.RC\.PCM\.(.+)", rf"{_REDUCTION}.convs.\2"),
     (r"layers\.\d+\.(RC\.attn|NC\.\d+)\.attn\.relative_position_index", None),
-    (r"layers\.(\d+)\.RC\.attn\.(.+)", r"backbone.stages.\1.reduction.\2"),
-    (r"layers\.(\d+)\.NC\.(\d+)\.PCM\.(.+)", r"backbone.stages.\1.blocks.\2.convs.\3"),
-    (r"layers\.(\d+)\.NC\.(\d+)\.(.+)", r"backbone.stages.\1.blocks.\2.\3"),
+    (r"layers\.(\d+)\.RC\.attn\.attn\.relative_position_bias_table", rf"{_REDUCTION}.attn.relative_bias"),
+    (r"layers\.(\d+)\.NC\.(\d+)\.attn\.relative_position_bias_table", rf"{_BLOCK}.attn.relative_bias"),
+    (r"layers\.(\d+)\.RC\.attn\.(.+)", rf"{_REDUCTION}.\2"),
+    (r"layers\.(\d+)\.NC\.(\d+)\.PCM\.(.+)", rf"{_BLOCK}.convs.\3"),
+    (r"layers\.(\d+)\.NC\.(\d+)\.(.+)", rf"{_BLOCK}.\3"),
     (r"head\.(weight|bias)", r"head.fc.\1"),
 )
 
@@ -250,7 +259,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
     """Bring a published state dict to the names and layouts of our classifier.
 
     The rows of `qkv` are published as (q/k/v, head, channel), the channels of the pyramid as (dilation, channel).
-    The buffers of relative positions, which the released classifier registers but does not use, are left out.
+    The index of relative positions, a buffer that the released classifier always has, is computed and so left out.
     """
     tensors = rename(state, _RULES)
 

@@ -3,6 +3,7 @@
 Shapes: B batch, N tokens, C channels, P channels of the pyramid, H height, W width, h heads, d head width.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -12,7 +13,15 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.families.layers import from_windows, recomputed, to_map, to_tokens, to_windows
+from nasmvt.families.layers import (
+    from_windows,
+    recomputed,
+    relative_bias,
+    relative_position_index,
+    to_map,
+    to_tokens,
+    to_windows,
+)
 
 PCM_STRIDES = {2: (2, 1, 1), 4: (2, 2, 1)}
 """Strides of the three convolutions beside a reduction's attention, by the reduction's ratio."""
@@ -42,6 +51,7 @@ class ReductionCell(nn.Module):
         ratio: int,
         kernel_size: int,
         dilations: Sequence[int],
+        relative_positions: bool,
         gradient_checkpointing: bool,
         norm_eps: float,
     ) -> None:
@@ -65,7 +75,8 @@ class ReductionCell(nn.Module):
         self.convs = pcm((inputs, conv_dim, conv_dim, dim), groups, PCM_STRIDES[ratio])
         tokens_dim = pyramid_dim * len(dilations)
         self.norm1 = nn.LayerNorm(tokens_dim, eps=norm_eps)
-        self.attn = ReductionAttention(tokens_dim, dim, num_heads, residual=window_size is None)
+        table = window_size if relative_positions else None
+        self.attn = ReductionAttention(tokens_dim, dim, num_heads, residual=window_size is None, table=table)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim)
 
@@ -111,6 +122,7 @@ class NormalCell(nn.Module):
         groups: int,
         window_size: int | None,
         drop_path: float,
+        relative_positions: bool,
         gradient_checkpointing: bool,
         norm_eps: float,
     ) -> None:
@@ -118,7 +130,7 @@ class NormalCell(nn.Module):
         self.window_size = window_size
         self.gradient_checkpointing = gradient_checkpointing
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads, head_dim)
+        self.attn = Attention(dim, num_heads, head_dim, table=window_size if relative_positions else None)
         self.convs = pcm((dim, conv_dim, dim, dim), groups, (1, 1, 1))
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, mlp_dim)
@@ -148,20 +160,22 @@ class Attention(nn.Module):
         dim: channels of the tokens.
         num_heads: attention heads.
         head_dim: channels of a head.
+        table: side of the window that a table of relative position biases is made for; None: no table.
     """
 
-    def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
+    def __init__(self, dim: int, num_heads: int, head_dim: int, *, table: int | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = head_dim
         self.qkv = nn.Linear(dim, num_heads * 3 * head_dim)
+        self.relative_bias = _table(table, num_heads)
         self.proj = nn.Linear(num_heads * head_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, N, C) to (B, N, C)."""
         b, n, _ = x.shape
         q, k, v = self.qkv(x).view(b, n, self.num_heads, 3, self.head_dim).permute(3, 0, 2, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=_bias(self.relative_bias, n))
         return self.proj(y.transpose(1, 2).reshape(b, n, -1))
 
 
@@ -175,14 +189,16 @@ class ReductionAttention(nn.Module):
         dim: channels of those that it returns.
         num_heads: attention heads, a divisor of `dim`.
         residual: whether v is added to the result; `qkv` then has no bias.
+        table: side of the window that a table of relative position biases is made for; None: no table.
     """
 
-    def __init__(self, inputs: int, dim: int, num_heads: int, *, residual: bool) -> None:
+    def __init__(self, inputs: int, dim: int, num_heads: int, *, residual: bool, table: int | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = divided(dim, num_heads, "attention heads")
         self.residual = residual
         self.qkv = nn.Linear(inputs, dim * 3, bias=not residual)
+        self.relative_bias = _table(table, num_heads)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,8 +206,24 @@ class ReductionAttention(nn.Module):
         b, n, _ = x.shape
         qkv = self.qkv(x).view(b, n, self.num_heads, self.head_dim, 3)
         q, k, v = qkv.permute(4, 0, 2, 1, 3).contiguous()  # fused attention refuses strided channels
-        y = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, -1))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=_bias(self.relative_bias, n))
+        y = self.proj(y.transpose(1, 2).reshape(b, n, -1))
         return y + qkv[..., 2].flatten(2) if self.residual else y
+
+
+def _table(side: int | None, num_heads: int) -> nn.Parameter | None:
+    """Return a table of biases, one row per relative position inside a window of `side`, one column per head."""
+    if side is None:
+        return None
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty((2 * side - 1) ** 2, num_heads), std=0.02))
+
+
+def _bias(table: Tensor | None, tokens: int) -> Tensor | None:
+    """Return the bias (1, h, N, N) of the logits of a square window of N tokens."""
+    if table is None:
+        return None
+    side = math.isqrt(tokens)
+    return relative_bias(table, relative_position_index(side, side, table.device))
 
 
 def _attended(attention: nn.Module, x_BNC: Tensor, size: Sequence[int], window: int | None) -> Tensor:

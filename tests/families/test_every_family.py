@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import nasmvt
 from nasmvt.cost import Costs, count_macs, count_parameters
@@ -71,6 +72,27 @@ def test_tables_count_what_built_networks_hold(supernet) -> None:
         arch = space.sample(rng)
         assert costs.parameters(arch) == count_parameters(space, tasks, arch, sharing)
         assert costs.macs("cls").of(arch)[0] == sum(count_macs(space, tasks["cls"], arch).values())
+
+
+@pytest.mark.parametrize("name", NANO)
+@pytest.mark.parametrize("kind", ["classification", "detection"])
+def test_tracing_leaves_nothing_behind(name, kind) -> None:
+    """A tensor cached outside of the network would be a fake one after the trace, and break the next call."""
+    space = load_space(name)
+    network = family(space.family).build(space.smallest, kind=kind, image_size=(64, 64), **space.fixed).eval()
+    randomize(network)
+    images, other = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 96, 64)
+    program = torch.export.export(network, (images,))
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        network(torch.empty(1, 3, 96, 64))
+    with torch.no_grad():
+        fresh = family(space.family).build(space.smallest, kind=kind, image_size=(64, 64), **space.fixed).eval()
+        fresh.load_state_dict(network.state_dict())
+        for x in (images, other):
+            for got, want in zip(network(x), fresh(x), strict=True):
+                assert torch.equal(got, want)
+        for got, want in zip(program.module()(images), network(images), strict=True):
+            torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize("name", shipped("search_spaces"))

@@ -6,6 +6,7 @@ import torch
 from nasmvt.config import parse
 from nasmvt.errors import UserError
 from nasmvt.families import ViTMVT, family
+from nasmvt.families.layers import relative_position_index
 from nasmvt.families.vit_mvt import stage_ends
 from nasmvt.space import SearchSpace, load_space
 from tests.conftest import TINY_SPACE, randomize
@@ -48,11 +49,12 @@ def test_windows_do_not_see_each_other():
     x = torch.rand(1, 16, 4, 4)
     changed = x.clone()
     changed[..., 2:, 2:] += 1
-    before, after = block(x, 2), block(changed, 2)
+    window, whole = (relative_position_index(side, side, x.device) for side in (2, 4))
+    before, after = block(x, 2, window), block(changed, 2, window)
     assert torch.equal(before[..., :2, :], after[..., :2, :])
     assert torch.equal(before[..., :2], after[..., :2])
     assert not torch.equal(before[..., 2:, 2:], after[..., 2:, 2:])
-    assert not torch.equal(block(x, None)[..., :2, :], block(changed, None)[..., :2, :])
+    assert not torch.equal(block(x, None, whole)[..., :2, :], block(changed, None, whole)[..., :2, :])
 
 
 def test_only_the_last_blocks_map_is_normed():

@@ -230,7 +230,7 @@ def test_stages_may_mix_windows_and_whole_maps():
 def test_padding_takes_part_in_windows_and_is_even_on_both_sides():
     cell = NormalCell(
         4, num_heads=1, head_dim=4, mlp_dim=4, conv_dim=4, groups=1, window_size=3, drop_path=0.0,
-        gradient_checkpointing=False, norm_eps=1e-6,
+        relative_positions=False, gradient_checkpointing=False, norm_eps=1e-6,
     ).eval()  # fmt: skip
     randomize(cell)
     x = torch.rand(1, 4, 5, 4)  # rows: none above, one below; columns: one left, one right

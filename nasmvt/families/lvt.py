@@ -56,7 +56,7 @@ class LVT(nn.Module):
         qkv_bias: whether queries, keys and values have a bias.
         drop_path: probability of dropping a residual branch in training: 0 in the first block, this in the last.
         final_norm: whether the last map is normed.
-        out_norms: whether every map is normed on its way out, each by its own LayerNorm.
+        out_norms: whether every stage ends with a LayerNorm: its map is returned, and goes on, normed.
         gradient_checkpointing: whether blocks are recomputed in the backward pass, to save memory.
         norm_eps: epsilon of every LayerNorm.
 
@@ -137,7 +137,8 @@ class LVT(nn.Module):
         x, maps = images, []
         for stage, norm in zip(self.stages, self.out_norms, strict=True):
             x = stage(x)
-            maps.append(to_map(norm(to_tokens(x)), x.shape[-2:]))
+            x = to_map(norm(to_tokens(x)), x.shape[-2:])
+            maps.append(x)
         return tuple(maps)
 
 

@@ -154,10 +154,12 @@ def test_backbones_load_alone():
 
     normed = published("lvt", classes=None, out_norms=True, weights=dense | norms).eval()
     assert sum(p.numel() for p in normed.parameters()) == 3_430_180
-    for stage, (got, want) in enumerate(zip(normed(images), raw, strict=True)):
-        weight, bias = norms[f"downstream_norms.{stage}.weight"], norms[f"downstream_norms.{stage}.bias"]
-        want = F.layer_norm(want.permute(0, 2, 3, 1), weight.shape, weight, bias).permute(0, 3, 1, 2)
-        torch.testing.assert_close(got, want)
+    maps, x = normed(images), images
+    for number, (stage, got) in enumerate(zip(normed.stages, maps, strict=True)):
+        weight, bias = norms[f"downstream_norms.{number}.weight"], norms[f"downstream_norms.{number}.bias"]
+        want = F.layer_norm(stage(x).permute(0, 2, 3, 1), weight.shape, weight, bias).permute(0, 3, 1, 2)
+        assert worst(got, want) <= 1e-5
+        x = got  # the next stage reads the normed map
 
     final = published("lvt", classes=None, final_norm=True, weights=state).eval()
     assert torch.equal(final.out_norms[3].weight, state["norm.weight"])

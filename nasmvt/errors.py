@@ -1,6 +1,9 @@
-"""The one exception for what a user can cause."""
+"""The one exception for what a user can cause, and what the operating system refuses in its words."""
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -22,3 +25,50 @@ def nearest(word: object, known: Iterable[object]) -> str:
 def listed(known: Iterable[object]) -> str:
     """Return the known words as "a, b, c", for the end of a sentence."""
     return ", ".join(str(name) for name in known)
+
+
+_CODE = re.compile(r"\bos error (\d+)|\bcode: (\d+)|\[Errno (\d+)\]")
+_WRITERS = re.compile(r"PytorchStream(Reader|Writer)|inline_container|iostream error|basic_ios", re.IGNORECASE)
+_OPENING = re.compile(
+    r"Parent directory (?P<folder>.+) does not exist|File (?P<file>.+) cannot be opened", re.IGNORECASE
+)
+_ADVICE = "check the path, its rights and the disk"
+
+
+def os_refusal(error: BaseException) -> str | None:
+    """Return a sentence on what the operating system refused, or None if the error is of another kind.
+
+    Libraries say it in ways of their own: with or without the name of a file, as text inside an error of theirs
+    (safetensors), as an error of torch's writer, or wrapped in that of a remote task (Ray).
+    """
+    remote = getattr(error, "cause", None)
+    if isinstance(remote, BaseException):
+        return os_refusal(remote)
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error) or type(error).__name__
+        if error.filename is not None:
+            name = error.filename if isinstance(error.filename, (str, bytes, os.PathLike)) else str(error.filename)
+            return f"{os.fsdecode(name)} can't be used ({reason}): {_ADVICE}"
+        return f"a file or connection can't be used ({reason}): {_advice(error.errno)}"
+    text = str(error)
+    if type(error).__module__.partition(".")[0] == "safetensors" and (found := _CODE.search(text)):
+        code = int(next(group for group in found.groups() if group))
+        return f"a file of tensors can't be used ({os.strerror(code)}): {_advice(code)}"
+    if isinstance(error, RuntimeError):
+        if found := _OPENING.search(text):
+            return f"{found['folder'] or found['file']} can't be used (it does not exist or may not be read): {_ADVICE}"
+        if _WRITERS.search(text):
+            return (
+                "a checkpoint can't be written or read to its end (the disk is full, or no file may be that large): "
+                "free some space, or raise the limit"
+            )
+    return None
+
+
+def _advice(code: int | None) -> str:
+    known = {
+        errno.ENOSPC: "free some space on the disk",
+        errno.EDQUOT: "free some of your quota",
+        errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    }
+    return known.get(code or 0, _ADVICE)

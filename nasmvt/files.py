@@ -1,13 +1,17 @@
 """Files appear whole or not at all, and damaged ones are known by what reading them raises."""
 
+import errno
 import json
-import os
 import pickle
+import secrets
+import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from nasmvt.errors import UserError
 
 DAMAGED: tuple[type[Exception], ...] = (
     *(OSError, RuntimeError, EOFError, pickle.UnpicklingError, struct.error),
@@ -20,15 +24,44 @@ DAMAGED: tuple[type[Exception], ...] = (
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place when the block ends without an error.
 
-    The temporary name keeps the suffix of `path`, since writers of images go by it.
+    The temporary name is nobody else's and keeps the suffix of `path`, since writers of images go by it. The file has
+    the rights that the umask gives, whatever its writer sets.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}{path.suffix}")
+    temporary.touch()
+    rights = temporary.stat().st_mode
     try:
         yield temporary
+        if temporary.stat().st_mode != rights:
+            temporary.chmod(rights)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; it becomes `folder` when the block ends without an error.
+
+    Raises:
+        UserError: if the folder exists, also if another process made it meanwhile.
+    """
+    taken = UserError(f"{folder} exists: give another --out, or delete it")
+    if folder.exists() or folder.is_symlink():
+        raise taken
+    temporary = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        try:
+            temporary.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise taken from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

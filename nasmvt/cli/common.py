@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from nasmvt.errors import UserError
+from nasmvt.errors import UserError, os_refusal
 
 # Threads that wait for work by spinning bring a busy machine to a standstill, and threads that sleep at once are
 # slow on small networks: spin briefly, then sleep. GNU OpenMP reads this when torch loads.
@@ -55,10 +55,13 @@ def reports_errors(command: F) -> F:
             )
         except KeyboardInterrupt:
             _fail("interrupted: what was finished is kept; run the same command again to go on")
-        except OSError as error:
-            if error.filename is None:
+        except typer.Exit:
+            raise
+        except Exception as error:  # whatever a library wraps a refusal of the operating system in
+            sentence = os_refusal(error)
+            if sentence is None:
                 raise
-            _fail(f"error: {error.filename} can't be used ({error.strerror}): check the path, its rights and the disk")
+            _fail(f"error: {' '.join(sentence.split())}")
 
     return run  # type: ignore[return-value]
 

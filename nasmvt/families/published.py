@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nasmvt.errors import UserError, listed, nearest
 from nasmvt.families.layers import Classifier
 from nasmvt.families.reference import Converter, State, load_reference, read_state
+from nasmvt.registry import Registry
 
 ClassifierBuilder = Callable[..., Classifier]
 """`build(classes=..., **sizes) -> Classifier`."""
@@ -27,7 +27,7 @@ class Published:
     """From published names to those of the classifier: `backbone.`, `head.`."""
 
 
-_NETWORKS: dict[str, Published] = {}
+_NETWORKS: Registry[Published] = Registry("published network")
 
 
 def publishes(
@@ -37,7 +37,8 @@ def publishes(
 
     def decorate(build: ClassifierBuilder) -> ClassifierBuilder:
         for name, values in sizes.items():
-            _NETWORKS[name] = Published(name=name, build=build, sizes=values, convert=convert)
+            entry = Published(name=name, build=build, sizes=values, convert=convert)
+            _NETWORKS.add(name, entry, build.__module__)
         return build
 
     return decorate
@@ -63,11 +64,7 @@ def published(
     Raises:
         UserError: if there is no network of that name, or the checkpoint does not fit it.
     """
-    if name not in _NETWORKS:
-        raise UserError(
-            f"there is no published network {name!r}{nearest(name, _NETWORKS)} (networks: {listed(published_names())})"
-        )
-    entry = _NETWORKS[name]
+    entry = _NETWORKS.get(name)
     network = entry.build(classes=classes or 1, **{**entry.sizes, **changes})
     if classes is None:
         target, convert = network.backbone, _of_backbone(entry.convert)

@@ -1,25 +1,25 @@
 """Families by name."""
 
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from nasmvt.errors import UserError, listed, nearest
+from nasmvt.registry import Registry
 from nasmvt.space import Role, Roles, SearchSpace
 
 Builder = Callable[..., nn.Module]
 """`builder(arch, *, kind, image_size, **fixed) -> backbone`, a plain module.
 
-`kind` is the task's kind ("classification", "detection" or "segmentation"), `image_size` its (height,
-width) in pixels, `fixed` the fixed sizes of the space. The backbone maps images (B, 3, H, W) to a tuple
-of maps (B, C_i, H_i, W_i) and declares `strides` and `widths`, one entry per map.
+`kind` is the registered name of the task's kind ("classification", "detection", "segmentation", or one that
+others registered), `image_size` its (height, width) in pixels, `fixed` the fixed sizes of the space. The
+backbone maps images (B, 3, H, W) to a tuple of maps (B, C_i, H_i, W_i) and declares `strides` and `widths`,
+one entry per map. A family whose networks depend on the kind builds that of segmentation for a kind that it
+does not know: maps of every scale it has, for dense prediction.
 """
 
 
@@ -74,7 +74,8 @@ class Family:
             ) from None
 
 
-_FAMILIES: dict[str, Family] = {}
+FAMILIES: Registry[Family] = Registry("family")
+"""The families that are known by name; those of nasmvt register themselves when `nasmvt.families` is imported."""
 
 
 def register(name: str, *, choices: Mapping[str, Any], roles: Mapping[str, Role | str]) -> Callable[[Builder], Builder]:
@@ -85,43 +86,17 @@ def register(name: str, *, choices: Mapping[str, Any], roles: Mapping[str, Role 
     """
 
     def decorate(build: Builder) -> Builder:
-        if name in _FAMILIES and _FAMILIES[name].build.__module__ != build.__module__:
-            home = _FAMILIES[name].build.__module__
-            raise UserError(
-                f"a family's name is its own, but {name!r} is that of {home}: name {build.__module__}'s otherwise"
-            )
-        _FAMILIES[name] = Family(name=name, build=build, choices=choices, roles=Roles.of(roles))
+        known = Family(name=name, build=build, choices=choices, roles=Roles.of(roles))
+        FAMILIES.add(name, known, build.__module__)
         return build
 
     return decorate
 
 
 def family(name: str) -> Family:
-    """Return a family by name.
-
-    Args:
-        name: a registered family, or "module:family" for one that a module of the user's registers when it is imported;
-            modules are looked for in the working directory too.
+    """Return a family by its registered name, or by "module:family" if a module of the user's registers it.
 
     Raises:
         UserError: if there is none of that name, or no such module.
     """
-    module, colon, own = name.rpartition(":")
-    if colon:
-        _import(module)
-    if own not in _FAMILIES:
-        raise UserError(f"there is no family {own!r}{nearest(own, _FAMILIES)} (families: {listed(_FAMILIES)})")
-    return _FAMILIES[own]
-
-
-def _import(module: str) -> None:
-    here = os.getcwd()  # noqa: PTH109 (sys.path holds strings)
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"the module {module!r} of a family must be importable, but is not ({error}): "
-            "install it, or work in its folder"
-        ) from None
+    return FAMILIES.get(name)

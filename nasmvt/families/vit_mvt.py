@@ -284,8 +284,8 @@ def build(
 ) -> ViTMVT:
     """Build the backbone of an arch for one kind of task.
 
-    Classification: the last map. Segmentation: the maps after each quarter of the depth. Detection:
-    the last map, with windows and residual convolutions. `position_size` gives, by kind of task, the height and
+    Classification: the last map. Detection: the last map, with windows and residual convolutions. Segmentation, and
+    any other kind: the maps after each quarter of the depth. `position_size` gives, by kind of task, the height and
     width in pixels that the position tables are made for; a kind that it does not name takes `image_size`.
     """
     ends = stage_ends(len(arch["num_heads"]))  # type: ignore[arg-type]
@@ -297,7 +297,7 @@ def build(
         mlp_ratio=arch["mlp_ratio"],  # type: ignore[arg-type]
         window_size=window_size if detection else None,
         conv_blocks=ends if detection else (),
-        out_blocks=ends if kind == "segmentation" else ends[-1:],
+        out_blocks=ends[-1:] if kind in {"classification", "detection"} else ends,
         head_dim=head_dim,
         patch_size=patch_size,
         stem_width=stem_width,

@@ -9,7 +9,7 @@ import nasmvt
 from nasmvt.cost import Costs, count_macs, count_parameters
 from nasmvt.export import save
 from nasmvt.families import family, published, published_names
-from nasmvt.families.registry import _FAMILIES
+from nasmvt.families.registry import FAMILIES
 from nasmvt.resources import shipped
 from nasmvt.space import load_space
 from nasmvt.supernet import Supernet, SupernetConfig
@@ -27,7 +27,7 @@ def supernet(request) -> Supernet:
 
 
 def test_every_family_has_a_nano_space() -> None:
-    shipped_families = {name for name, known in _FAMILIES.items() if known.build.__module__.startswith("nasmvt.")}
+    shipped_families = {name for name in FAMILIES if family(name).build.__module__.startswith("nasmvt.")}
     assert {load_space(name).family for name in NANO} == shipped_families
 
 
@@ -72,6 +72,21 @@ def test_tables_count_what_built_networks_hold(supernet) -> None:
         arch = space.sample(rng)
         assert costs.parameters(arch) == count_parameters(space, tasks, arch, sharing)
         assert costs.macs("cls").of(arch)[0] == sum(count_macs(space, tasks["cls"], arch).values())
+
+
+@pytest.mark.parametrize("name", NANO)
+def test_a_kind_that_a_family_does_not_know_gets_the_network_of_segmentation(name) -> None:
+    space = load_space(name)
+    build = family(space.family).build
+    with torch.device("meta"):
+        segmentation, other = (
+            build(space.largest, kind=kind, image_size=(64, 64), **space.fixed) for kind in ("segmentation", "panoptic")
+        )
+    assert (other.strides, other.widths) == (segmentation.strides, segmentation.widths)
+    assert repr(other) == repr(segmentation)
+    assert [(n, p.shape) for n, p in other.named_parameters()] == [
+        (n, p.shape) for n, p in segmentation.named_parameters()
+    ]
 
 
 @pytest.mark.parametrize("name", NANO)

@@ -54,12 +54,12 @@ def test_the_commands_of_the_page_run_in_its_folder(folder, monkeypatch) -> None
 
 
 def test_a_family_whose_module_is_absent_is_refused() -> None:
-    with pytest.raises(UserError, match="the module 'no_such_module' of a family must be importable"):
+    with pytest.raises(UserError, match="the module 'no_such_module' of a family can't be imported"):
         family("no_such_module:convnext")
 
 
 def test_a_name_that_is_taken_is_refused() -> None:
-    with pytest.raises(UserError, match=r"'lvt' is that of nasmvt\.families\.lvt"):
+    with pytest.raises(UserError, match=r"'lvt' is registered by nasmvt\.families\.lvt"):
 
         @register("lvt", choices={}, roles={})
         def build(arch, *, kind, image_size):

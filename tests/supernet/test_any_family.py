@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from nasmvt.config import parse
 from nasmvt.errors import UserError
-from nasmvt.families.registry import _FAMILIES, register
+from nasmvt.families.registry import register
 from nasmvt.space import SearchSpace, load_space
 from nasmvt.supernet import Supernet
 from tests.conftest import make_tasks, randomize
@@ -37,14 +37,9 @@ class Plain(nn.Module):
         return (x * self.ramp[:, None, None],)
 
 
-@pytest.fixture(autouse=True)
-def family():
-    @register("plain", choices={"depth": int, "width": int}, roles={"backbone.convs.*": "adaptive"})
-    def build(arch, *, kind, image_size, backwards: bool = False):
-        return Plain(arch["depth"], arch["width"], backwards)
-
-    yield
-    del _FAMILIES["plain"]
+@register("plain", choices={"depth": int, "width": int}, roles={"backbone.convs.*": "adaptive"})
+def build(arch, *, kind, image_size, backwards: bool = False):
+    return Plain(arch["depth"], arch["width"], backwards)
 
 
 def test_constants_are_real_and_tied_weights_stay_tied():

@@ -89,6 +89,11 @@ class ItemTables:
         self._derive()
         self._tables = {slots: self._table(slots) for slots in set(self.slots.values())}
 
+    def cost(self, item: str, indices: Slots) -> int:
+        """Return what an item costs in an arch given by option indices, anything standing in inactive slots."""
+        slots = self.slots[item]
+        return int(self._tables[slots][item][_pick(indices, slots)])
+
     def add_up(self, columns: Iterable[Mapping[str, int]]) -> Tables:
         """Return the tables of weighted sums of items: one column per mapping of item to weight."""
         entries: dict[Slots, np.ndarray] = {}

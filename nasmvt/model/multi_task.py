@@ -39,14 +39,21 @@ class MultiTaskModel(nn.Module):
 
     @classmethod
     def assemble(
-        cls, space: SearchSpace, tasks: Mapping[str, Task], arch: Arch, sharing: Sharing, source: Source
+        cls,
+        space: SearchSpace,
+        tasks: Mapping[str, Task],
+        arch: Arch,
+        sharing: Sharing,
+        source: Source,
+        device: torch.device | str = "cpu",
     ) -> "MultiTaskModel":
         """Build a model whose tensors come from `source`, asked once for each tensor.
 
         Each is copied into contiguous memory of its own: matrix libraries choose their kernels, and so their
-        rounding, by strides and alignment, and models of equal tensors are to compute equal outputs.
+        rounding, by strides and alignment, and models of equal tensors are to compute equal outputs. `device` is
+        where they lie; constants, which `source` is not asked for, are put there too.
         """
-        networks = {name: build_skeleton(space, task, arch) for name, task in tasks.items()}
+        networks = {name: build_skeleton(space, task, arch, device) for name, task in tasks.items()}
         layers = {layer_of(slot.name) for network in networks.values() for slot in parameter_slots(network)}
         model = cls(space, tasks, arch, sharing.of_layers(layers), networks)
         parameters: dict[str, nn.Parameter] = {}

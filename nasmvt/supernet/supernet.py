@@ -1,7 +1,6 @@
 """The supernet: a store of weights that lends views of them to plain networks."""
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 from itertools import compress
 
 import torch
@@ -14,8 +13,9 @@ from nasmvt.model.multi_task import backbone_no_decay, copy_of
 from nasmvt.space import Arch, Role, SearchSpace, Sharing
 from nasmvt.space.sharing import SharingRule, layer_of
 from nasmvt.supernet.config import SupernetConfig
-from nasmvt.supernet.lending import choose, copied, leading
-from nasmvt.tasks.build import Slot, buffer_slots, build_network, build_skeleton, parameter_slots
+from nasmvt.supernet.lender import Adaptive, Lender
+from nasmvt.supernet.lending import leading
+from nasmvt.tasks.build import Slot, build_network, parameter_slots
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 
@@ -49,10 +49,12 @@ class Supernet(nn.Module):
         self.shared = nn.ParameterDict()
         self.scores = nn.ParameterDict()
         self.layers = self._divide()
-        self._skeleton = lru_cache(maxsize=32)(self._build_skeleton)
+        self.lenders = {
+            name: Lender(space, task, self.networks[name], self._adaptive(name)) for name, task in tasks.items()
+        }
         for arch in space.covering:  # refuses, before anything is trained, what can't be built or is no leading slice
-            for task in tasks:
-                self._skeleton(arch, task)
+            for lender in self.lenders.values():
+                lender.check(arch)
 
     def _divide(self) -> dict[str, tuple[str, ...]]:
         """Set up the shared tensors and scores; return, for each layer that can be shared, its tasks."""
@@ -78,10 +80,26 @@ class Supernet(nn.Module):
                 self.shared[_key(name)] = nn.Parameter(copy_of(first))
                 if _key(layer) not in self.scores:
                     self.scores[_key(layer)] = nn.Parameter(self._first_score(len(tasks)))
-            for _, slot in slots:
-                tied = first if role is Role.SHARED else nn.Parameter(copy_of(first))
-                slot.owner._parameters[slot.leaf] = tied
+            tensors = {task: first if role is Role.SHARED else nn.Parameter(copy_of(first)) for task in tasks}
+            for task, slot in slots:
+                slot.owner._parameters[slot.leaf] = tensors[task]
         return layers
+
+    def _adaptive(self, task: str) -> dict[str, Adaptive]:
+        """Return where the shared tensors and scores of a task's adaptive parameters hang."""
+        found = {}
+        for key, tensor in self.shared.items():
+            name = key.replace("/", ".")
+            layer = layer_of(name)
+            if task in self.layers[layer]:
+                score = self.scores[_key(layer)]
+                found[name] = Adaptive(
+                    layer=layer,
+                    shared=Slot(self.shared, key, name, tensor.shape),
+                    score=Slot(self.scores, _key(layer), layer, score.shape),
+                    place=None if self.config.granularity == "layer" else self.layers[layer].index(task),
+                )
+        return found
 
     def _first_score(self, tasks: int) -> Tensor:
         shape = (1,) if self.config.granularity == "layer" else (tasks,)
@@ -90,33 +108,27 @@ class Supernet(nn.Module):
 
     # -- lending ----------------------------------------------------------------------------------
 
-    def subnet(self, arch: Arch, task: str) -> TaskNetwork:
-        """Return the network of an arch, with the stored tensors as they are now.
+    def subnet(self, arch: Arch, task: str, sharing: Sharing | None = None) -> TaskNetwork:
+        """Return a network of an arch that holds views of the stored tensors, for one training step.
 
-        With gradients enabled it holds views, for one training step: gradients flow through them into the store,
-        and BatchNorm updates its slice of the stored statistics. Ask again after an optimizer step: the views belong
-        to the autograd graph of one. Without gradients it holds contiguous copies, and so computes, bit for bit, what
-        the materialized and the exported model compute.
+        Gradients flow through the views into the store, and BatchNorm updates its slice of the stored statistics. The
+        network is the caller's alone: nothing lent later changes it. Ask again after an optimizer step: the views
+        belong to the autograd graph of one. `materialize` gives a network with tensors of its own.
+
+        Args:
+            arch: the subnet.
+            task: the task.
+            sharing: which layers the tasks share; None: as the scores say now, which asks the device.
         """
-        lend = leading if torch.is_grad_enabled() else copied
-        network, parameters, buffers = self._skeleton(arch, task)
-        stored, statistics = self._own(task)
-        sharing = self.sharing()
-        for slot in parameters:
-            own = lend(stored[slot.name], slot.shape)
-            if _key(slot.name) in self.shared:
-                layer = layer_of(slot.name)
-                common = lend(self.shared[_key(slot.name)], slot.shape)
-                own = choose(common, own, self._score(layer, task), task in sharing.tasks(layer))
-            slot.owner._parameters[slot.leaf] = own  # type: ignore[assignment]
-        for slot in buffers:
-            slot.owner._buffers[slot.leaf] = lend(statistics[slot.name], slot.shape)
-        return network
+        return self.lenders[task].lend(arch, self.sharing() if sharing is None else sharing)
 
     def materialize(
         self, arch: Arch, sharing: Sharing | None = None, tasks: tuple[str, ...] | None = None
     ) -> MultiTaskModel:
         """Return an arch as plain networks of its own, with contiguous copies of the stored tensors.
+
+        Matrix libraries may round a strided view otherwise than a copy: what is evaluated, searched and exported is
+        what this returns, so that a candidate computes, bit for bit, what the exported model computes.
 
         Args:
             arch: the subnet.
@@ -124,17 +136,17 @@ class Supernet(nn.Module):
             tasks: the tasks wanted; None: all.
         """
         sharing = self.sharing() if sharing is None else sharing
-        own = {name: self._own(name) for name in (tasks or self.tasks)}
+        wanted = {name: self.tasks[name] for name in (tasks or self.tasks)}
 
         def source(task: str, slot: Slot, shared: bool) -> Tensor:
-            parameters, buffers = own[task]
-            if slot.name in buffers:
-                return leading(buffers[slot.name], slot.shape)
-            adaptive = shared and _key(slot.name) in self.shared
-            stored = self.shared[_key(slot.name)] if adaptive else parameters[slot.name]
-            return leading(stored, slot.shape)
+            return leading(self.lenders[task].stored(slot.name, shared), slot.shape)
 
-        return MultiTaskModel.assemble(self.space, {name: self.tasks[name] for name in own}, arch, sharing, source)
+        return MultiTaskModel.assemble(self.space, wanted, arch, sharing, source, self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the stored tensors are."""
+        return next(self.parameters()).device
 
     # -- sharing ----------------------------------------------------------------------------------
 
@@ -158,41 +170,6 @@ class Supernet(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that are not to decay: what backbones declare, and the scores."""
         return backbone_no_decay(self.networks) | {f"scores.{key}" for key in self.scores}
-
-    def _score(self, layer: str, task: str) -> Tensor:
-        score = self.scores[_key(layer)]
-        return score if score.numel() == 1 else score[self.layers[layer].index(task)]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Supernet":
-        """Forget the skeletons when the weights move: their constants would stay behind."""
-        self._skeleton.cache_clear()
-        super()._apply(fn, recurse)
-        return self
-
-    # -- structure --------------------------------------------------------------------------------
-
-    def _own(self, task: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        network = self.networks[task]
-        return dict(network.named_parameters()), dict(network.named_buffers())
-
-    def _build_skeleton(self, arch: Arch, task: str) -> tuple[TaskNetwork, list[Slot], list[Slot]]:
-        device = next(self.networks[task].parameters()).device
-        network = build_skeleton(self.space, self.tasks[task], arch, device)
-        parameters, buffers = parameter_slots(network), buffer_slots(network)
-        stored = {name: tensor.shape for group in self._own(task) for name, tensor in group.items()}
-        for slot in (*parameters, *buffers):
-            held = stored.get(slot.name)
-            found = "absent" if held is None else tuple(held)
-            if (
-                held is None
-                or len(held) != len(slot.shape)
-                or any(n > m for n, m in zip(slot.shape, held, strict=True))
-            ):
-                raise UserError(
-                    f"every subnet must be a leading slice of the largest network, but {slot.name} of task {task} "
-                    f"is {tuple(slot.shape)} in a subnet and {found} in the largest: change the family"
-                )
-        return network, parameters, buffers
 
 
 def _key(name: str) -> str:

@@ -6,20 +6,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from nasmvt.families import family
 from nasmvt.space import Arch, SearchSpace
+from nasmvt.tasks.meta import OnMeta
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 
 
 def build_network(space: SearchSpace, task: Task, arch: Arch) -> TaskNetwork:
     """Build the plain network of an arch for a task, with freshly drawn weights."""
-    return task.network(_build_backbone(space, task, arch))
+    return task.network(build_backbone(space, task, arch))
 
 
-def _build_backbone(space: SearchSpace, task: Task, arch: Arch) -> nn.Module:
+def build_backbone(space: SearchSpace, task: Task, arch: Arch) -> nn.Module:
+    """Build the plain backbone of an arch for a task, with freshly drawn weights."""
     return family(space.family).build(arch, kind=task.config.kind, image_size=task.nominal_size, **space.fixed)
 
 
@@ -29,10 +30,11 @@ def build_skeleton(space: SearchSpace, task: Task, arch: Arch, device: torch.dev
     Constants that are no part of the state dict (buffers registered with `persistent=False`) are real, on `device`,
     unless that is `meta` too.
     """
-    with _OnMeta():
+    real = torch.device(device).type != "meta"
+    with OnMeta(constants=real):
         network = build_network(space, task, arch)
-    if torch.device(device).type != "meta":
-        _materialize_constants(network, lambda: build_network(space, task, arch), device)
+    if real:
+        materialize_constants(network, lambda: build_network(space, task, arch), device)
     return network
 
 
@@ -50,8 +52,8 @@ class SizeReader:
 
     def __call__(self, arch: Arch) -> dict[str, int]:
         """Return the number of elements of every parameter of an arch's task network, by name."""
-        with _OnMeta():
-            backbone = _build_backbone(self._space, self._task, arch)
+        with OnMeta():
+            backbone = build_backbone(self._space, self._task, arch)
             seam = (backbone.strides, backbone.widths)
             if seam not in self._heads:
                 sizes = _sizes(self._task.network(backbone))
@@ -100,44 +102,18 @@ def _members(network: nn.Module, kind: str) -> Iterator[tuple[str, nn.Module, st
                 yield f"{prefix}.{leaf}" if prefix else leaf, owner, leaf, tensor
 
 
-def _materialize_constants(network: nn.Module, rebuild: Callable[[], nn.Module], device: torch.device | str) -> None:
-    """Give real values to constants; where they were computed on `meta`, the network is built once for real."""
-    constants = [
-        (name, owner, leaf, tensor)
+def constant_slots(network: nn.Module) -> list[Slot]:
+    """Return where constants hang: buffers that are no part of the state dict."""
+    return [
+        Slot(owner, leaf, name, tensor.shape)
         for name, owner, leaf, tensor in _members(network, "_buffers")
         if leaf in owner._non_persistent_buffers_set
     ]
-    real = dict(rebuild().named_buffers()) if any(tensor.is_meta for *_, tensor in constants) else {}
-    for name, owner, leaf, tensor in constants:
-        owner._buffers[leaf] = real.get(name, tensor).to(device)
 
 
-class _OnMeta(TorchFunctionMode):
-    """Puts new tensors on `meta`, and makes `torch.nn.init` return at once: there is nothing to draw.
-
-    One mode for both, since every call of torch passes through each mode that is active.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _FACTORIES and kwargs.get("device") is None:
-            kwargs = {**kwargs, "device": "meta"}
-        elif getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
-_FACTORIES = {
-    torch.empty,
-    torch.zeros,
-    torch.ones,
-    torch.full,
-    torch.rand,
-    torch.randn,
-    torch.randint,
-    torch.randperm,
-    torch.arange,
-    torch.linspace,
-    torch.eye,
-    torch.tensor,
-}
+def materialize_constants(network: nn.Module, rebuild: Callable[[], nn.Module], device: torch.device | str) -> None:
+    """Give real values to constants; where they were computed on `meta`, the network is built once for real."""
+    constants = [(slot, slot.owner.get_buffer(slot.leaf)) for slot in constant_slots(network)]
+    real = dict(rebuild().named_buffers()) if any(tensor.is_meta for _, tensor in constants) else {}
+    for slot, tensor in constants:
+        slot.owner._buffers[slot.leaf] = real.get(slot.name, tensor).to(device)

@@ -19,7 +19,7 @@ class Plain(nn.Module):
 
     strides = (8,)
 
-    def __init__(self, depth: int, width: int, backwards: bool) -> None:
+    def __init__(self, depth: int, width: int, backwards: bool, opaque: str | None = None) -> None:
         super().__init__()
         self.widths = (width,)
         self.stem = nn.Conv2d(3, width, 8, stride=8)
@@ -27,6 +27,13 @@ class Plain(nn.Module):
         for conv in self.convs:
             conv.weight = self.convs[0].weight
         self.register_buffer("ramp", torch.arange(width).float() + 1, persistent=False)
+        first = self.convs[0]
+        if opaque == "hook":
+            first.register_forward_hook(lambda module, inputs, output: output * width)
+        elif opaque == "closure":
+            self.last = lambda x: first(x)
+        elif opaque == "outside":
+            self.last = [first].pop().forward
         if backwards and depth == 1:
             self.surplus = nn.Parameter(torch.ones(1))
 
@@ -34,12 +41,13 @@ class Plain(nn.Module):
         x = self.stem(images)
         for conv in self.convs:
             x = torch.tanh(conv(x))
+        x = self.last(x) if hasattr(self, "last") else x
         return (x * self.ramp[:, None, None],)
 
 
 @register("plain", choices={"depth": int, "width": int}, roles={"backbone.convs.*": "adaptive"})
-def build(arch, *, kind, image_size, backwards: bool = False):
-    return Plain(arch["depth"], arch["width"], backwards)
+def build(arch, *, kind, image_size, backwards: bool = False, opaque: str | None = None):
+    return Plain(arch["depth"], arch["width"], backwards, opaque)
 
 
 def test_constants_are_real_and_tied_weights_stay_tied():
@@ -62,15 +70,38 @@ def test_constants_are_real_and_tied_weights_stay_tied():
         )
 
 
-def test_moving_the_store_forgets_the_skeletons():
+def test_a_lent_network_follows_the_store_to_another_type():
     space = parse(SearchSpace, SPACE, "plain")
     net = Supernet(space, {"cls": make_tasks()["cls"]})
-    first = net.subnet(space.smallest, "cls")
-    assert net.subnet(space.smallest, "cls") is first
+    net.subnet(space.smallest, "cls")
     net.double()
-    again = net.subnet(space.smallest, "cls")
-    assert again is not first
-    assert again.backbone.stem.weight.dtype == torch.float64
+    assert net.subnet(space.smallest, "cls").backbone.stem.weight.dtype == torch.float64
+
+
+def test_tied_weights_of_an_adaptive_layer_are_one_tensor_in_the_store():
+    space = parse(SearchSpace, SPACE, "plain")
+    net = Supernet(space, {name: make_tasks()[name] for name in ("cls", "seg")})
+    assert len({id(conv.weight) for conv in net.networks["cls"].backbone.convs}) == 1
+    assert set(net.shared) == {"backbone/convs/0/weight"}
+    for sharing in (net.sharing("all"), net.sharing("none")):
+        network = net.subnet(space.largest, "cls", sharing)
+        assert len({id(conv.weight) for conv in network.backbone.convs}) == 1
+
+
+@pytest.mark.parametrize("how", ["hook", "closure", "outside"])
+def test_networks_that_hold_what_cant_be_compared_are_built_anew(how):
+    space = parse(SearchSpace, {**SPACE, "fixed": {"opaque": how}}, "plain")
+    net = Supernet(space, {"cls": make_tasks()["cls"]})
+    randomize(net)
+    images = torch.rand(2, 3, 32, 32)
+    for arch in (space.smallest, space.largest):
+        network = net.subnet(arch, "cls").eval()
+        plain = net.materialize(arch).task("cls").eval()
+        network(images).sum().backward()
+        assert net.lenders["cls"].opaque
+        with torch.no_grad():
+            assert torch.equal(network(images), plain(images))
+        assert net.networks["cls"].backbone.stem.weight.grad[: arch["width"]].abs().sum() > 0
 
 
 def test_a_part_that_the_largest_network_lacks_is_refused_by_name():

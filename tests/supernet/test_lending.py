@@ -94,6 +94,43 @@ def test_batchnorm_updates_its_slice_of_the_tasks_own_statistics(supernet, space
         assert torch.equal(net.get_buffer("backbone.stem.1.running_mean"), stem[task]) == (task != "det")
 
 
+def test_a_lent_network_is_the_callers_alone(supernet, space):
+    """Whoever still holds a network of one arch is not disturbed by what is lent or done to another."""
+    held = supernet.subnet(space.largest, "cls").eval()
+    tensors = dict(held.named_parameters())
+    images, _ = make_batch("classification")
+    before = held(images)
+    others = [supernet.subnet(arch, task) for arch in (space.largest, space.smallest) for task in supernet.tasks]
+    for other in others:
+        other.train().register_forward_hook(lambda *_: 1 / 0)
+        other.backbone.stem[0].padding = (0, 0)
+        other.backbone.blocks[0].attn.num_heads = 1
+        del other.backbone.blocks[1]
+    assert not {id(module) for module in held.modules()} & {id(m) for other in others for m in other.modules()}
+    assert not held.training
+    assert all(tensors[name] is tensor for name, tensor in held.named_parameters())
+    assert torch.equal(held(images), before)
+
+
+def test_two_archs_of_one_step_train_as_each_alone(supernet, space):
+    batch = make_batch("segmentation")
+    alone, losses = [], []
+    for arch in (space.largest, space.smallest):
+        supernet.zero_grad()
+        run(supernet, arch, "seg")
+        alone.append({name: p.grad.clone() for name, p in supernet.named_parameters() if p.grad is not None})
+    supernet.zero_grad()
+    for network in [supernet.subnet(arch, "seg").train() for arch in (space.largest, space.smallest)]:
+        torch.manual_seed(0)
+        losses.append(sum(network.loss(*batch).values()))
+    sum(losses).backward()
+    for name, parameter in supernet.named_parameters():
+        expected = [grads[name] for grads in alone if name in grads]
+        assert (parameter.grad is None) == (not expected)
+        if expected:
+            torch.testing.assert_close(parameter.grad, sum(expected))
+
+
 def test_a_score_per_layer_and_task(space, tasks):
     net = Supernet(space, tasks, SupernetConfig(granularity="layer_task", score_start=0.6))
     with torch.no_grad():

@@ -1,0 +1,173 @@
+"""The structure of the network of any arch, without building it.
+
+What a module holds (a width, a stride, whether it is there at all) depends on a few slots of the arch, as what it costs
+does: the tables of `nasmvt.cost.tables` find these slots, see every combination of their options once, and are checked
+on random archs. No family is known here.
+"""
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import nn
+
+from nasmvt.cost.tables import ItemTables
+from nasmvt.errors import UserError
+from nasmvt.space import Arch, SearchSpace
+from nasmvt.supernet.structure import CLASS, Field, Fields, OpaqueError, Part, Place, comparable, join, split, structure
+from nasmvt.tasks.build import build_backbone, materialize_constants
+from nasmvt.tasks.meta import OnMeta
+from nasmvt.tasks.task import Task
+
+MOST_BUILT = 1000
+"""Networks that are built at most to learn what the others are made of."""
+
+
+class _Absent(Enum):
+    ABSENT = 0
+
+
+_ABSENT = _Absent.ABSENT
+_QUICK = {bool, int, float, str}
+"""Types whose equal values are the same; zero has a sign."""
+
+
+class Skeletons:
+    """The parts of every arch's network of one task.
+
+    Args:
+        space: the search space.
+        task: the task.
+        check: called once with every part that occurs.
+
+    Raises:
+        OpaqueError: if networks of this family hold what can't be compared, or differ in too many ways.
+    """
+
+    def __init__(self, space: SearchSpace, task: Task, check: Callable[[Part], None]) -> None:
+        self._space = space
+        self._task = task
+        self._check = check
+        self._device = torch.device("cpu")
+        self._around: dict[Any, dict[str, Fields]] = {}
+        self._built = 0
+        self._largest = self._structure(space.largest)
+        self._numbers: dict[tuple[str, Any], int] = {}
+        self._values: list[Any] = [None]
+        self._places: dict[str, tuple[str, Place]] = {}
+        if self._measure(space.largest):
+            raise OpaqueError("two networks of one arch differ")
+        try:
+            self._tables = ItemTables(space, self._measure)
+        except UserError as error:
+            raise OpaqueError(str(error)) from None
+        modules = {name: _Module(name) for name in (*self._largest, *(name for name, _ in self._places.values()))}
+        for name, fields in self._largest.items():
+            modules[name].largest = split(fields)
+        for item, (name, place) in self._places.items():
+            modules[name].varying[place] = item
+            modules[name].slots = tuple(sorted({*modules[name].slots, *self._tables.slots[item]}))
+        self._modules = list(modules.values())
+        self._numbers.clear()
+        self._around.clear()
+
+    def parts(self, arch: Arch, device: torch.device) -> list[Part]:
+        """Return the parts of an arch's network, constants on a device."""
+        if device != self._device:
+            self._device = device
+            for module in self._modules:
+                module.parts.clear()
+        indices = tuple(max(index, 0) for index in self._space.encode(arch).tolist())
+        found = []
+        for module in self._modules:
+            options = tuple([indices[slot] for slot in module.slots])
+            if options not in module.parts:
+                module.parts[options] = self._part(module, indices)
+            part = module.parts[options]
+            if part is not None:
+                found.append(part)
+        return found
+
+    def _part(self, module: "_Module", indices: tuple[int, ...]) -> Part | None:
+        entries = dict(module.largest)
+        for place, item in module.varying.items():
+            number = self._tables.cost(item, indices)
+            if number:
+                entries[place] = self._values[number]
+        present = {place: value for place, value in entries.items() if value is not _ABSENT}
+        if (CLASS, -1) not in present:
+            return None
+        part = Part.of(module.name, join(present), self._device)
+        self._check(part)
+        return part
+
+    def _measure(self, arch: Arch) -> dict[str, int]:
+        """Return a number for everything that is other than in the largest network."""
+        numbers = {}
+        found = self._structure(arch)
+        for name in self._largest.keys() | found.keys():
+            fields, largest = found.get(name, {}), self._largest.get(name, {})
+            for field in fields.keys() | largest.keys() if fields is not largest else ():
+                value, usual = fields.get(field, _ABSENT), largest.get(field, _ABSENT)
+                if _same(value, usual):
+                    continue
+                for place, one, known in _differences(field, value, usual):
+                    item = "|".join((name, *field, str(place[1])))
+                    self._places[item] = name, place
+                    if (item, known) not in self._numbers:
+                        self._numbers[item, known] = len(self._values)
+                        self._values.append(one)
+                    numbers[item] = self._numbers[item, known]
+        return numbers
+
+    def _structure(self, arch: Arch) -> dict[str, Fields]:
+        """Return the structure of an arch's network; neck and head are built once for each seam."""
+        self._built += 1
+        if self._built > MOST_BUILT:
+            raise OpaqueError(f"networks of {self._space.name} differ in too many ways")
+        with OnMeta(constants=True):
+            backbone = build_backbone(self._space, self._task, arch)
+        materialize_constants(backbone, lambda: build_backbone(self._space, self._task, arch), "cpu")
+        seam = (backbone.strides, backbone.widths)
+        if seam not in self._around:
+            self._around[seam] = self._neck_and_head(backbone)
+        return self._around[seam] | structure(backbone, "backbone")
+
+    def _neck_and_head(self, backbone: nn.Module) -> dict[str, Fields]:
+        with OnMeta(constants=True):
+            network = self._task.network(backbone)
+        materialize_constants(network, lambda: self._task.network(backbone), "cpu")
+        every = structure(network)
+        return {name: fields for name, fields in every.items() if name.split(".")[0] != "backbone"}
+
+
+class _Module:
+    """What a module holds in the largest network, and what of it varies."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.largest: dict[Place, Any] = {}
+        self.varying: dict[Place, str] = {}
+        """Names of items by place."""
+        self.slots: tuple[int, ...] = ()
+        self.parts: dict[tuple[int, ...], Part | None] = {}
+        """By the options in its slots."""
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values are the same at first sight; what is not has to be compared in full."""
+    if type(one) is not type(other):
+        return False
+    if type(one) in {tuple, list}:
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one is other or (type(one) in _QUICK and bool(one == other) and one != 0)
+
+
+def _differences(field: Field, value: Any, usual: Any) -> Iterator[tuple[Place, Any, Any]]:
+    """Yield where a value differs from the usual one: the place, what stands there, and what to compare it by."""
+    one, other = ({} if it is _ABSENT else split({field: it}) for it in (value, usual))
+    for place in one.keys() | other.keys():
+        known = comparable(one.get(place, _ABSENT))
+        if known != comparable(other.get(place, _ABSENT)):
+            yield place, one.get(place, _ABSENT), known

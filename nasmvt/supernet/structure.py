@@ -1,0 +1,231 @@
+"""What a module tree is made of, as values that can be compared; and modules made of them, without a constructor.
+
+A constructor mostly repeats itself from one arch to the next. The *parts* of a tree say what it has left behind: for
+every module its class, its attributes, its children, and the shapes of its tensors.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+Field = tuple[str, str]
+"""What a value of a module is (class, order, attribute, child, parameter, tie, buffer, constant), and its name."""
+Fields = dict[Field, Any]
+"""All that a module is made of."""
+
+Place = tuple[Field, int]
+"""A field, and the place in a sequence; -1 for what is no item of one."""
+
+CLASS: Field = ("class", "")
+ORDER: Field = ("order", "")
+"""Names of children, parameters and buffers, as they follow one another."""
+
+_ATOMS = (
+    *(type(None), bool, int, float, complex, str, bytes, type, Enum, ModuleType, BuiltinFunctionType),
+    *(torch.dtype, torch.device, torch.memory_format),
+)
+_EMPTY = {name: value for name, value in vars(nn.Module()).items() if isinstance(value, dict | set)}
+"""Dictionaries that every module has; those of children and tensors, the others of hooks."""
+_TENSORS = {"_modules", "_parameters", "_buffers"}
+_DEEPEST = 8
+_HEAP_TYPE = 1 << 9
+
+
+class OpaqueError(Exception):
+    """A module holds what can't be compared with another's: a hook, a closure, a module outside of its children."""
+
+
+def structure(root: nn.Module, prefix: str = "") -> dict[str, Fields]:
+    """Return what the modules of a tree are made of, by name; `prefix` is the name of the root.
+
+    Raises:
+        OpaqueError: naming the attribute that can't be compared.
+    """
+    names = {id(module): _joined(prefix, name) for name, module in root.named_modules()}
+    first: dict[int, str] = {}
+    found = {}
+    for module in root.modules():
+        name = names[id(module)]
+        fields: Fields = {CLASS: type(module), ORDER: (*module._modules, *module._parameters, *module._buffers)}
+        found[name] = fields
+        if isinstance(module, torch.jit.ScriptModule):
+            raise OpaqueError(f"{name} is compiled")
+        for attribute, value in vars(module).items():
+            if attribute not in _EMPTY or attribute == "_non_persistent_buffers_set":
+                fields["attribute", attribute] = value
+            elif value and attribute not in _TENSORS:
+                raise OpaqueError(f"{name} has hooks")
+        for child, part in module._modules.items():
+            fields["child", child] = None if part is None else names[id(part)]
+        for leaf, parameter in module._parameters.items():
+            fields["parameter", leaf] = None if parameter is None else tuple(parameter.shape)
+            if parameter is not None:
+                fields["tie", leaf] = first.setdefault(id(parameter), _joined(name, leaf))
+        for leaf, tensor in module._buffers.items():
+            if tensor is not None and leaf in module._non_persistent_buffers_set:
+                fields["constant", leaf] = tensor
+            else:
+                fields["buffer", leaf] = None if tensor is None else tuple(tensor.shape)
+    return found
+
+
+def _joined(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix and name else prefix or name
+
+
+def comparable(value: Any, depth: int = 0) -> Any:
+    """Return a hashable value that is equal for equal values.
+
+    Raises:
+        OpaqueError: if the value can't be compared, or refers to a module.
+    """
+    kind = type(value)
+    if kind is float:
+        return kind, value.hex()
+    if isinstance(value, (*_ATOMS, _Sequence)):
+        return kind, value
+    if depth > _DEEPEST or isinstance(value, nn.Module):
+        raise OpaqueError(f"a value of {kind.__name__} refers to a module or to itself")
+    inner = depth + 1
+    if isinstance(value, tuple | list):
+        return kind, *(comparable(item, inner) for item in value)
+    if isinstance(value, set | frozenset):
+        return kind, frozenset(comparable(item, inner) for item in value)
+    if isinstance(value, dict):
+        return kind, *((comparable(key, inner), comparable(item, inner)) for key, item in value.items())
+    if isinstance(value, FunctionType) and value.__closure__ is None:
+        return kind, value.__code__, comparable(value.__defaults__, inner), comparable(value.__kwdefaults__, inner)
+    if isinstance(value, partial):
+        return kind, *(comparable(item, inner) for item in (value.func, value.args, value.keywords))
+    if isinstance(value, Tensor) and not value.requires_grad:
+        content = None if value.is_meta else value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        return kind, value.dtype, value.device, value.shape, None if content is None else content.tobytes()
+    if isinstance(value, BaseModel):
+        return kind, comparable(value.model_dump(), inner)
+    if kind.__flags__ & _HEAP_TYPE and hasattr(value, "__dict__") and kind.__reduce_ex__ is object.__reduce_ex__:
+        return kind, comparable(vars(value), inner)
+    raise OpaqueError(f"a value of {kind.__name__} can't be compared")
+
+
+def is_atom(value: Any) -> bool:
+    """Return whether a value can't change and holds no other."""
+    return isinstance(value, _ATOMS)
+
+
+def split(fields: Mapping[Field, Any]) -> dict[Place, Any]:
+    """Return fields with the items of sequences apart, by their place; at place -1 stands the sequence's type."""
+    found: dict[Place, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, tuple | list) and type(value) in _SEQUENCES and all(map(is_atom, value)):
+            found[name, -1] = _Sequence(type(value), len(value))
+            found.update(((name, place), item) for place, item in enumerate(value))
+        else:
+            found[name, -1] = value
+    return found
+
+
+def join(entries: Mapping[Place, Any]) -> Fields:
+    """Return the fields that were split."""
+    return {
+        name: value.kind(entries[name, at] for at in range(value.length)) if isinstance(value, _Sequence) else value
+        for (name, place), value in entries.items()
+        if place == -1
+    }
+
+
+_SEQUENCES = {tuple, list, torch.Size}
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    kind: type
+    length: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module to be made."""
+
+    name: str
+    cls: type[nn.Module]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """Values that can't change: every module that is made holds the same."""
+    copied: dict[str, Any] = field(default_factory=dict)
+    """Values of which every module gets its own copy."""
+    children: dict[str, str | None] = field(default_factory=dict)
+    """Names of modules by the child's own name."""
+    parameters: dict[str, tuple[str, torch.Size] | None] = field(default_factory=dict)
+    """The tensor's full name (the first one of a tied tensor) and shape."""
+    buffers: dict[str, tuple[str, torch.Size] | None] = field(default_factory=dict)
+    """The same of buffers in the state dict."""
+    constants: dict[str, Tensor] = field(default_factory=dict)
+    """Values of buffers that are not: never written to, and held in common."""
+
+    @classmethod
+    def of(cls, name: str, fields: Fields, device: torch.device) -> "Part":
+        """Return the part of a module that is made of `fields`, its constants on a device."""
+        part = cls(name, fields[CLASS])
+        for (kind, leaf), value in fields.items():
+            if kind == "attribute":
+                still = is_atom(value) or (isinstance(value, tuple) and all(map(is_atom, value)))
+                (part.attributes if still else part.copied)[leaf] = value
+        for leaf in fields[ORDER]:
+            if ("child", leaf) in fields:
+                part.children[leaf] = fields["child", leaf]
+            elif ("parameter", leaf) in fields:
+                shape = fields["parameter", leaf]
+                part.parameters[leaf] = None if shape is None else (fields["tie", leaf], torch.Size(shape))
+            elif ("buffer", leaf) in fields:
+                shape = fields["buffer", leaf]
+                part.buffers[leaf] = None if shape is None else (_joined(name, leaf), torch.Size(shape))
+            else:
+                part.constants[leaf] = fields["constant", leaf].to(device)
+        return part
+
+
+Lend = Callable[[str, torch.Size], Tensor]
+"""Gives the tensor of a name, in a shape."""
+
+
+def assemble(parts: Iterable[Part], parameter: Lend, buffer: Lend) -> nn.Module:
+    """Make a tree of modules that nobody else holds, with tensors that are lent; the root's name is "".
+
+    Args:
+        parts: its modules, in any order.
+        parameter: gives parameters; a tied one is asked for once.
+        buffer: gives buffers.
+    """
+    parts = list(parts)
+    modules: dict[str | None, nn.Module | None] = {part.name: part.cls.__new__(part.cls) for part in parts}
+    modules[None] = None
+    lent: dict[str, Tensor] = {}
+    for part in parts:
+        made = vars(modules[part.name])
+        for name, kind in _FRESH:
+            made[name] = kind()
+        made.update(part.attributes)
+        for name, value in part.copied.items():
+            made[name] = set(value) if type(value) is set else deepcopy(value)
+        made["_modules"].update({child: modules[name] for child, name in part.children.items()})
+        parameters, buffers = made["_parameters"], made["_buffers"]
+        for leaf, wanted in part.parameters.items():
+            if wanted is not None and wanted[0] not in lent:
+                lent[wanted[0]] = parameter(*wanted)
+            parameters[leaf] = None if wanted is None else lent[wanted[0]]
+        for leaf, wanted in part.buffers.items():
+            buffers[leaf] = None if wanted is None else buffer(*wanted)
+        buffers.update(part.constants)
+    root = modules[""]
+    assert root is not None
+    return root
+
+
+_FRESH = [(name, type(value)) for name, value in _EMPTY.items() if name != "_non_persistent_buffers_set"]

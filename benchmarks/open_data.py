@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nasmvt.data import DataConfig, Dataset, open_dataset
-from nasmvt.data.loader import eval_batches
+from nasmvt.data import DataConfig, Dataset, EvalSet, open_dataset
 
 WORKERS = 4
 
@@ -54,7 +53,7 @@ def with_workers(dataset: Dataset, config: DataConfig) -> float:
     """Return the most memory of this process and its loader workers while images are read."""
     chosen = np.random.default_rng(0).permutation(len(dataset))[:2000]
     most = 0.0
-    for _ in eval_batches(dataset, chosen, config, 20):
+    for _ in EvalSet(dataset, chosen, config, 20):
         most = max(most, memory("Pss"))
     return max(most, memory("Pss"))
 

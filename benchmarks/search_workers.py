@@ -42,8 +42,8 @@ def main() -> None:
     experiment = load_experiment()
     data = open_data(experiment)
     supernet = build_supernet(experiment, infos_of(data))
-    batches = {name: item.search_batches(experiment.search.images) for name, item in data.items()}
-    plain = {name: item.recalibration_batches(experiment.search.recalibration_images) for name, item in data.items()}
+    batches = {name: item.search_images(experiment.search.images) for name, item in data.items()}
+    plain = {name: item.recalibration_images(experiment.search.recalibration_images) for name, item in data.items()}
     rng = np.random.default_rng(0)
     tasks = list(supernet.tasks)
     archs = [experiment.space.sample(rng) for _ in range(given.candidates)]

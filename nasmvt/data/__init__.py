@@ -7,8 +7,9 @@ from nasmvt.lazy import importer
 if TYPE_CHECKING:
     from nasmvt.data.config import AugmentationConfig, DataConfig
     from nasmvt.data.dataset import Dataset, Identity
+    from nasmvt.data.eval_set import EvalSet
     from nasmvt.data.formats import register_format
-    from nasmvt.data.loader import EvalBatches, TrainLoader, eval_batches
+    from nasmvt.data.loader import TrainLoader
     from nasmvt.data.opening import open_dataset
     from nasmvt.data.pictures import UnreadableImage, read_picture
     from nasmvt.data.splits import split_train
@@ -22,9 +23,8 @@ _HOME = {
     "Identity": "dataset",
     "open_dataset": "opening",
     "register_format": "formats",
-    "EvalBatches": "loader",
+    "EvalSet": "eval_set",
     "TrainLoader": "loader",
-    "eval_batches": "loader",
     "UnreadableImage": "pictures",
     "read_picture": "pictures",
     "split_train": "splits",
@@ -44,7 +44,7 @@ __all__ = [
     "DataConfig",
     "DataInfo",
     "Dataset",
-    "EvalBatches",
+    "EvalSet",
     "EvalTransform",
     "Identity",
     "ImageInfo",
@@ -52,7 +52,6 @@ __all__ = [
     "TrainLoader",
     "TrainTransform",
     "UnreadableImage",
-    "eval_batches",
     "open_dataset",
     "read_picture",
     "register_format",

@@ -1,7 +1,4 @@
-"""Batches: for training a function of (seed, step) alone, for evaluation every image once.
-
-Shapes: B batch, H, W canvas height and width.
-"""
+"""Training batches, each a function of (seed, step) alone."""
 
 import itertools
 import logging
@@ -13,8 +10,8 @@ import numpy as np
 from nasmvt.data.config import DataConfig
 from nasmvt.data.dataset import Dataset
 from nasmvt.data.pictures import UnreadableImage
-from nasmvt.data.targets import TARGETS, Placed
-from nasmvt.data.transforms import EvalTransform, TrainTransform, collate, mean_colour
+from nasmvt.data.targets import TARGETS
+from nasmvt.data.transforms import TrainTransform, collate, mean_colour
 from nasmvt.data.types import Batch, Sample
 from nasmvt.data.workers import prepare
 from nasmvt.errors import UserError
@@ -43,7 +40,8 @@ class TrainLoader:
     ) -> None:
         if not len(indices):
             raise UserError("training needs at least one image, but the split is empty: add images")
-        _check_batch_size(batch_size)
+        if batch_size < 1:
+            raise UserError(f"a batch holds at least one image, but the batch size is {batch_size}: raise it")
         self._dataset = dataset
         self._indices = np.asarray(indices)
         self._config = config
@@ -92,92 +90,3 @@ class TrainLoader:
             generator = np.random.default_rng(derive_seed("order", self._seed, epoch))
             self._epoch = (epoch, generator.permutation(len(self._indices)))
         return self._epoch[1]
-
-
-class _EvalReader:
-    """Reads some images; apart from `EvalBatches` so that it can be sent to a worker."""
-
-    def __init__(self, dataset: Dataset, config: DataConfig, on_canvas: bool) -> None:
-        self._dataset = dataset
-        self._skip = config.skip_unreadable
-        self._targets = TARGETS.get(dataset.info.kind)
-        self._transform = EvalTransform(config)
-        self._on_canvas = on_canvas
-
-    def __call__(self, chunk: list[int]) -> tuple[Batch | None, list[str]]:
-        placed, skipped = [], []
-        for index in chunk:
-            try:
-                sample = self._dataset[index]
-            except UnreadableImage as error:
-                if not self._skip:
-                    raise
-                skipped.append(str(error))
-                continue
-            image, geometry, info = self._transform.place(sample.image, sample.id)
-            target = self._targets.move(sample.target, geometry) if self._on_canvas else sample.target
-            placed.append(Placed(image, target, info))
-        if not placed:
-            return None, skipped
-        gather = self._targets.collate if self._on_canvas else self._targets.gather
-        return collate(placed, gather, self._transform.placement, self._transform.colour), skipped
-
-
-class EvalBatches(Iterator[Batch]):
-    """Every image of `indices` once, in order, placed as `EvalTransform` does it.
-
-    `images` is uint8 (B, 3, H, W). Targets are in the pixels of the original images, for a metric, or on the canvas
-    as in training, for a loss (`on_canvas`).
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        indices: Sequence[int] | np.ndarray,
-        config: DataConfig,
-        batch_size: int,
-        on_canvas: bool,
-    ) -> None:
-        _check_batch_size(batch_size)
-        self.skipped: list[str] = []
-        """What was left out so far, one sentence per unreadable image; only if `config.skip_unreadable`."""
-        chunks = [
-            [int(index) for index in indices[start : start + batch_size]]
-            for start in range(0, len(indices), batch_size)
-        ]
-        self._chunks = prepare(_EvalReader(dataset, config, on_canvas), chunks, config.workers)
-
-    def __iter__(self) -> "EvalBatches":
-        """Return itself: the images are gone through once."""
-        return self
-
-    def __next__(self) -> Batch:
-        """Return the next batch; the last may be smaller, and so may one with unreadable images."""
-        for batch, skipped in self._chunks:
-            for sentence in skipped:
-                _log.warning("skipped: %s", sentence)
-            self.skipped += skipped
-            if batch is not None:
-                return batch
-        raise StopIteration
-
-
-def eval_batches(
-    dataset: Dataset,
-    indices: Sequence[int] | np.ndarray,
-    config: DataConfig,
-    batch_size: int,
-    *,
-    on_canvas: bool = False,
-) -> EvalBatches:
-    """Return an iterator of evaluation batches over the images of `indices`, see `EvalBatches`.
-
-    Raises:
-        UserError: if the batch size is below 1.
-    """
-    return EvalBatches(dataset, indices, config, batch_size, on_canvas)
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise UserError(f"a batch holds at least one image, but the batch size is {batch_size}: raise it")

@@ -3,7 +3,9 @@
 Shapes: B batch, H, W canvas height and width, h, w image height and width.
 """
 
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -15,7 +17,7 @@ from nasmvt.data.types import IGNORE
 class LabelMaps(Targets):
     """A sample holds a label map (h, w), a training batch maps (B, H, W) with `IGNORE` on the padding; all uint8.
 
-    An evaluation batch holds a list of maps of the original sizes.
+    An evaluation batch holds a list of `PackedLabels` of the original sizes.
     """
 
     advice_for_one_class = "name the class of what surrounds it by 'labels', such as {0: background, 1: object}"
@@ -28,6 +30,28 @@ class LabelMaps(Targets):
         """Return label maps (B, H, W) uint8."""
         ignored = torch.tensor(IGNORE, dtype=torch.uint8)
         return torch.cat([pad(labels[None], canvas, ignored) for labels in targets])
+
+    def gather(self, targets: Sequence[torch.Tensor], canvas: Size) -> list["PackedLabels"]:
+        """Return the label maps (h, w) of the original images, packed."""
+        return [PackedLabels.of(labels) for labels in targets]
+
+
+@dataclass(frozen=True)
+class PackedLabels:
+    """A label map without loss in a hundredth of its memory: those of a split of photographs would fill gigabytes."""
+
+    size: Size
+    """Height h and width w."""
+    packed: bytes
+
+    @classmethod
+    def of(cls, labels: torch.Tensor) -> "PackedLabels":
+        """Pack a label map (h, w) uint8."""
+        return cls((labels.shape[0], labels.shape[1]), zlib.compress(labels.contiguous().numpy().tobytes(), 1))
+
+    def dense(self) -> torch.Tensor:
+        """Return the label map (h, w) uint8."""
+        return torch.frombuffer(bytearray(zlib.decompress(self.packed)), dtype=torch.uint8).reshape(self.size)
 
 
 TARGETS.add("segmentation", LabelMaps(), __name__)

@@ -1,16 +1,16 @@
 """The data of an experiment: opened once, divided by the seed, handed out as batches."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from nasmvt.data.dataset import Dataset
-from nasmvt.data.loader import TrainLoader, eval_batches
+from nasmvt.data.eval_set import EvalSet
+from nasmvt.data.loader import TrainLoader
 from nasmvt.data.opening import open_dataset
 from nasmvt.data.splits import split_train
-from nasmvt.data.types import Batch, DataInfo
+from nasmvt.data.types import DataInfo
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.seeding import derive_seed
 from nasmvt.tasks.config import TaskConfig
@@ -50,30 +50,28 @@ class TaskData:
         size = batch_size or self.config.batch_size
         return TrainLoader(self.train, self.division[0], self.config.data, size, seed)
 
-    def recalibration_batches(self, images: int) -> list[Batch]:
+    def recalibration_images(self, images: int) -> EvalSet:
         """Return training images, placed as for evaluation, for BatchNorm statistics: as many as wanted, by seed."""
-        chosen = self._drawn(self.division[0], images, "recalibration")
-        config = self.config
-        return list(eval_batches(self.train, chosen, config.data, config.eval_batch_size, on_canvas=True))
+        return self._set(self.train, self._drawn(self.division[0], images, "recalibration"), on_canvas=True)
 
-    def search_batches(self, images: int | None = None) -> list[Batch]:
+    def search_images(self, images: int | None = None) -> EvalSet:
         """Return the images that candidates are compared on: the search split, or `images` of it drawn by seed.
 
         Data sets come sorted, by class for example, so the first ones would not do.
         """
-        return list(self._batches(self.train, self._drawn(self.division[1], images, "search")))
+        return self._set(self.train, self._drawn(self.division[1], images, "search"))
 
-    def val_batches(self) -> Iterator[Batch]:
-        """Yield the whole validation split."""
-        return self._batches(self.val, range(len(self.val)))
+    def val_images(self) -> EvalSet:
+        """Return the whole validation split."""
+        return self._set(self.val, np.arange(len(self.val)))
 
     def _drawn(self, part: np.ndarray, images: int | None, purpose: str) -> np.ndarray:
         """Return some of the indices of a part of the training split, in order; None: all."""
         rng = np.random.default_rng(derive_seed(purpose, self.name, self.seed))
         return part[np.sort(rng.permutation(len(part))[:images])]
 
-    def _batches(self, dataset: Dataset, indices: Sequence[int] | np.ndarray) -> Iterator[Batch]:
-        return eval_batches(dataset, indices, self.config.data, self.config.eval_batch_size)
+    def _set(self, dataset: Dataset, indices: np.ndarray, on_canvas: bool = False) -> EvalSet:
+        return EvalSet(dataset, indices, self.config.data, self.config.eval_batch_size, on_canvas=on_canvas)
 
 
 def open_data(experiment: Experiment) -> dict[str, TaskData]:

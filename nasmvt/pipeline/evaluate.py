@@ -27,7 +27,7 @@ def evaluate_on_val(
     found = {}
     for name, task in model.tasks.items():
         data = TaskData(name, configs[name], seed, task.info)
-        found[name] = evaluate(model.task(name), data.val_batches(), task, device)
+        found[name] = evaluate(model.task(name), data.val_images(), task, device)
     return found
 
 

@@ -48,8 +48,8 @@ def _from_supernet(run: Run, name: str) -> tuple[MultiTaskModel, dict[str, dict[
     metrics = {}
     for task, config in run.experiment.tasks.items():
         data = TaskData(task, config, run.experiment.seed)
-        recalibrate(model.task(task), data.recalibration_batches(run.experiment.search.recalibration_images), device)
-        batches = data.search_batches(run.experiment.search.images)
+        recalibrate(model.task(task), data.recalibration_images(run.experiment.search.recalibration_images), device)
+        batches = data.search_images(run.experiment.search.images)
         metrics[task] = evaluate(model.task(task), batches, model.tasks[task], device)
     return model, metrics
 

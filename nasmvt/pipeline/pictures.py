@@ -1,6 +1,6 @@
 """Images in the run directory: what the networks were fed, and what they answered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -22,10 +22,10 @@ def save_batches(folder: Path, batches: Mapping[str, Batch], tasks: Mapping[str,
 
 
 def save_predictions(
-    path: Path, network: TaskNetwork, batches: Sequence[Batch], task: Task, device: torch.device
+    path: Path, network: TaskNetwork, batches: Iterable[Batch], task: Task, device: torch.device
 ) -> None:
     """Draw what a network says of the first batch, on the canvas it sees."""
-    batch = batches[0].to(device)
+    batch = next(iter(batches)).to(device)
     predictions = network.predict(batch.images[:16])
     images = [to_pil_image(image) for image in batch.images[:16].cpu()]
     pictures = [draw_prediction(image, p) for image, p in zip(images, predictions, strict=True)]

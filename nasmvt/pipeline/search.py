@@ -69,8 +69,8 @@ def search(
         config,
         supernet,
         costs.sharing,
-        {name: item.search_batches(config.images) for name, item in data.items()},
-        {name: item.recalibration_batches(config.recalibration_images) for name, item in data.items()},
+        {name: item.search_images(config.images) for name, item in data.items()},
+        {name: item.recalibration_images(config.recalibration_images) for name, item in data.items()},
         device,
         address,
     )

@@ -54,8 +54,8 @@ class Stage:
             UserError: if a loss is not finite.
             Interrupted: after Ctrl-C or SIGTERM, when the checkpoint is written.
         """
-        search = {name: data.search_batches(self.config.evaluation_images) for name, data in self.data.items()}
-        plain = {name: data.recalibration_batches(self.config.recalibration_images) for name, data in self.data.items()}
+        search = {name: data.search_images(self.config.evaluation_images) for name, data in self.data.items()}
+        plain = {name: data.recalibration_images(self.config.recalibration_images) for name, data in self.data.items()}
 
         def evaluate_probes(step: int) -> Figures:
             found: Figures = {}

@@ -1,6 +1,6 @@
 """From settings to a searcher and a pool."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import ceil
 
 import torch
@@ -28,8 +28,8 @@ def make_pool(
     config: SearchConfig,
     supernet: Supernet,
     sharing: Sharing,
-    batches: Mapping[str, Sequence[Batch]],
-    recalibration: Mapping[str, Sequence[Batch]],
+    images: Mapping[str, Iterable[Batch]],
+    recalibration: Mapping[str, Iterable[Batch]],
     device: torch.device | str = "cpu",
     address: str | None = None,
 ) -> Pool:
@@ -39,8 +39,8 @@ def make_pool(
         config: number and size of the workers.
         supernet: the trained weights.
         sharing: which layers the tasks of a candidate share.
-        batches: the search split of every task.
-        recalibration: training batches of every task.
+        images: the search split of every task; picklable for workers (see `EvalSet`).
+        recalibration: training images of every task.
         device: where networks run.
         address: a Ray cluster; None: a local Ray.
 
@@ -48,12 +48,12 @@ def make_pool(
         UserError: if Ray is missing, can't be reached or has too few CPUs or GPUs.
     """
     if config.workers == 0:
-        return InProcessPool(Evaluator(supernet, sharing, batches, recalibration, device), config.cpus_per_worker)
+        return InProcessPool(Evaluator(supernet, sharing, images, recalibration, device), config.cpus_per_worker)
     from nasmvt.search.ray_pool import RayPool
     from nasmvt.search.recipe import Recipe
 
     return RayPool(
-        Recipe.of(supernet, sharing, batches, recalibration, device),
+        Recipe.of(supernet, sharing, images, recalibration, device),
         config.workers,
         address=address,
         cpus_per_worker=config.cpus_per_worker,

@@ -1,6 +1,6 @@
 """What a candidate is worth on one task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -19,8 +19,8 @@ class Evaluator:
     Args:
         supernet: the trained weights.
         sharing: which layers the tasks share.
-        batches: the search split of every task, as evaluation batches.
-        recalibration: training batches of every task that BatchNorm statistics are estimated on.
+        images: evaluation batches of the search split of every task.
+        recalibration: training images of every task that BatchNorm statistics are estimated on, in batches.
         device: where networks run.
     """
 
@@ -28,12 +28,12 @@ class Evaluator:
         self,
         supernet: Supernet,
         sharing: Sharing,
-        batches: Mapping[str, Sequence[Batch]],
-        recalibration: Mapping[str, Sequence[Batch]],
+        images: Mapping[str, Iterable[Batch]],
+        recalibration: Mapping[str, Iterable[Batch]],
         device: torch.device | str = "cpu",
     ) -> None:
         self.supernet = supernet
-        self.batches = batches
+        self.images = images
         self.recalibration = recalibration
         self.device = torch.device(device)
         self.sharing = sharing
@@ -46,4 +46,4 @@ class Evaluator:
         """
         network = self.supernet.materialize(arch, self.sharing, (task,)).task(task).to(self.device)
         recalibrate(network, self.recalibration[task], self.device)
-        return evaluate(network, self.batches[task], self.supernet.tasks[task], self.device)
+        return evaluate(network, self.images[task], self.supernet.tasks[task], self.device)

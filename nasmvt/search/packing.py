@@ -3,13 +3,11 @@
 import hashlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-
-from nasmvt.data.types import Batch
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class PackedTensor:
 
 
 def pack(value: Any) -> Any:
-    """Replace every tensor inside dicts, lists, tuples and batches by a `PackedTensor`.
+    """Replace every tensor inside dicts, lists and tuples by a `PackedTensor`.
 
     Tensors that share memory (tied parameters) become one.
     """
@@ -38,8 +36,6 @@ def _pack(value: Any, memo: dict[Any, PackedTensor]) -> Any:
                 flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
                 memo[key] = PackedTensor(flat.numpy(), value.dtype, value.shape)
             return memo[key]
-        case Batch():
-            return replace(value, images=_pack(value.images, memo), targets=_pack(value.targets, memo))
         case dict():
             return {key: _pack(item, memo) for key, item in value.items()}
         case list() | tuple():
@@ -57,8 +53,6 @@ def unpack(value: Any) -> Any:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
                 return torch.from_numpy(value.bytes).view(value.dtype).reshape(value.shape)
-        case Batch():
-            return replace(value, images=unpack(value.images), targets=unpack(value.targets))
         case dict():
             return {key: unpack(item) for key, item in value.items()}
         case list() | tuple():

@@ -1,6 +1,6 @@
 """What travels to a worker: all that an evaluator is rebuilt from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from nasmvt.tasks.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Space, tasks, weights and decoded images; picklable, the big parts as plain arrays."""
+    """Space, tasks, weights, and where images are found; picklable, the weights as plain arrays."""
 
     space: SearchSpace
     tasks: Mapping[str, Task]
@@ -25,10 +25,10 @@ class Recipe:
     """Which layers the tasks share."""
     weights: dict[str, Any]
     """The supernet's state dict, packed."""
-    batches: dict[str, Any]
-    """The search split of every task, packed."""
-    recalibration: dict[str, Any]
-    """Training batches of every task, packed."""
+    images: Mapping[str, Iterable[Batch]]
+    """The search split of every task; a worker reads its images itself."""
+    recalibration: Mapping[str, Iterable[Batch]]
+    """Training images of every task."""
     device: str
     """Where a worker runs its networks: `cpu` or `cuda`."""
 
@@ -37,8 +37,8 @@ class Recipe:
         cls,
         supernet: Supernet,
         sharing: Sharing,
-        batches: Mapping[str, Sequence[Batch]],
-        recalibration: Mapping[str, Sequence[Batch]],
+        images: Mapping[str, Iterable[Batch]],
+        recalibration: Mapping[str, Iterable[Batch]],
         device: torch.device | str = "cpu",
     ) -> "Recipe":
         """Return the recipe of an evaluator, given as to `Evaluator`. Ray numbers a worker's GPUs from 0."""
@@ -48,15 +48,15 @@ class Recipe:
             config=supernet.config,
             sharing=sharing,
             weights=pack(dict(supernet.state_dict())),
-            batches=pack({task: list(items) for task, items in batches.items()}),
-            recalibration=pack({task: list(items) for task, items in recalibration.items()}),
+            images=dict(images),
+            recalibration=dict(recalibration),
             device=torch.device(device).type,
         )
 
     def __call__(self) -> Evaluator:
-        """Build the evaluator; on the CPU its weights and images stay in the recipe's memory."""
+        """Build the evaluator; on the CPU its weights stay in the recipe's memory."""
         with torch.device("meta"):
             supernet = Supernet(self.space, self.tasks, self.config)
         once = {id(packed): unpack(packed).to(self.device) for packed in self.weights.values()}
         supernet.load_state_dict({name: once[id(packed)] for name, packed in self.weights.items()}, assign=True)
-        return Evaluator(supernet, self.sharing, unpack(self.batches), unpack(self.recalibration), self.device)
+        return Evaluator(supernet, self.sharing, self.images, self.recalibration, self.device)

@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from nasmvt.data.segmentation import PackedLabels
 from nasmvt.data.types import IGNORE, DataInfo, ImageInfo
 from nasmvt.tasks.drawing import draw_regions
 from nasmvt.tasks.kinds import KINDS, Kind
 from nasmvt.tasks.network import Prediction, TaskMetric, TaskNetwork, whole
 
-_VALUES_AT_ONCE = 2**26
+_VALUES_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,8 +79,11 @@ def _label_map(logits_Khw: Tensor, canvas: tuple[int, int], info: ImageInfo) -> 
         part = part[:, :, : info.valid[0], : info.valid[1]]
         if info.size != info.valid:
             part = F.interpolate(part, size=info.size, mode="bilinear", align_corners=False)
-        values, indices = part[0].max(dim=0)
-        indices = indices.to(torch.uint8) + start
+        if part.shape[1] == 1:  # a large image: its indices alone would take eight bytes a pixel
+            values, indices = part[0, 0], torch.full_like(part[0, 0], start, dtype=torch.uint8)
+        else:
+            values, indices = part[0].max(dim=0)
+            indices = indices.to(torch.uint8) + start
         if best is None or labels is None:
             best, labels = values, indices
         else:
@@ -105,14 +109,18 @@ class SegmentationMetric(TaskMetric):
         self._classes = classes
         self._confusion_KK = torch.zeros(classes, classes, dtype=torch.int64)
 
-    def update(self, predictions: Sequence[SegmentationPrediction], targets: Sequence[Tensor] | Tensor) -> None:
+    def update(
+        self, predictions: Sequence[SegmentationPrediction], targets: Sequence[PackedLabels | Tensor] | Tensor
+    ) -> None:
         """Take in predictions and label maps (H, W) of the same sizes; `IGNORE` counts for nothing."""
-        for prediction, target in zip(predictions, targets, strict=True):
-            truth, guess = target.cpu().long(), prediction.labels.cpu().long()
-            counted = truth != IGNORE
-            pairs = truth[counted] * self._classes + guess[counted]
-            counts = torch.bincount(pairs, minlength=self._classes**2)
-            self._confusion_KK += counts.reshape(self._classes, self._classes)
+        for prediction, given in zip(predictions, targets, strict=True):
+            target = given.dense() if isinstance(given, PackedLabels) else given
+            parts = (labels.cpu().flatten().split(_VALUES_AT_ONCE // 8) for labels in (target, prediction.labels))
+            for truth, guess in zip(*parts, strict=True):
+                counted = truth != IGNORE
+                pairs = truth[counted].long() * self._classes + guess[counted].long()
+                counts = torch.bincount(pairs, minlength=self._classes**2)
+                self._confusion_KK += counts.reshape(self._classes, self._classes)
 
     def compute(self) -> dict[str, float]:
         """Return `miou` and `pixel_accuracy`; 0 if no pixel counted."""

@@ -9,10 +9,10 @@ import torch
 from nasmvt.data import (
     AugmentationConfig,
     DataConfig,
+    EvalSet,
     EvalTransform,
     TrainLoader,
     UnreadableImage,
-    eval_batches,
     open_dataset,
 )
 from nasmvt.errors import UserError
@@ -141,7 +141,7 @@ def test_empty_splits_and_batches_are_refused():
     with pytest.raises(UserError, match="the batch size is 0"):
         loader("detection", batch_size=0)
     with pytest.raises(UserError, match="the batch size is 0"):
-        eval_batches(open_dataset(CONFIG, "detection", "val", 0), [0], CONFIG, 0)
+        EvalSet(open_dataset(CONFIG, "detection", "val", 0), [0], CONFIG, 0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -150,7 +150,7 @@ def test_evaluation_shows_every_picture_once_with_its_own_labels(kind, workers):
     config = DataConfig(image_size=(40, 64), val_images=5, workers=workers)
     small = config.model_copy(update={"image_size": (32, 32)})
     dataset = open_dataset(config, kind, "val", 0)
-    batches = list(eval_batches(dataset, [4, 0, 2, 1, 3], small, 2))
+    batches = list(EvalSet(dataset, [4, 0, 2, 1, 3], small, 2))
     assert [ids(batch) for batch in batches] == [["val/4", "val/0"], ["val/2", "val/1"], ["val/3"]]
     flat = [
         (image, target, info) for b in batches for image, target, info in zip(b.images, b.targets, b.infos, strict=True)
@@ -172,7 +172,7 @@ def test_evaluation_keeps_crowds(tmp_path):
     write_coco(tmp_path, "train", [annotation(1, 1, 7, [1, 1, 5, 5]), annotation(2, 1, 7, [1, 1, 9, 9], iscrowd=1)])
     config = DataConfig(format="coco", root=tmp_path, image_size=32)
     dataset = open_dataset(config, "detection", "train", 0)
-    batch = next(eval_batches(dataset, [0, 1], config, 2))
+    batch = next(iter(EvalSet(dataset, [0, 1], config, 2)))
     assert batch.targets[0]["crowd"].tolist() == [False, True]
     trained = TrainLoader(dataset, [0], config, 1, 0)
     assert all(len(trained.batch(step).targets[0]["labels"]) <= 1 for step in range(5))
@@ -193,7 +193,7 @@ def test_an_unreadable_picture_stops_by_name(damaged, workers):
     config = damaged.model_copy(update={"workers": workers})
     dataset = open_dataset(config, "classification", "train", 0)
     with pytest.raises(UnreadableImage, match=r"^the image .*1\.png can't be decoded .*skip_unreadable$"):
-        list(eval_batches(dataset, range(6), config, 2))
+        list(EvalSet(dataset, range(6), config, 2))
     with pytest.raises(UnreadableImage, match=r"^the image .*[12]\.png can't be decoded"):
         next(TrainLoader(dataset, range(6), config, 6, 0).batches())
 
@@ -203,7 +203,7 @@ def test_unreadable_pictures_are_left_out_if_asked(damaged, workers, caplog):
     config = damaged.model_copy(update={"skip_unreadable": True, "workers": workers})
     dataset = open_dataset(config, "classification", "train", 0)
     with caplog.at_level(logging.WARNING):
-        batches = eval_batches(dataset, range(6), config, 2)
+        batches = EvalSet(dataset, range(6), config, 2)
         shown = [ids(batch) for batch in batches]
     assert shown == [["train/ant/0.png"], ["train/ant/3.png"], ["train/ant/4.png", "train/ant/5.png"]]
     assert [sentence.split("/ant/")[1][:5] for sentence in batches.skipped] == ["1.png", "2.png"]
@@ -221,6 +221,4 @@ def test_unreadable_pictures_are_left_out_if_asked(damaged, workers, caplog):
 def test_a_chunk_without_readable_pictures_is_passed_over(damaged):
     config = damaged.model_copy(update={"skip_unreadable": True})
     dataset = open_dataset(config, "classification", "train", 0)
-    assert [ids(b) for b in eval_batches(dataset, range(6), config, 1)] == [
-        [f"train/ant/{n}.png"] for n in (0, 3, 4, 5)
-    ]
+    assert [ids(b) for b in EvalSet(dataset, range(6), config, 1)] == [[f"train/ant/{n}.png"] for n in (0, 3, 4, 5)]

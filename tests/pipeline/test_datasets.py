@@ -34,12 +34,12 @@ def task_data(root: Path, seed: int = 0) -> TaskData:
 
 def test_a_part_of_a_sorted_search_split_holds_every_class(tmp_path):
     data = task_data(folder_of_classes(tmp_path))
-    labels = [int(label) for batch in data.search_batches(9) for label in batch.targets]
+    labels = [int(label) for batch in data.search_images(9) for label in batch.targets]
     assert len(labels) == 9
     assert set(labels) == {0, 1, 2}
-    again = [int(label) for batch in data.search_batches(9) for label in batch.targets]
+    again = [int(label) for batch in data.search_images(9) for label in batch.targets]
     assert labels == again
-    assert sum(len(batch.images) for batch in data.search_batches()) == 30
+    assert sum(len(batch.images) for batch in data.search_images()) == 30
 
 
 def test_training_pictures_are_never_searched_on(tmp_path):
@@ -47,10 +47,10 @@ def test_training_pictures_are_never_searched_on(tmp_path):
     train, search = data.division
     assert sorted([*train, *search]) == list(range(60))
     seen = {info.id for step in range(30) for info in data.train_loader().batch(step).infos}
-    searched = {info.id for batch in data.search_batches() for info in batch.infos}
+    searched = {info.id for batch in data.search_images() for info in batch.infos}
     assert len(searched) == 30
     assert not seen & searched
-    plain = {info.id for batch in data.recalibration_batches(10) for info in batch.infos}
+    plain = {info.id for batch in data.recalibration_images(10) for info in batch.infos}
     assert plain <= seen
     assert not np.array_equal(task_data(tmp_path, seed=1).division[1], search)
 
@@ -61,7 +61,7 @@ def test_recalibration_sees_so_many_images_as_evaluation_shows_them(kind, batch_
     """Before: batches of the training's size, and classification squashed what evaluation letterboxes."""
     values = {"kind": kind, "batch_size": batch_size, "data": {"image_size": [32, 48], "train_images": 40}}
     data = TaskData("t", parse(TaskConfig, values, "t"), 0)
-    batches = list(data.recalibration_batches(20))
+    batches = list(data.recalibration_images(20))
     infos = [info for batch in batches for info in batch.infos]
     assert len(infos) == len({info.id for info in infos}) == 20
     place = EvalTransform(data.config.data)

@@ -5,7 +5,7 @@ import torch
 
 from nasmvt.config import parse
 from nasmvt.cost import Budget, Costs
-from nasmvt.data import TrainLoader, eval_batches, open_dataset
+from nasmvt.data import EvalSet, open_dataset
 from nasmvt.search import Journal, Objective, SearchConfig, make_pool, make_searcher, search
 from nasmvt.space import load_space
 from nasmvt.supernet import Supernet
@@ -25,9 +25,8 @@ def test_workers_find_what_one_process_finds(tmp_path) -> None:
         config = parse(TaskConfig, TINY_TASKS[name], name)
         data = open_dataset(config.data, config.kind, "train", 0)
         tasks[name] = Task(name=name, config=config, info=data.info)
-        batches[name] = list(eval_batches(data, range(12), config.data, 6))
-        loader = TrainLoader(data, range(12, 40), config.data, 4, 0)
-        training[name] = [loader.batch(step) for step in range(2)]
+        batches[name] = EvalSet(data, range(12), config.data, 6)
+        training[name] = EvalSet(data, range(12, 20), config.data, 4, on_canvas=True)
     torch.manual_seed(0)
     supernet = Supernet(space, tasks)
     randomize(supernet)

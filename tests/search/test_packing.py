@@ -3,11 +3,8 @@ import pickle
 import pytest
 import torch
 
-from nasmvt.data.types import Batch, ImageInfo
-from nasmvt.search.packing import PackedTensor, fingerprint, pack, unpack
+from nasmvt.search.packing import fingerprint, pack, unpack
 from nasmvt.search.recipe import Recipe
-
-INFO = ImageInfo(id=1, size=(4, 4), valid=(4, 4))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.float32, torch.bfloat16])
@@ -18,17 +15,6 @@ def test_tensors_come_back_exactly(dtype, shape) -> None:
     assert back.dtype == dtype
     assert back.shape == tensor.shape
     assert torch.equal(back, tensor)
-
-
-def test_batches_come_back_exactly() -> None:
-    target = {"boxes": torch.rand(2, 4), "labels": torch.tensor([1, 2])}
-    batch = Batch(images=torch.rand(1, 3, 4, 4)[:, :, ::2], targets=[target], infos=[INFO])
-    packed = pack([batch])
-    assert isinstance(packed[0].images, PackedTensor)
-    (back,) = unpack(packed)
-    assert torch.equal(back.images, batch.images)
-    assert torch.equal(back.targets[0]["boxes"], target["boxes"])
-    assert back.infos == batch.infos
 
 
 def test_tied_tensors_are_packed_once() -> None:

@@ -1,0 +1,138 @@
+"""Evaluation images: read where they are used, each once a pass, as many kept decoded as a bound allows.
+
+Shapes: B batch, H, W canvas height and width.
+"""
+
+import logging
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nasmvt.data.config import DataConfig
+from nasmvt.data.dataset import Dataset
+from nasmvt.data.pictures import UnreadableImage
+from nasmvt.data.targets import TARGETS, Placed
+from nasmvt.data.transforms import EvalTransform, collate
+from nasmvt.data.types import Batch
+from nasmvt.data.workers import prepare
+from nasmvt.errors import UserError
+
+CACHE = 128 * 2**20
+"""Bytes of decoded batches that a set keeps by default, in every process that goes through it."""
+
+_log = logging.getLogger(__name__)
+
+
+class EvalSet(Iterable[Batch]):
+    """Batches of some images of a data set, in order, placed as `EvalTransform` does it; iterate as often as needed.
+
+    `images` is uint8 (B, 3, H, W). Targets are in the pixels of the original images, for a metric, or on the canvas as
+    in training, for a loss. What is sent to another process is light: indices travel, not pixels. The last batch may be
+    smaller than the others, and so may one with unreadable images.
+
+    Args:
+        dataset: the data set.
+        indices: its images that belong to the set.
+        config: placement, loader processes, and whether unreadable images are passed over.
+        batch_size: images B per batch.
+        on_canvas: whether targets are on the canvas.
+        cache: bytes of decoded batches to keep for the next pass; of more, the first ones are kept.
+
+    Raises:
+        UserError: if the batch size is below 1.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        indices: Sequence[int] | np.ndarray,
+        config: DataConfig,
+        batch_size: int,
+        *,
+        on_canvas: bool = False,
+        cache: int = CACHE,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"a batch holds at least one image, but the batch size is {batch_size}: raise it")
+        self._indices = np.asarray(indices, dtype=np.int64)
+        self._batch_size = batch_size
+        self._workers = config.workers
+        self._reader = _Reader(dataset, config, on_canvas)
+        self._cache = self._room = cache
+        self._kept: dict[int, Batch] = {}
+        self.skipped: list[str] = []
+        """What was left out, one sentence per unreadable image; only if `config.skip_unreadable`."""
+
+    def __len__(self) -> int:
+        """Return the number of images, unreadable ones included."""
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Go through the images once.
+
+        Raises:
+            UnreadableImage: if one can't be decoded and `config.skip_unreadable` is off.
+        """
+        places = range(-(-len(self._indices) // self._batch_size))
+        read = prepare(self._reader, [self._chunk(place) for place in places if place not in self._kept], self._workers)
+        for place in places:
+            batch = self._kept.get(place)
+            if batch is None:
+                batch, skipped = next(read)
+                self._report(skipped)
+                if batch is None:
+                    continue
+                self._keep(place, batch)
+            yield batch
+
+    def _chunk(self, place: int) -> list[int]:
+        start = place * self._batch_size
+        chunk: list[int] = self._indices[start : start + self._batch_size].tolist()
+        return chunk
+
+    def _report(self, skipped: Sequence[str]) -> None:
+        for sentence in skipped:
+            if sentence not in self.skipped:
+                _log.warning("skipped: %s", sentence)
+                self.skipped.append(sentence)
+
+    def _keep(self, place: int, batch: Batch) -> None:
+        size = batch.images.nbytes + len(pickle.dumps(batch.targets, protocol=5)) if self._room > 0 else 0
+        if 0 < size <= self._room:
+            self._room -= size
+            self._kept[place] = batch
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the kept batches behind."""
+        return {**vars(self), "_kept": {}, "_room": self._cache}
+
+
+class _Reader:
+    """Reads the images of a batch; apart from `EvalSet`, so that loader processes can hold it."""
+
+    def __init__(self, dataset: Dataset, config: DataConfig, on_canvas: bool) -> None:
+        self._dataset = dataset
+        self._skip = config.skip_unreadable
+        self._targets = TARGETS.get(dataset.info.kind)
+        self._transform = EvalTransform(config)
+        self._on_canvas = on_canvas
+
+    def __call__(self, chunk: list[int]) -> tuple[Batch | None, list[str]]:
+        placed, skipped = [], []
+        for index in chunk:
+            try:
+                sample = self._dataset[index]
+            except UnreadableImage as error:
+                if not self._skip:
+                    raise
+                skipped.append(str(error))
+                continue
+            image, geometry, info = self._transform.place(sample.image, sample.id)
+            target = self._targets.move(sample.target, geometry) if self._on_canvas else sample.target
+            placed.append(Placed(image, target, info))
+        if not placed:
+            return None, skipped
+        gather = self._targets.collate if self._on_canvas else self._targets.gather
+        return collate(placed, gather, self._transform.placement, self._transform.colour), skipped

@@ -1,23 +1,35 @@
 """The base of every configuration class, and the way from YAML to one of them."""
 
-import os
-import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from nasmvt.errors import UserError, listed, nearest
+from nasmvt.text import read_text
+from nasmvt.yaml_text import load_yaml
 
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 
 
 class Config(BaseModel):
     """A frozen, keyword-only component of the configuration; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_values_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where numbers are meant; Python takes them for 1 and 0."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        items = value if isinstance(value, (list, tuple)) else (value,)
+        given = any(isinstance(item, bool) for item in items)
+        if given and _mentions(annotation, (int, float)) and not _mentions(annotation, (bool, Any)):
+            raise ValueError("it should be a number, not true or false")
+        return value
 
 
 C = TypeVar("C", bound=Config)
@@ -41,46 +53,24 @@ def parse(model: type[C], values: Mapping[str, Any], source: str) -> C:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; `${NAME}` and `${NAME:-default}` are replaced from the environment.
+    """Read a YAML mapping in any usual encoding, see `load_yaml`.
 
     Raises:
-        UserError: if the file is missing, is not YAML, or is not a mapping.
+        UserError: if the file is missing, is not YAML, or is not a mapping of words to values.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}: check the path") from None
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}): check the path") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}): store it as UTF-8") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
-        detail = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML ({detail}): fix the file") from None
+    if not path.exists():
+        raise UserError(f"there is no file {path}: check the path")
+    values = load_yaml(read_text(path), str(path))
     if not isinstance(values, dict):
-        held = "is empty" if values is None else f"holds {str(values)[:60]!r}"
+        held = "is empty" if values is None else f"holds {_cut(values)}"
         raise UserError(f"{path} must hold a mapping of keys to values, but {held}: write 'key: value' lines")
-    expanded: dict[str, Any] = _expand(values, str(path))
-    return expanded
+    return values
 
 
-def _expand(value: Any, source: str) -> Any:
-    if isinstance(value, dict):
-        return {key: _expand(item, source) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, source) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def variable(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        if name in os.environ:
-            return os.environ[name]
-        if default is None:
-            raise UserError(f"{source} uses the environment variable {name}, which is not set: set it")
-        return str(default)
-
-    return _VARIABLE.sub(variable, value)
+def _cut(value: Any) -> str:
+    """Return a value as it stands in a sentence, cut to a readable length whatever it holds."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _sentence(model: type[BaseModel], error: ValidationError, values: Any, source: str) -> str:
@@ -92,15 +82,18 @@ def _sentence(model: type[BaseModel], error: ValidationError, values: Any, sourc
         return f"unknown key '{where}' in {source}{hint}"
     if first["type"] == "missing":
         return f"the key '{where}' is missing in {source}: add it"
+    given = first["input"]
     if first["type"] in {"model_type", "dict_type"}:
-        given = "nothing" if first["input"] is None else repr(first["input"])
-        return f"{f'the key {where!r} in {source}' if where else source} must hold keys of its own, but holds {given}"
+        held = "nothing" if given is None else _cut(given)
+        return f"{f'the key {where!r} in {source}' if where else source} must hold keys of its own, but holds {held}"
     rule = first["msg"].removeprefix("Value error, ").replace("Input should", "it should", 1)
     if not where:
         return f"{source}: {rule}"
-    if first["type"] == "value_error":
-        return f"bad value for '{where}' in {source}: {rule}"
-    return f"bad value for '{where}' in {source}: {rule} (given: {first['input']!r})"
+    if first["type"] == "string_type" and isinstance(given, (bool, int, float)):
+        rule += f", so write it in quotes: '{str(given).lower()}'"
+    if first["type"] != "value_error" or not isinstance(given, (Mapping, BaseModel)):
+        rule += f" (given: {_cut(given)})"
+    return f"bad value for '{where}' in {source}: {rule}"
 
 
 def _written(values: Any, location: tuple[int | str, ...], missing: bool) -> list[str]:
@@ -126,6 +119,11 @@ def _models_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
         else:
             models = [candidate for candidate in models if _has_tag(candidate, part)] or models
     return [candidate.model_fields for candidate in models]
+
+
+def _mentions(annotation: Any, types: tuple[Any, ...]) -> bool:
+    """Return whether an annotation such as `list[int] | None` is or holds one of the types."""
+    return annotation in types or any(_mentions(argument, types) for argument in get_args(annotation))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

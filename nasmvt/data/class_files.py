@@ -5,8 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 from nasmvt.data.folders import some
-from nasmvt.data.text import read_lines
 from nasmvt.errors import UserError
+from nasmvt.text import read_lines
 
 _NUMBER = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 _COLOUR = rf"(?P<red>{_NUMBER})[\s,]+(?P<green>{_NUMBER})[\s,]+(?P<blue>{_NUMBER})"

@@ -15,9 +15,9 @@ from nasmvt.data.folders import some
 from nasmvt.data.names import Names
 from nasmvt.data.objects import ObjectList
 from nasmvt.data.segmentations import has_segmentation
-from nasmvt.data.text import decode_text, read_bytes
 from nasmvt.data.values import flag, identifier, number, shown, whole
 from nasmvt.errors import UserError
+from nasmvt.text import decode_text, read_bytes
 
 _NO_SEGMENTATION = msgspec.Raw(b"null")
 

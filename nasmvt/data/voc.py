@@ -13,10 +13,10 @@ from nasmvt.data.formats import register_format
 from nasmvt.data.names import Names
 from nasmvt.data.objects import ObjectList
 from nasmvt.data.segmented import Segmented, meaning_of
-from nasmvt.data.text import read_bytes, read_lines
 from nasmvt.data.types import IGNORE
 from nasmvt.data.values import flag, number, shown, whole
 from nasmvt.errors import UserError
+from nasmvt.text import read_bytes, read_lines
 
 _CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

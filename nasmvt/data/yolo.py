@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import yaml
 
 from nasmvt.data.dataset import Request, text_digest
 from nasmvt.data.detected import Annotations, Detected
@@ -13,9 +12,10 @@ from nasmvt.data.folders import FileList, LeftOut, has_image_suffix, images_in, 
 from nasmvt.data.formats import register_format
 from nasmvt.data.names import Names
 from nasmvt.data.objects import ObjectList
-from nasmvt.data.text import read_lines, read_text
 from nasmvt.data.values import number, shown, whole
 from nasmvt.errors import UserError
+from nasmvt.text import read_lines, read_text
+from nasmvt.yaml_text import load_yaml
 
 
 @register_format("yolo", "detection")
@@ -58,10 +58,7 @@ def _read_settings(root: Path) -> dict[str, Any]:
     for path in files:
         if not path.is_file():
             continue
-        try:
-            settings = yaml.safe_load(read_text(path))
-        except yaml.YAMLError as error:
-            raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): fix the file") from None
+        settings = load_yaml(read_text(path), str(path))
         if isinstance(settings, dict) and "names" in settings:
             return {**settings, "names": _class_list(settings["names"], path), "file": path}
     path = root / "classes.txt"

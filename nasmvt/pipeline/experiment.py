@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 from torch import nn
 
@@ -18,6 +17,7 @@ from nasmvt.space import SearchSpace, load_space
 from nasmvt.supernet.config import SupernetConfig
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.training.config import TrainingConfig
+from nasmvt.yaml_text import dump_yaml, load_yaml
 
 DEFAULT = "shapes"
 """The experiment that runs when none is named: the built-in data set and the nano space."""
@@ -78,7 +78,7 @@ class Experiment(Config):
 
     def to_yaml(self) -> str:
         """Return the whole experiment, the space's content included, as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return dump_yaml(self.model_dump(mode="json"))
 
 
 def load_experiment(name: str | Path | None = None, changes: Sequence[str] = (), seed: int | None = None) -> Experiment:
@@ -111,10 +111,7 @@ def apply_change(values: dict[str, Any], change: str) -> None:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise UserError(f"--set takes key=value such as training.steps=100, not {change!r}")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2024-13-45
-        raise UserError(f"--set {key}: the value {text!r} is not valid YAML; put it in quotes") from None
+    value = load_yaml(text, f"--set {key}")
     for part in parts[:-1]:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasmvt.errors import UserError
+from nasmvt.families import family
 from nasmvt.space import SearchSpace
 from nasmvt.tasks.build import build_skeleton
 from nasmvt.tasks.task import Task
@@ -19,8 +20,9 @@ def check_norms(space: SearchSpace, tasks: Mapping[str, Task]) -> None:
     The smallest network of every task is run on `meta`, with images of the nominal size.
 
     Raises:
-        UserError: naming the task, the module and what to change.
+        UserError: naming the task, the module and what to change; or if the family can't build networks of the space.
     """
+    family(space.family).check(space)
     for name, task in tasks.items():
         batch, (height, width) = task.config.batch_size, task.nominal_size
         with torch.no_grad():

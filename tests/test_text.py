@@ -1,7 +1,7 @@
 import pytest
 
-from nasmvt.data.text import read_lines, read_text
 from nasmvt.errors import UserError
+from nasmvt.text import read_lines, read_text
 
 TEXT = "Straße\n\nCafé 猫\n"
 

@@ -32,6 +32,17 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: training.steps=100. May be repeated."),
 ]
+AcceptChangedData = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-data",
+        help="Go on if the data are not those that the run began with: they are then divided into training and search "
+        "images anew, and figures of before do not compare.",
+    ),
+]
+AcceptUnfinished = Annotated[
+    bool, typer.Option("--accept-unfinished", help="Take what an interrupted search has found so far.")
+]
 
 
 def reports_errors(command: F) -> F:
@@ -92,3 +103,15 @@ def model_folder(folder: Path | None) -> Path:
     if not exported.is_dir():
         raise UserError(f"{run.path} has no exported model: run 'nasmvt export' first, or give a folder")
     return exported
+
+
+def written(write: Callable[[], Path]) -> None:
+    """Write a file and say so; where the disk refuses it, say that: what was found is on the screen already."""
+    from nasmvt.cli.display import say
+
+    try:
+        path = write()
+    except OSError as error:
+        typer.echo(f"not written: {os_refusal(error)}", err=True)
+    else:
+        say(f"written: {path}")

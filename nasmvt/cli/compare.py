@@ -1,10 +1,15 @@
 """`nasmvt compare`."""
 
-from nasmvt.cli.common import Device, RunArgument, quoted, reports_errors
+from nasmvt.cli.common import AcceptChangedData, AcceptUnfinished, Device, RunArgument, quoted, reports_errors, written
 
 
 @reports_errors
-def compare(run: RunArgument = None, device: Device = "auto") -> None:
+def compare(
+    run: RunArgument = None,
+    accept_unfinished: AcceptUnfinished = False,
+    accept_changed_data: AcceptChangedData = False,
+    device: Device = "auto",
+) -> None:
     """Retrain the smallest, the largest, a random and the searched arch equally, and measure them on val.
 
     Says whether the search was worth it. Leaves the searched arch retrained, ready for export.
@@ -19,9 +24,16 @@ def compare(run: RunArgument = None, device: Device = "auto") -> None:
 
     target = device_of(device)
     opened = Run.open(run)
-    found = begin(opened, device=target, progress=training_progress)
+    found = begin(
+        opened,
+        device=target,
+        progress=training_progress,
+        accept_unfinished=accept_unfinished,
+        accept_changed_data=accept_changed_data,
+    )
     console.print(comparison_table(found))
     within = [item for item in found if item.within_budget]
     best = max(within, key=lambda item: item.score)
     verdict = "is the best" if best.name == "best" else f"is beaten by {best.name}"
     say(f"of the archs within the budget the searched one {verdict}  (next: nasmvt export {quoted(opened.path)})")
+    written(lambda: opened.write_comparison(found))

@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nasmvt.pipeline.compare import Compared
+from nasmvt.pipeline.comparison import Compared
 from nasmvt.search import Candidate
 
 console = Console()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import RunArgument, quoted, reports_errors
+from nasmvt.cli.common import AcceptChangedData, AcceptUnfinished, RunArgument, quoted, reports_errors
 
 
 @reports_errors
@@ -13,6 +13,8 @@ def export(
     run: RunArgument = None,
     arch: Annotated[str, typer.Option(help="Which model: best, or the name of another retrained arch.")] = "best",
     out: Annotated[Path | None, typer.Option(help="Folder to make.", show_default="RUN/export")] = None,
+    accept_unfinished: AcceptUnfinished = False,
+    accept_changed_data: AcceptChangedData = False,
 ) -> None:
     """Write a run's model as one folder: config.json, model.safetensors, model card.
 
@@ -28,7 +30,13 @@ def export(
     from nasmvt.pipeline.export import export as write
     from nasmvt.pipeline.run import Run
 
-    folder = write(Run.open(run), name=arch, out=out)
+    folder = write(
+        Run.open(run),
+        name=arch,
+        out=out,
+        accept_unfinished=accept_unfinished,
+        accept_changed_data=accept_changed_data,
+    )
     config = json.loads((folder / "config.json").read_text())
     metrics = {task: values for task, values in config["metrics"].items() if task != "split"}
     console.print(parameters_table(config["parameters"]))

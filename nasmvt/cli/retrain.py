@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Device, RunArgument, quoted, reports_errors
+from nasmvt.cli.common import AcceptChangedData, AcceptUnfinished, Device, RunArgument, quoted, reports_errors
 
 
 @reports_errors
@@ -18,6 +18,8 @@ def retrain(
         bool, typer.Option("--from-scratch", help="Start from fresh weights, not from the supernet's.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted retraining.")] = False,
+    accept_unfinished: AcceptUnfinished = False,
+    accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
 ) -> None:
     """Train the chosen arch on, as plain networks with tied tensors.
@@ -27,7 +29,6 @@ def retrain(
       nasmvt retrain runs/my-run --arch best
     """
     from nasmvt.cli.display import say, training_progress
-    from nasmvt.pipeline.datasets import open_data
     from nasmvt.pipeline.retrain import choose_arch
     from nasmvt.pipeline.retrain import retrain as train
     from nasmvt.pipeline.run import Run, device_of
@@ -36,8 +37,8 @@ def retrain(
     target = device_of(device)
     opened = Run.open(run)
     supernet = load_supernet(opened, target)
-    chosen = choose_arch(opened, arch, supernet.sharing())
-    data = open_data(opened.experiment)
+    chosen = choose_arch(opened, arch, supernet.sharing(), accept_unfinished=accept_unfinished)
+    data = opened.open_data(accept_changed=accept_changed_data)
     with training_progress(f"retrain {chosen.name}") as listener:
         train(
             opened,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Device, RunArgument, quoted, reports_errors
+from nasmvt.cli.common import AcceptChangedData, Device, RunArgument, quoted, reports_errors
 
 
 @reports_errors
@@ -36,6 +36,7 @@ def search(
     ] = None,
     algorithm: Annotated[str | None, typer.Option(help="evolution or random.", show_default="the experiment's")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the search.", show_default="RUN/search")] = None,
+    accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
 ) -> None:
     """Search the supernet for the arch with the highest T-score under a budget.
@@ -67,7 +68,16 @@ def search(
         say(sentence)
     with search_progress() as listener:
         ranked = begin(
-            opened, supernet, costs, bound, config, device=target, address=address, out=out, listener=listener
+            opened,
+            supernet,
+            costs,
+            bound,
+            config,
+            device=target,
+            address=address,
+            out=out,
+            listener=listener,
+            accept_changed_data=accept_changed_data,
         )
     best = ranked[0]
     console.print(parameters_table(best.parameters.to_dict()))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, Device, quoted, reports_errors
+from nasmvt.cli.common import AcceptChangedData, Changes, Device, quoted, reports_errors
 
 
 @reports_errors
@@ -28,6 +28,7 @@ def train_supernet(
     seed: Annotated[
         int | None, typer.Option(help="Seed of everything random.", show_default="the experiment's")
     ] = None,
+    accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
 ) -> None:
     """Train the supernet of an experiment, and begin a run directory with it.
@@ -49,8 +50,10 @@ def train_supernet(
             raise UserError("--resume goes on with a run as it is: leave out the experiment, --set and --seed")
         run = Run.open(out)
         with training_progress("supernet") as listener:
-            resume_supernet(run, device=target, listener=listener)
+            resume_supernet(run, device=target, listener=listener, accept_changed_data=accept_changed_data)
     else:
+        if accept_changed_data:
+            raise UserError("--accept-changed-data goes on with a run whose data changed: pass --resume too")
         settings = load_experiment(experiment, changes or (), seed)
         with training_progress("supernet") as listener:
             run = begin(settings, out=out, device=target, listener=listener)

@@ -1,36 +1,90 @@
-"""Archs by name or file."""
+"""Archs by name or file: one format for an arch with its sharing, whoever wrote it."""
 
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ConfigDict, Field
 
 from nasmvt.config import Config, parse, read_yaml
 from nasmvt.errors import UserError, listed, nearest
+from nasmvt.files import write_text
 from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.space.sharing import SharingRule
 
+Metrics = dict[str, dict[str, float]]
+
 
 class ArchFile(Config):
-    """What is read of best.yaml, or of a file of the user's."""
+    """An arch with what is known of it: a search's best.yaml, a retraining's arch.yaml, or a file of the user's."""
 
     model_config = ConfigDict(extra="ignore")
 
     arch: dict[str, Any]
     sharing: dict[str, tuple[str, ...]] | None = None
+    """The tasks that share each layer; None: as the supernet's scores say."""
+    complete: bool = True
+    """Whether the search that found it went to its end."""
     budget: int | None = None
     max_macs: dict[str, int] = Field(default_factory=dict)
     sharing_rule: SharingRule = "learned"
+    metrics: Metrics = Field(default_factory=dict)
+    """On the search split, in percent, with the weights of which `weights` is the fingerprint."""
+    weights: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "ArchFile":
+        """Read a YAML file that holds such values, or an arch alone.
+
+        Raises:
+            UserError: if it can't be read or breaks a rule.
+        """
+        content = read_yaml(path)
+        return parse(cls, content if "arch" in content else {"arch": content}, str(path))
+
+    @classmethod
+    def of(cls, arch: Arch, sharing: Sharing) -> "ArchFile":
+        """Return the values for an arch with its sharing."""
+        return cls(arch=arch.to_dict(), sharing={layer: tuple(tasks) for layer, tasks in sharing.to_dict().items()})
+
+    def write(self, path: Path) -> None:
+        """Write what is known as YAML, atomically."""
+        write_text(path, yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False))
+
+    def read_arch(self, space: SearchSpace, source: Path) -> Arch:
+        """Return the arch in a space.
+
+        Raises:
+            UserError: if it is none of the space; names `source`.
+        """
+        return space.arch(self.arch, str(source))
+
+    def read_sharing(self) -> Sharing | None:
+        """Return the sharing, if it is known."""
+        return None if self.sharing is None else Sharing.of(self.sharing)
+
+    def check_complete(self, source: Path) -> None:
+        """Refuse what a search has found so far.
+
+        Raises:
+            UserError: if the search was interrupted.
+        """
+        if not self.complete:
+            raise UserError(
+                f"{source} is what an interrupted search had found so far: run the same 'nasmvt search' again to "
+                "finish it, or pass --accept-unfinished to take the arch as it is"
+            )
 
 
-def read_arch_file(path: Path) -> ArchFile:
-    """Read a YAML file as `search` writes it, or one that holds the arch alone.
+def arch_path(name: str, best: Path | None = None) -> Path | None:
+    """Return the file that a name means, or None for a name of the space.
 
-    Raises:
-        UserError: if it can't be read or breaks a rule.
+    Args:
+        name: "best" where there is such a file, a YAML file, or another name.
+        best: the file that "best" means.
     """
-    content = read_yaml(path)
-    return parse(ArchFile, content if "arch" in content else {"arch": content}, str(path))
+    path = best if name == "best" and best is not None else Path(name)
+    return path if path.suffix in {".yaml", ".yml"} else None
 
 
 def find_arch(space: SearchSpace, name: str, best: Path | None = None) -> tuple[Arch, Sharing | None]:
@@ -49,10 +103,9 @@ def find_arch(space: SearchSpace, name: str, best: Path | None = None) -> tuple[
         return space.named(name), None
     if name in ends:
         return ends[name], None
-    path = best if name == "best" and best is not None else Path(name)
-    if path.suffix not in {".yaml", ".yml"}:
+    path = arch_path(name, best)
+    if path is None:
         known = [*space.archs, *ends, *(["best"] if best else [])]
         raise UserError(f"there is no arch {name!r}{nearest(name, known)} (archs: {listed(known)}; or a .yaml file)")
-    given = read_arch_file(path)
-    sharing = None if given.sharing is None else Sharing.of(given.sharing)
-    return space.arch(given.arch, str(path)), sharing
+    given = ArchFile.read(path)
+    return given.read_arch(space, path), given.read_sharing()

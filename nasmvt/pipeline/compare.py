@@ -2,17 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from nasmvt.cost import Budget, Costs, ParameterCount
-from nasmvt.errors import UserError
-from nasmvt.files import write_json
-from nasmvt.pipeline.archs import read_arch_file
-from nasmvt.pipeline.datasets import open_data
+from nasmvt.cost import Budget, Costs
+from nasmvt.pipeline.comparison import Compared
 from nasmvt.pipeline.evaluate import evaluate_on_val
+from nasmvt.pipeline.identity import SPLITS
 from nasmvt.pipeline.retrain import Chosen, choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.supernet import load_supernet
@@ -22,40 +19,35 @@ from nasmvt.seeding import derive_seed
 from nasmvt.training.loop import Listener
 
 
-@dataclass(frozen=True)
-class Compared:
-    """One arch of the comparison."""
-
-    name: str
-    parameters: ParameterCount
-    metrics: dict[str, dict[str, float]]
-    """On `val`, in percent."""
-    score: float
-    """T-score on `val`."""
-    within_budget: bool
-
-
 def compare(
-    run: Run, *, device: torch.device, progress: Callable[[str], AbstractContextManager[Listener]]
+    run: Run,
+    *,
+    device: torch.device,
+    progress: Callable[[str], AbstractContextManager[Listener]],
+    accept_unfinished: bool = False,
+    accept_changed_data: bool = False,
 ) -> list[Compared]:
     """Retrain the smallest, the largest, a random and the searched arch equally and measure them on `val`.
 
     The random arch is within the search's budget. What was retrained already is not trained again.
-    The figures are also written to `<run>/compare.json`.
+
+    Args:
+        run: the run.
+        device: where it is trained and measured.
+        progress: gives a listener for a training of that title.
+        accept_unfinished: take what an interrupted search has found so far.
+        accept_changed_data: go on if the data changed since the run began.
 
     Raises:
-        UserError: if the run has no search result.
+        UserError: if the run has no search result, or it or the data are not accepted.
     """
-    path = run.folder("search") / "best.yaml"
-    if not path.is_file():
-        raise UserError(f"{run.path} holds no search result: run 'nasmvt search' first")
-    searched = read_arch_file(path)
+    searched = run.best()
     supernet = load_supernet(run, device)
     budget = Budget(searched.budget, searched.max_macs, searched.sharing_rule)
     sharing = supernet.sharing(budget.sharing)
     costs = Costs(supernet.space, supernet.tasks, sharing)
     feasible = budget.feasible(costs)
-    best = choose_arch(run, "best", sharing)
+    best = choose_arch(run, "best", sharing, accept_unfinished=accept_unfinished)
     rng = np.random.default_rng(derive_seed(run.experiment.seed, "random subnet of the comparison"))
     drawn = FreshSampler(feasible).random({best.arch}, rng) or best.arch
     others = {
@@ -64,7 +56,7 @@ def compare(
         "random": drawn,
     }
     objective = Objective.of(supernet.tasks)
-    data = open_data(run.experiment)
+    data = run.open_data(SPLITS, accept_changed=accept_changed_data)
     found = []
     for chosen in (*(Chosen(name, arch, sharing) for name, arch in others.items()), best):
         folder = run.folder("retrain", chosen.name)
@@ -74,8 +66,4 @@ def compare(
         metrics = evaluate_on_val(model, run.experiment.tasks, run.experiment.seed, device)
         count = costs.parameters(chosen.arch)
         found.append(Compared(chosen.name, count, metrics, objective(metrics), chosen.arch in feasible))
-    write_json(
-        run.path / "compare.json",
-        [{**vars(item), "parameters": item.parameters.to_dict()} for item in found],
-    )
     return found

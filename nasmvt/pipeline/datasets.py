@@ -1,11 +1,12 @@
 """The data of an experiment: opened once, divided by the seed, handed out as batches."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from nasmvt.data.dataset import Dataset
+from nasmvt.data.dataset import Dataset, Split
 from nasmvt.data.eval_set import EvalSet
 from nasmvt.data.loader import TrainLoader
 from nasmvt.data.opening import open_dataset
@@ -36,6 +37,10 @@ class TaskData:
         """The validation split, for the final model alone."""
         known = self.known or (self.train.info if "train" in vars(self) else None)
         return open_dataset(self.config.data, self.config.kind, "val", self.seed, known)
+
+    def open(self, split: Split) -> Dataset:
+        """Return a split by name."""
+        return self.train if split == "train" else self.val
 
     @cached_property
     def division(self) -> tuple[np.ndarray, np.ndarray]:
@@ -81,12 +86,21 @@ def open_data(experiment: Experiment) -> dict[str, TaskData]:
         UserError: if a data set is missing or broken, or no search split is left.
     """
     found = {name: TaskData(name, config, experiment.seed) for name, config in experiment.tasks.items()}
-    for data in found.values():
-        _ = data.division
-        data.train_loader().batch(0)
+    check_division(found)
     return found
 
 
-def infos_of(data: dict[str, TaskData]) -> dict[str, DataInfo]:
+def check_division(data: Mapping[str, TaskData]) -> None:
+    """Refuse data from which no search split or no first batch can be made.
+
+    Raises:
+        UserError: saying why.
+    """
+    for item in data.values():
+        _ = item.division
+        item.train_loader().batch(0)
+
+
+def infos_of(data: Mapping[str, TaskData]) -> dict[str, DataInfo]:
     """Return what the networks have to know of the data sets."""
     return {name: item.train.info for name, item in data.items()}

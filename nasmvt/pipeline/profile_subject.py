@@ -150,8 +150,7 @@ def _info(config: TaskConfig, count: int | None, seed: int) -> DataInfo:
 
 def _of_run(path: Path, arch: str | None) -> Subject:
     run = Run.open(path)
-    best = run.folder("search") / "best.yaml"
-    searched = best if best.is_file() else None
+    searched = run.best_path if run.best_path.is_file() else None
     chosen = arch or ("best" if searched else "largest")
     found, sharing = find_arch(run.experiment.space, chosen, searched)
     return Subject(

@@ -6,13 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
-from nasmvt.config import read_yaml
 from nasmvt.errors import UserError
-from nasmvt.files import write_text
 from nasmvt.model import MultiTaskModel
-from nasmvt.pipeline.archs import find_arch
+from nasmvt.pipeline.archs import ArchFile, arch_path, find_arch
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.stage import Stage
@@ -33,21 +30,22 @@ class Chosen:
     sharing: Sharing
 
 
-def choose_arch(run: Run, name: str, sharing: Sharing) -> Chosen:
+def choose_arch(run: Run, name: str, sharing: Sharing, *, accept_unfinished: bool = False) -> Chosen:
     """Return the arch that a name means.
 
     Args:
         run: the run whose search or space is meant.
         name: "best" (the search's), "smallest", "largest", a named arch of the space, or a YAML file.
         sharing: of an arch whose file gives none.
+        accept_unfinished: take what an interrupted search has found so far.
 
     Raises:
-        UserError: if there is no such arch, or the search has not found one yet.
+        UserError: if there is no such arch, or the search has not found one yet or was interrupted.
     """
-    best = run.folder("search") / "best.yaml"
-    if name == "best" and not best.is_file():
-        raise UserError(f"{run.path} holds no search result: run 'nasmvt search' first, or pass --arch")
-    arch, own = find_arch(run.experiment.space, name, best)
+    path = arch_path(name, run.best_path)
+    if path is not None and not accept_unfinished and name not in run.experiment.space.archs:
+        (run.best() if name == "best" else ArchFile.read(path)).check_complete(path)
+    arch, own = find_arch(run.experiment.space, name, run.best_path)
     return Chosen(folder_of(run, name), arch, sharing if own is None else own)
 
 
@@ -59,7 +57,7 @@ def folder_of(run: Run, name: str) -> str:
     path = Path(name)
     if path.suffix not in {".yaml", ".yml"}:
         return name
-    if path.stem == "best" and path.resolve() != (run.folder("search") / "best.yaml").resolve():
+    if path.stem == "best" and path.resolve() != run.best_path.resolve():
         return path.resolve().parent.name
     return path.stem
 
@@ -88,9 +86,9 @@ def retrain(
     if resume and not folder.exists():
         raise UserError(f"--resume goes on with a retraining, but there is no {folder}: leave --resume out")
     model = _start(run, chosen, supernet, from_scratch).to(device)
-    path = folder / "arch.yaml"
-    arch = {"arch": chosen.arch.to_dict(), "sharing": model.sharing.to_dict()}
-    if resume and path.is_file() and read_yaml(path) != arch:
+    path = run.retrained_path(chosen.name)
+    arch = ArchFile.of(chosen.arch, model.sharing)
+    if resume and path.is_file() and ArchFile.read(path) != arch:
         raise UserError(f"{path} is not the arch that {chosen.name!r} now means: delete {folder} and retrain it anew")
 
     def draw(rng: np.random.Generator) -> tuple[Arch, Callable[[str], TaskNetwork]]:
@@ -109,7 +107,7 @@ def retrain(
         model,
         draw,
         lambda: {chosen.name: model},
-        begin=lambda: write_text(path, yaml.safe_dump(arch, sort_keys=False)),
+        begin=lambda: arch.write(path),
     )
     return model
 
@@ -121,9 +119,14 @@ def load_retrained(run: Run, name: str) -> MultiTaskModel:
         UserError: if it was not trained to the end yet.
     """
     folder = run.folder("retrain", name)
-    content = read_yaml(folder / "arch.yaml")
-    arch = run.experiment.space.arch(content["arch"], str(folder / "arch.yaml"))
-    model = MultiTaskModel.fresh(run.experiment.space, run.tasks, arch, Sharing.of(content["sharing"]))
+    path = run.retrained_path(name)
+    content = run.retrained(name)
+    sharing = content.read_sharing()
+    if sharing is None:
+        raise UserError(f"the key 'sharing' is missing in {path}: put a copy in its place, or retrain anew")
+    model = MultiTaskModel.fresh(
+        run.experiment.space, run.tasks, content.read_arch(run.experiment.space, path), sharing
+    )
     load_weights(model, folder / "checkpoint.pt", run.experiment.retrain.steps)
     return model
 

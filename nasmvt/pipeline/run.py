@@ -1,33 +1,54 @@
 """The run directory: what went in, and what each step left."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 from nasmvt.config import parse, read_yaml
+from nasmvt.data.dataset import Split
 from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError, listed
 from nasmvt.files import write_json, write_text
+from nasmvt.pipeline.archs import ArchFile
+from nasmvt.pipeline.comparison import Compared, ComparedRecord
+from nasmvt.pipeline.datasets import TaskData, check_division
 from nasmvt.pipeline.experiment import Experiment
+from nasmvt.pipeline.identity import TaskRecord, check_identity
+from nasmvt.report.curves import read_metrics
 from nasmvt.tasks.task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RUNS = Path("runs")
 
 
 class Run:
-    """A folder with config.yaml (the whole experiment), data.json (classes) and a folder per step."""
+    """A folder with config.yaml (the whole experiment), data.json (which data it has) and a folder per step.
 
-    def __init__(self, path: Path, experiment: Experiment, infos: dict[str, DataInfo]) -> None:
+    It alone knows what the files in it are called.
+    """
+
+    def __init__(self, path: Path, experiment: Experiment, records: Mapping[str, TaskRecord]) -> None:
         self.path = path
         self.experiment = experiment
-        self.infos = infos
+        self.records = dict(records)
+        """What the data of each task are."""
 
     def write(self) -> None:
-        """Make the run directory."""
-        write_json(self.path / "data.json", {name: vars(info) for name, info in self.infos.items()})
+        """Write down what the run is about."""
+        self._write_records()
         write_text(self.path / "config.yaml", self.experiment.to_yaml())
 
     @classmethod
@@ -47,43 +68,176 @@ class Run:
         if not (path / "config.yaml").is_file():
             raise UserError(f"{path} is no run directory (it holds no config.yaml): give one that train-supernet made")
         experiment = parse(Experiment, read_yaml(path / "config.yaml"), str(path / "config.yaml"))
-        infos = _read_infos(path / "data.json")
-        if infos.keys() != experiment.tasks.keys():
+        records = _read(path / "data.json", dict[str, TaskRecord])
+        if records.keys() != experiment.tasks.keys():
             raise UserError(
-                f"{path} began with the tasks {listed(infos)}, but its config.yaml has {listed(experiment.tasks)}: "
+                f"{path} began with the tasks {listed(records)}, but its config.yaml has {listed(experiment.tasks)}: "
                 "undo the change, or begin a new run"
             )
-        return cls(path, experiment, infos)
+        return cls(path, experiment, records)
+
+    @property
+    def infos(self) -> dict[str, DataInfo]:
+        """What the networks have to know of the data."""
+        return {name: record.info for name, record in self.records.items()}
 
     @property
     def tasks(self) -> dict[str, Task]:
         """The tasks, as they were when the run began; no data set is opened."""
         return make_tasks(self.experiment, self.infos)
 
+    @property
+    def train_identity(self) -> dict[str, dict[str, Any]]:
+        """Which training images each task has, as plain values; empty in a run that did not write it down."""
+        known = {name: record.splits.get("train") for name, record in self.records.items()}
+        return {name: split.model_dump() for name, split in known.items() if split is not None}
+
+    def open_data(self, splits: Sequence[Split] = ("train",), *, accept_changed: bool = False) -> dict[str, TaskData]:
+        """Open the data of every task and check that they are those that the run began with.
+
+        Args:
+            splits: which of them are compared.
+            accept_changed: go on with data that changed; the run then keeps those.
+
+        Raises:
+            UserError: if data are missing or broken, or changed.
+        """
+        data = {
+            name: TaskData(name, config, self.experiment.seed, self.records[name].info)
+            for name, config in self.experiment.tasks.items()
+        }
+        now = {name: TaskRecord.of(item, splits) for name, item in data.items()}
+        changed = check_identity(self.records, now, accept_changed)
+        check_division(data)
+        if changed:
+            _log.warning("the data changed since the run began: %s", "; ".join(changed))
+            for name, record in now.items():
+                both = {**self.records[name].splits, **record.splits}
+                self.records[name] = record.model_copy(update={"splits": both})
+            self._write_records()
+        return data
+
     def folder(self, *names: str) -> Path:
         """Return the folder of a step: `supernet`, `search`, `retrain/<arch>`, `export` ..."""
         return self.path.joinpath(*names)
 
+    def metrics(self, *names: str) -> list[dict[str, Any]]:
+        """Return what a training wrote down, in order: losses by step, and figures on the search split.
 
-def _read_infos(path: Path) -> dict[str, DataInfo]:
+        Args:
+            names: of its folder: `"supernet"`, or `"retrain", <arch>`.
+        """
+        return read_metrics(self.folder(*names) / "metrics.jsonl")
+
+    @property
+    def best_path(self) -> Path:
+        """The file of the arch that the search found."""
+        return self.folder("search") / "best.yaml"
+
+    def best(self) -> ArchFile:
+        """Return the arch that the search found, with what is known of it.
+
+        Raises:
+            UserError: if there is none yet, or the file is damaged.
+        """
+        if not self.best_path.is_file():
+            raise UserError(f"{self.path} holds no search result: run 'nasmvt search' first, or pass --arch")
+        return ArchFile.read(self.best_path)
+
+    def candidates(self) -> "pd.DataFrame":
+        """Return every candidate of the search, best first (see `nasmvt.search.results`).
+
+        Raises:
+            UserError: if there is no search yet, or the file is damaged.
+        """
+        import pandas as pd
+
+        path = self.folder("search") / "candidates.csv"
+        try:
+            return pd.read_csv(path)
+        except FileNotFoundError:
+            raise UserError(f"{self.path} holds no search result: run 'nasmvt search' first") from None
+        except ValueError as error:  # of pandas' parser, or no UTF-8
+            raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): run 'nasmvt search' again") from None
+
+    def retrained(self, name: str) -> ArchFile:
+        """Return the arch of a retraining.
+
+        Raises:
+            UserError: if there is none, or the file is damaged.
+        """
+        return ArchFile.read(self.retrained_path(name))
+
+    def retrained_path(self, name: str) -> Path:
+        """Return the file of the arch of a retraining."""
+        return self.folder("retrain", name) / "arch.yaml"
+
+    def comparison(self) -> list[Compared]:
+        """Return what the comparison found.
+
+        Raises:
+            UserError: if there is none yet, or the file is damaged.
+        """
+        path = self.path / "compare.json"
+        if not path.is_file():
+            raise UserError(f"{self.path} holds no comparison: run 'nasmvt compare' first")
+        return [record.compared() for record in _read(path, list[ComparedRecord])]
+
+    def write_comparison(self, found: Sequence[Compared]) -> Path:
+        """Write down what a comparison found; return the file."""
+        path = self.path / "compare.json"
+        write_json(path, [item.to_dict() for item in found])
+        return path
+
+    def _write_records(self) -> None:
+        values = {name: record.model_dump(mode="json") for name, record in self.records.items()}
+        write_json(self.path / "data.json", values)
+
+
+def _read(path: Path, kind: type[T]) -> T:
     try:
-        return TypeAdapter(dict[str, DataInfo]).validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(path.read_bytes())
     except (OSError, ValidationError):
         raise UserError(f"{path} is missing or damaged: put a copy in its place, or give another run") from None
 
 
-def new_path(path: Path | None, experiment: Experiment) -> Path:
-    """Return where a new run goes; nothing is written.
+@contextmanager
+def reserved(path: Path | None, experiment: Experiment) -> Iterator[Path]:
+    """Yield the directory of a new run, made at once so that no other process takes the same.
+
+    If nothing was written in it when the block ends, it is gone again.
+
+    Args:
+        path: the directory; None: one of a free name under `runs/`.
+        experiment: gives the name.
 
     Raises:
         UserError: if the directory exists.
     """
-    if path is None:
-        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-        path = RUNS / f"{stamp}-{experiment.name}"
-    if path.exists():
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    names = (RUNS / f"{stamp}-{experiment.name}{f'-{number}' if number > 1 else ''}" for number in count(1))
+    made = _made(path) if path is not None else next(filter(None, map(_made, names)))
+    if made is None:
         raise UserError(f"{path} exists: give another --out, or continue that run with --resume")
-    return path
+    try:
+        yield made[0]
+    finally:
+        for folder in made:
+            try:
+                folder.rmdir()
+            except OSError:  # it holds a run now
+                break
+
+
+def _made(path: Path) -> list[Path] | None:
+    """Make a folder and those above it; return what was made, the innermost first, or None if the folder exists."""
+    above = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return None
+    return [path, *above]
 
 
 def make_tasks(experiment: Experiment, infos: Mapping[str, DataInfo]) -> dict[str, Task]:

@@ -6,7 +6,6 @@ import torch
 
 from nasmvt.config import parse
 from nasmvt.cost import Budget, Costs
-from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.run import Run
 from nasmvt.search import (
     Candidate,
@@ -43,6 +42,7 @@ def search(
     address: str | None = None,
     out: Path | None = None,
     listener: SearchListener | None = None,
+    accept_changed_data: bool = False,
 ) -> list[Candidate]:
     """Search a run's supernet for the best arch within a budget; return all candidates, best first.
 
@@ -58,12 +58,13 @@ def search(
         address: a Ray cluster; None: a local Ray.
         out: another folder for the results.
         listener: told of every candidate.
+        accept_changed_data: go on if the data changed since the run began.
 
     Raises:
-        UserError: if no arch is within the budget, or the folder holds another search.
+        UserError: if no arch is within the budget, the data changed, or the folder holds another search.
     """
     feasible = budget.feasible(costs)
-    data = {name: TaskData(name, task, run.experiment.seed) for name, task in run.experiment.tasks.items()}
+    data = run.open_data(accept_changed=accept_changed_data)
     searcher = make_searcher(config, feasible, derive_seed(run.experiment.seed, "search"))
     pool = make_pool(
         config,
@@ -76,6 +77,7 @@ def search(
     )
     journal = Journal(out or run.folder("search"))
     try:
-        return run_search(supernet, searcher, pool, Objective.of(supernet.tasks), costs, budget, journal, listener)
+        objective = Objective.of(supernet.tasks)
+        return run_search(supernet, searcher, pool, objective, costs, budget, journal, listener, run.train_identity)
     finally:
         pool.close()

@@ -8,9 +8,10 @@ import torch
 
 from nasmvt.data import DataInfo
 from nasmvt.model import MultiTaskModel
-from nasmvt.pipeline.datasets import TaskData, infos_of, open_data
+from nasmvt.pipeline.datasets import TaskData, open_data
 from nasmvt.pipeline.experiment import Experiment
-from nasmvt.pipeline.run import Run, make_tasks, new_path
+from nasmvt.pipeline.identity import SPLITS, TaskRecord
+from nasmvt.pipeline.run import Run, make_tasks, reserved
 from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch
@@ -29,18 +30,23 @@ def train_supernet(
         UserError: if the data or the run directory breaks a rule; nothing is written then.
         Interrupted: after Ctrl-C, when a checkpoint is written.
     """
-    path = new_path(out, experiment)
-    data = open_data(experiment)
-    infos = infos_of(data)
-    check_norms(experiment.space, make_tasks(experiment, infos))
-    run = Run(path, experiment, infos)
-    _train(run, build_supernet(experiment, infos), data, device, listener, begin=run.write)
+    with reserved(out, experiment) as path:
+        data = open_data(experiment)
+        run = Run(path, experiment, {name: TaskRecord.of(item, SPLITS) for name, item in data.items()})
+        check_norms(experiment.space, run.tasks)
+        _train(run, build_supernet(experiment, run.infos), data, device, listener, begin=run.write)
     return run
 
 
-def resume_supernet(run: Run, *, device: torch.device, listener: Listener | None = None) -> None:
-    """Go on with the training of a run's supernet, from its checkpoint or, without one, from the start."""
-    data = open_data(run.experiment)
+def resume_supernet(
+    run: Run, *, device: torch.device, listener: Listener | None = None, accept_changed_data: bool = False
+) -> None:
+    """Go on with the training of a run's supernet, from its checkpoint or, without one, from the start.
+
+    Raises:
+        UserError: if the data changed since the run began (and may not have), or the checkpoint does not fit.
+    """
+    data = run.open_data(accept_changed=accept_changed_data)
     _train(run, build_supernet(run.experiment, run.infos), data, device, listener)
 
 

@@ -48,7 +48,7 @@ def _text(value: Value) -> Any:
 
 
 def best_values(
-    best: Candidate, sharing: Sharing, budget: Budget, header: Mapping[str, Any], evaluated: int
+    best: Candidate, sharing: Sharing, budget: Budget, header: Mapping[str, Any], evaluated: int, complete: bool
 ) -> dict[str, Any]:
     """Return what retraining and reports need of the best candidate, as plain values."""
     return {
@@ -67,6 +67,7 @@ def best_values(
         "seed": header["seed"],
         "algorithm": header["config"]["algorithm"],
         "evaluated": evaluated,
+        "complete": complete,
         "weights": header["weights"],
     }
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from nasmvt.cost import Budget, Costs
 from nasmvt.cost.parameters import tensor_sizes
@@ -35,11 +35,13 @@ def search(
     budget: Budget,
     journal: Journal,
     listener: SearchListener | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> list[Candidate]:
     """Evaluate what the searcher asks for and return all candidates, best first.
 
     Evaluations that the journal holds are not repeated. `candidates.csv` and `best.yaml` are written to the
-    journal's folder at the end, and also when the search is interrupted or fails after the first candidate.
+    journal's folder at the end, and also when the search is interrupted or fails after the first candidate; the
+    latter then says `complete: false`.
 
     Args:
         supernet: the trained weights; the journal is bound to them.
@@ -50,6 +52,7 @@ def search(
         budget: the bounds, written down with the result.
         journal: where evaluations are kept.
         listener: told of every completed candidate.
+        data: says, as plain values, which data the evaluations are of; the journal is bound to them.
 
     Raises:
         UserError: if the journal belongs to another search, or an evaluation fails.
@@ -65,15 +68,19 @@ def search(
         "weights": fingerprint(supernet.state_dict()),
         "score_weights": dict(objective.weights),
         "score_metrics": dict(objective.primaries),
+        **({"data": data} if data else {}),
     }
     journal.begin(header)
     driver = _Driver(searcher, pool, objective, costs, budget, journal, listener)
+    complete = False
     try:
         driver.run()
+        complete = True
     finally:
         ranked = driver.ranked()
         if ranked:
-            best = best_values(ranked[0], _sharing_of(costs, ranked[0].arch), budget, header, len(ranked))
+            sharing = _sharing_of(costs, ranked[0].arch)
+            best = best_values(ranked[0], sharing, budget, header, len(ranked), complete)
             write_results(journal.folder, candidates_table(ranked, objective), best)
     return ranked
 

@@ -18,6 +18,8 @@ from PIL import Image
 import nasmvt
 from nasmvt.config import parse
 from nasmvt.cost import Budget, Costs
+from nasmvt.errors import UserError
+from nasmvt.pipeline.archs import ArchFile
 from nasmvt.pipeline.compare import compare
 from nasmvt.pipeline.datasets import open_data
 from nasmvt.pipeline.evaluate import data_configs, evaluate_on_val
@@ -173,6 +175,40 @@ def test_exported_supernet_subnet_equals_what_the_search_saw(run, tmp_path):
             assert all(torch.equal(a[key], b[key]) for a, b in zip(ours, theirs, strict=True) for key in a)
 
 
+def test_figures_of_the_search_are_not_measured_again(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("nasmvt.pipeline.export.evaluate", lambda *_: {"measured": 1.0})
+    folder = export(run, out=tmp_path / "best")
+    assert json.loads((folder / "config.json").read_text())["metrics"] == {"split": "search", **run.best().metrics}
+    folder = export(run, name="smallest", out=tmp_path / "smallest")
+    assert json.loads((folder / "config.json").read_text())["metrics"]["cls"] == {"measured": 1.0}
+    other = yaml.safe_load(run.best_path.read_text()) | {"weights": "0" * 16}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    folder = export(run, name=str(tmp_path / "other.yaml"), out=tmp_path / "other")
+    assert json.loads((folder / "config.json").read_text())["metrics"]["cls"] == {"measured": 1.0}
+
+
+def test_what_an_interrupted_search_found_is_marked_and_accepted_only_if_asked(run, tmp_path):
+    class Break:
+        def on_candidate(self, done, total, candidate, best):
+            if done == 2:
+                raise KeyboardInterrupt
+
+    assert run.best().complete
+    supernet = load_supernet(run, CPU)
+    costs, config = costs_of(supernet), run.experiment.search
+    settings = {"device": CPU, "out": tmp_path / "half"}
+    with pytest.raises(KeyboardInterrupt):
+        search(run, supernet, costs, budget_of(costs), config, **settings, listener=Break())
+    best = str(tmp_path / "half" / "best.yaml")
+    assert not ArchFile.read(Path(best)).complete
+    for step in (lambda: choose_arch(run, best, costs.sharing), lambda: export(run, name=best, out=tmp_path / "m")):
+        with pytest.raises(UserError, match=r"interrupted search .* pass --accept-unfinished"):
+            step()
+    assert choose_arch(run, best, costs.sharing, accept_unfinished=True).arch
+    search(run, supernet, costs, budget_of(costs), config, **settings)
+    assert choose_arch(run, best, costs.sharing).arch == choose_arch(run, "best", costs.sharing).arch
+
+
 def test_retrain_export_load_evaluate_predict(run, tmp_path):
     supernet = load_supernet(run, CPU)
     chosen = choose_arch(run, "best", supernet.sharing())
@@ -214,7 +250,7 @@ def test_retraining_resumed_after_a_crash_equals_the_uninterrupted_one(run, tmp_
     archs = choose_arch(run, "smallest", supernet.sharing())
     ends = []
     for name, stop in (("whole", None), ("crashed", 4)):
-        here = Run(tmp_path / name, run.experiment.model_copy(update={"retrain": settings}), run.infos)
+        here = Run(tmp_path / name, run.experiment.model_copy(update={"retrain": settings}), run.records)
         if stop:
             with pytest.raises(Stop):
                 retrain(here, archs, supernet, data=data, device=CPU, listener=StopAt(stop))
@@ -227,7 +263,7 @@ def test_shared_tensors_stay_one_through_retraining(run):
     with torch.no_grad():
         for score in supernet.scores.values():
             score.fill_(0.9)
-    here = Run(run.path / "all shared", run.experiment, run.infos)
+    here = Run(run.path / "all shared", run.experiment, run.records)
     chosen = choose_arch(here, "smallest", supernet.sharing())
     model = retrain(here, chosen, supernet, data=open_data(run.experiment), device=CPU)
     name = "backbone.blocks.0.fc1.weight"
@@ -239,6 +275,7 @@ def test_shared_tensors_stay_one_through_retraining(run):
 def test_compare_trains_all_equally_and_says_what_is_within_budget(tmp_path):
     run = train_supernet(experiment(), out=tmp_path / "run", device=CPU)
     search_run(run)
+    costs = costs_of(load_supernet(run, CPU))
     from contextlib import nullcontext
 
     found = {item.name: item for item in compare(run, device=CPU, progress=lambda title: nullcontext(StopAt(-1)))}
@@ -248,5 +285,6 @@ def test_compare_trains_all_equally_and_says_what_is_within_budget(tmp_path):
     assert found["best"].within_budget
     for item in found.values():
         assert Checkpoint.load(run.folder("retrain", item.name) / "checkpoint.pt").step == 3
-    written = json.loads((run.path / "compare.json").read_text())
-    assert [entry["score"] for entry in written] == [item.score for item in found.values()]
+    assert {name: item.parameters.total for name, item in found.items()} == {
+        name: costs.parameters(run.experiment.space.arch(run.retrained(name).arch)).total for name in found
+    }

@@ -18,6 +18,10 @@ from nasmvt.errors import UserError, os_refusal
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+# A notebook passes on the name of its own backend, without which matplotlib can't even be imported elsewhere. The
+# command line draws into files only.
+os.environ["MPLBACKEND"] = "agg"
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 RunArgument = Annotated[

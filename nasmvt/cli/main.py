@@ -1,8 +1,13 @@
 """The `nasmvt` command: one file per subcommand, imported without torch so that --help answers at once."""
 
+import sys
+from typing import Annotated
+
 import typer
 
+from nasmvt import __version__
 from nasmvt.cli import compare, evaluate, export, import_reference, predict, profile, retrain, search, train_supernet
+from nasmvt.cli.streams import loss, open_streams
 
 app = typer.Typer(
     name="nasmvt",
@@ -29,9 +34,31 @@ app.command("import-reference", short_help="Merge the authors' checkpoints into 
 app.command("profile", short_help="Count parameters and work of an arch.")(profile.profile)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nasmvt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
+
 def main() -> None:
     """Run the command line."""
-    app()
+    output = open_streams()
+    try:
+        app()
+    except SystemExit:
+        if sentence := loss(output):
+            typer.echo(f"error: {sentence}", err=True)
+            sys.exit(2)
+        raise
 
 
 if __name__ == "__main__":

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from nasmvt import __version__
-from nasmvt.cli import compare, evaluate, export, import_reference, predict, profile, retrain, search, train_supernet
+from nasmvt.cli import (
+    compare,
+    data,
+    evaluate,
+    export,
+    import_reference,
+    predict,
+    profile,
+    retrain,
+    search,
+    train_supernet,
+)
 from nasmvt.cli.streams import loss, open_streams
 
 app = typer.Typer(
@@ -19,6 +30,7 @@ app = typer.Typer(
     epilog="The main job: nasmvt train-supernet, nasmvt search --budget 2.5M, nasmvt retrain, nasmvt export.",
 )
 
+app.command("data", short_help="Report what the data of an experiment hold.")(data.data)
 app.command("train-supernet", short_help="Begin a run: train the supernet of an experiment.")(
     train_supernet.train_supernet
 )

@@ -37,6 +37,7 @@ def train_supernet(
     Example:
       nasmvt train-supernet experiments/real_mini.yaml --set training.steps=2000
     """
+    from nasmvt.cli.data_display import say_data
     from nasmvt.cli.display import say, training_progress
     from nasmvt.errors import UserError
     from nasmvt.pipeline.experiment import load_experiment
@@ -56,5 +57,5 @@ def train_supernet(
             raise UserError("--accept-changed-data goes on with a run whose data changed: pass --resume too")
         settings = load_experiment(experiment, changes or (), seed)
         with training_progress("supernet") as listener:
-            run = begin(settings, out=out, device=target, listener=listener)
+            run = begin(settings, out=out, device=target, listener=listener, on_report=say_data)
     say(f"run directory: {run.path}  (next: nasmvt search {quoted(run.path)} --budget ...)")

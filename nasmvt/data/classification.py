@@ -3,13 +3,15 @@
 Shapes: B batch, H, W canvas height and width, K classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from nasmvt.data.config import AugmentationConfig, DataConfig
 from nasmvt.data.geometry import Geometry, Size
+from nasmvt.data.report import LabelCounts, count_indices
 from nasmvt.data.targets import TARGETS, Placed, Targets
 from nasmvt.data.types import ImageInfo, Sample
 from nasmvt.errors import UserError
@@ -29,6 +31,11 @@ class ClassTargets(Targets):
         return torch.tensor(targets, dtype=torch.int64)
 
     gather = collate
+
+    def count(self, targets: Iterable[int], classes: int) -> LabelCounts:
+        """Count the images of each class."""
+        labels = np.fromiter(targets, dtype=np.int64)
+        return LabelCounts(unit="images", images=len(labels), classes=count_indices(labels, classes))
 
     def train_transform(self, config: DataConfig) -> Callable[[Sample], Placed]:
         """Return timm's training pipeline: random resized crop, flip, automatic augmentation, erasing."""

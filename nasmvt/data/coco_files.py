@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
-from nasmvt.data.folders import FileList, is_file, is_folder, scan, some, split_names, starting_with
+from nasmvt.data.folders import FileList, MissingSplit, is_file, is_folder, scan, some, split_names, starting_with
 from nasmvt.errors import UserError
 
 
@@ -12,7 +12,8 @@ def find_annotations(root: Path, split: str) -> Path:
     """Return the annotation file of a split: instances_<split>.json, or the only instances_<split>*.json.
 
     Raises:
-        UserError: if there is none, or several that fit.
+        MissingSplit: if there is none.
+        UserError: if there are several that fit.
     """
     folder = root / "annotations"
     exact = [folder / f"instances_{name}.json" for name in split_names(split)]
@@ -29,7 +30,7 @@ def find_annotations(root: Path, split: str) -> Path:
             f"{some([path.name for path in similar])}: set train_split and val_split to full names, such as "
             f"'{example}'"
         )
-    raise UserError(f"there is no annotation file {exact[0]}: create it or set train_split and val_split")
+    raise MissingSplit(f"there is no annotation file {exact[0]}: create it or set train_split and val_split")
 
 
 def find_images(root: Path, split: str, annotations: Path) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 
 from nasmvt.data.config import DataConfig
 from nasmvt.data.folders import is_folder, some
+from nasmvt.data.report import LabelCounts, Look
 from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
 
@@ -62,6 +63,20 @@ class Dataset(ABC):
             UserError: if a file is gone.
         """
 
+    def look(self, index: int) -> Look:
+        """Return what can be seen of one image without decoding it; by default the whole sample is read.
+
+        Raises:
+            UnreadableImage: if it is no image.
+            UserError: if its labels break a rule of the format.
+        """
+        sample = self[index]
+        return Look(size=(sample.image.height, sample.image.width), target=sample.target)
+
+    def label_counts(self, indices: np.ndarray) -> LabelCounts | None:
+        """Count the labels of some images, if all are in memory; None: the targets of `look` are to be counted."""
+        return None
+
     def identity(self) -> Identity:
         """Return which data these are, read from the files as they are now; no image is decoded.
 
@@ -87,6 +102,14 @@ class Limited(Dataset):
     def __getitem__(self, index: int) -> Sample:
         """Return a sample of the data set behind."""
         return self._dataset[int(self._indices[index])]
+
+    def look(self, index: int) -> Look:
+        """Look at an image of the data set behind."""
+        return self._dataset.look(int(self._indices[index]))
+
+    def label_counts(self, indices: np.ndarray) -> LabelCounts | None:
+        """Count labels of the data set behind."""
+        return self._dataset.label_counts(self._indices[indices])
 
     def digest(self) -> str:
         """Return a digest of the data set behind and the choice from it."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,19 @@ import numpy as np
 import torch
 
 from nasmvt.data.dataset import Classes, Dataset, Request
+from nasmvt.data.detection import count_objects
 from nasmvt.data.folders import FileList
 from nasmvt.data.masks import ObjectMasks
 from nasmvt.data.names import Names
 from nasmvt.data.objects import Objects
 from nasmvt.data.orientation import labels_orientation, turn_boxes, turn_image, upright_size
-from nasmvt.data.pictures import read_stored
+from nasmvt.data.pictures import look_at, read_stored
+from nasmvt.data.report import LabelCounts, Look
 from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
+
+_OUTSIDE, _OUTSIDE_PART = 1.0, 0.005
+"""How far a box may reach outside of its image without being counted: in pixels, or in parts of its sides."""
 
 _log = logging.getLogger(__name__)
 
@@ -84,14 +89,7 @@ class Detected(Dataset):
         path = self._files[index]
         image, orientation = read_stored(path)
         stored = (image.height, image.width)
-        height, width = self._sizes[index].tolist()
-        labelled = (height, width) if height else upright_size(stored, orientation)
-        try:
-            turn = labels_orientation(stored, orientation, labelled, self._annotated)
-        except ValueError as error:
-            raise UserError(
-                f"the image {path} must have the size that {self._source} states, but {error}: fix one of them"
-            ) from None
+        turn = self._turn(index, stored, orientation)
         size = stored if turn == orientation else upright_size(stored, orientation)
         boxes = self._objects.clipped(index, size)
         objects = self._objects.of(index)
@@ -106,6 +104,59 @@ class Detected(Dataset):
         identity = self._ids[index]
         identity = identity if isinstance(identity, str) else int(identity)
         return Sample(id=identity, image=turn_image(image, orientation), target=target)
+
+    def look(self, index: int) -> Look:
+        """Return what the header of an image says; its size must be what the annotations state, if they do."""
+        path = self._files[index]
+        look = look_at(path)
+        if tuple(self._sizes[index].tolist()) not in (look.size, (0, 0)):  # turned by EXIF's orientation, or wrong
+            self._turn(index, look.size, read_stored(path)[1])
+        return look
+
+    def label_counts(self, indices: np.ndarray) -> LabelCounts:
+        """Count the objects of each class, and what is odd about them."""
+        objects, sizes = self._objects, self._sizes
+        owners = np.repeat(np.arange(len(self)), np.diff(objects.starts))
+        items = np.flatnonzero(np.isin(owners, indices))
+        boxes, owners = objects.boxes[items], owners[items]
+        counts = count_objects(
+            self._labels[objects.places[items]],
+            objects.crowds[items],
+            boxes,
+            owners,
+            len(indices),
+            len(self.info.classes),
+        )
+        sides = np.ones((len(items), 2)) if objects.relative else sizes[owners][:, ::-1]
+        slack = _OUTSIDE_PART if objects.relative else _OUTSIDE
+        beyond = (boxes[:, :2] < -slack).any(axis=1) | (boxes[:, 2:] > sides + slack).any(axis=1)
+        outside = int((beyond & (sides > 0).all(axis=1)).sum())
+        bare = 0 if self.info.has_masks else int(np.isin(objects.without_mask(), items).sum())
+        some_bare = bare if bare < len(items) - counts.ignored else 0
+        return replace(
+            counts,
+            odd={
+                **counts.odd,
+                "boxes reach outside of their image and are clipped": outside,
+                "objects have no mask, others have: only boxes are used": some_bare,
+            },
+        )
+
+    def _turn(self, index: int, stored: tuple[int, int], orientation: int) -> int:
+        """Return the orientation by which the labels of an image must be turned to lie on the upright image.
+
+        Raises:
+            UserError: if the annotations state another size than the image has.
+        """
+        height, width = self._sizes[index].tolist()
+        labelled = (height, width) if height else upright_size(stored, orientation)
+        try:
+            return labels_orientation(stored, orientation, labelled, self._annotated)
+        except ValueError as error:
+            raise UserError(
+                f"the image {self._files[index]} must have the size that {self._source} states, but {error}: fix one "
+                f"of them"
+            ) from None
 
 
 def _has_masks(wanted: bool | None, train: Annotations, names: Sequence[Any]) -> bool:

@@ -3,13 +3,15 @@
 Shapes: n objects, H, W canvas height and width, h, w image height and width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torchvision.ops import masks_to_boxes
 
 from nasmvt.data.geometry import Geometry, Size, pad, sides
+from nasmvt.data.report import LabelCounts, count_indices
 from nasmvt.data.targets import TARGETS, Targets
 
 _MIN_SIDE = 1.0
@@ -52,6 +54,53 @@ class ObjectTargets(Targets):
             {**target, "masks": pad(target["masks"], canvas, torch.tensor(False))} if "masks" in target else target
             for target in targets
         ]
+
+    def count(self, targets: Iterable[Objects], classes: int) -> LabelCounts:
+        """Count the objects of each class, the crowds, and the images without any."""
+        labels, crowds, boxes, owners = [], [], [], []
+        images = 0
+        for target in targets:
+            labels.append(target["labels"])
+            crowds.append(target["crowd"])
+            boxes.append(target["boxes"])
+            owners += [images] * len(target["labels"])
+            images += 1
+        if not images:
+            return LabelCounts(unit="objects", images=0, classes=(0,) * classes)
+        return count_objects(
+            torch.cat(labels).numpy(),
+            torch.cat(crowds).numpy(),
+            torch.cat(boxes).numpy(),
+            np.array(owners, dtype=np.int64),
+            images,
+            classes,
+        )
+
+
+def count_objects(
+    labels: np.ndarray, crowds: np.ndarray, boxes: np.ndarray, owners: np.ndarray, images: int, classes: int
+) -> LabelCounts:
+    """Count m objects.
+
+    Args:
+        labels: (m,) integers.
+        crowds: (m,) bool.
+        boxes: (m, 4) xyxy.
+        owners: (m,) integers, one per image.
+        images: number of images, also of those without objects.
+        classes: number of classes.
+    """
+    flat = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1) & ~crowds
+    return LabelCounts(
+        unit="objects",
+        images=images,
+        classes=count_indices(labels[~crowds], classes),
+        ignored=int(crowds.sum()),
+        odd={
+            "images have no object": images - len(np.unique(owners)),
+            "objects have a box without an area and are not trained on": int(flat.sum()),
+        },
+    )
 
 
 def mask_boxes(masks: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,10 @@ PICTURE_SUFFIXES = frozenset(
 _ALIASES = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
 
 
+class MissingSplit(UserError):
+    """A split of which there is nothing on disk."""
+
+
 class LeftOut:
     """Names of what a data set passes over, by the reason."""
 
@@ -97,12 +101,12 @@ def split_folder(parent: Path, split: str) -> Path:
     """Return the folder of a split inside `parent`.
 
     Raises:
-        UserError: if there is none, naming the folders looked for.
+        MissingSplit: if there is none, naming the folders looked for.
     """
     folder = find_split_folder(parent, split)
     if folder is None:
         candidates = [parent / name for name in split_names(split)]
-        raise UserError(
+        raise MissingSplit(
             f"the split '{split}' needs a folder, but there is no {' or '.join(map(str, candidates))}: "
             f"create it, or set train_split and val_split to the names in use"
         )

@@ -8,7 +8,8 @@ import numpy as np
 from nasmvt.data.dataset import Classes, Dataset, Request
 from nasmvt.data.folders import FileList, LeftOut, find_split_folder, images_in, scan, split_folder
 from nasmvt.data.formats import register_format
-from nasmvt.data.pictures import read_picture
+from nasmvt.data.pictures import look_at, read_picture
+from nasmvt.data.report import LabelCounts, Look, count_indices
 from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
 
@@ -60,6 +61,15 @@ class ImageFolder(Dataset):
         """Return an image, upright by its EXIF orientation, and its label."""
         image = read_picture(self._files[index], upright=True)
         return Sample(id=self._files.names[index], image=image, target=int(self._labels[index]))
+
+    def look(self, index: int) -> Look:
+        """Return what the header of an image says."""
+        return look_at(self._files[index])
+
+    def label_counts(self, indices: np.ndarray) -> LabelCounts:
+        """Count the images of each class."""
+        counts = count_indices(self._labels[indices], len(self.info.classes))
+        return LabelCounts(unit="images", images=len(indices), classes=counts)
 
     def digest(self) -> str:
         """Return a digest over the names and sizes of the images."""

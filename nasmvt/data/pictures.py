@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image
 
 from nasmvt.data.orientation import orientation_of, turn_image
+from nasmvt.data.report import Look
 from nasmvt.errors import UserError
 
 _DEPTHS = (8, 12, 16, 24, 32)
 """Bits of a grey value that cameras and scanners deliver."""
+_REMEDY = "replace it or set skip_unreadable"
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """What the machine lacks, not the file."""
 
@@ -42,18 +44,36 @@ def read_stored(path: Path) -> tuple[Image.Image, int]:
     Raises:
         UnreadableImage: if it can't be decoded, naming the file.
     """
-    with opened(path, "image", "replace it or set skip_unreadable") as image:
+    with opened(path, "image", _REMEDY) as image:
         return to_rgb(image), orientation_of(image)
 
 
+def look_at(path: Path) -> Look:
+    """Return what the header of an image says; pixels are not decoded.
+
+    Raises:
+        UnreadableImage: if it is no image, naming the file.
+    """
+    with opened(path, "image", _REMEDY, decode=False) as image:
+        return Look(size=(image.height, image.width), animated=_is_animated(image))
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001  (a damaged second frame may raise nearly anything; the first one is used)
+        return False
+
+
 @contextmanager
-def opened(path: Path, what: str, remedy: str) -> Iterator[Image.Image]:
-    """Open and decode an image file.
+def opened(path: Path, what: str, remedy: str, *, decode: bool = True) -> Iterator[Image.Image]:
+    """Open an image file.
 
     Args:
         path: the file.
         what: what an error calls it.
         remedy: what to do about one that can't be decoded.
+        decode: whether the pixels are read, too.
 
     Raises:
         UnreadableImage: if it can't be decoded, naming the file.
@@ -64,7 +84,8 @@ def opened(path: Path, what: str, remedy: str) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                image.load()
+                if decode:
+                    image.load()
                 yield image
     except UserError:
         raise

@@ -4,12 +4,14 @@ Shapes: B batch, H, W canvas height and width, h, w image height and width.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from nasmvt.data.geometry import Geometry, Size, pad
+from nasmvt.data.report import LabelCounts
 from nasmvt.data.targets import TARGETS, Targets
 from nasmvt.data.types import IGNORE
 
@@ -34,6 +36,20 @@ class LabelMaps(Targets):
     def gather(self, targets: Sequence[torch.Tensor], canvas: Size) -> list["PackedLabels"]:
         """Return the label maps (h, w) of the original images, packed."""
         return [PackedLabels.of(labels) for labels in targets]
+
+    def count(self, targets: Iterable[torch.Tensor], classes: int) -> LabelCounts:
+        """Count the pixels of each class, the ignored pixels, and the maps that hold nothing else."""
+        totals, images, void = np.zeros(IGNORE + 1, dtype=np.int64), 0, 0
+        for labels in targets:
+            counts = np.bincount(labels.numpy().ravel(), minlength=IGNORE + 1)
+            totals, images, void = totals + counts, images + 1, void + (counts[:IGNORE].sum() == 0)
+        return LabelCounts(
+            unit="pixels",
+            images=images,
+            classes=tuple(totals[:classes].tolist()),
+            ignored=int(totals[IGNORE]),
+            odd={"label maps hold only ignored pixels": int(void)},
+        )
 
 
 @dataclass(frozen=True)

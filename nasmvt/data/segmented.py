@@ -11,8 +11,9 @@ from nasmvt.data.class_files import read_classes
 from nasmvt.data.dataset import Dataset, Request, class_names, text_digest
 from nasmvt.data.folders import FileList, some
 from nasmvt.data.label_maps import PixelLabels, Value, consecutive, is_colour, read_label_map
-from nasmvt.data.orientation import labels_orientation, turn_array, turn_image
-from nasmvt.data.pictures import UnreadableImage, read_stored
+from nasmvt.data.orientation import labels_orientation, turn_array, turn_image, upright_size
+from nasmvt.data.pictures import UnreadableImage, look_at, read_stored
+from nasmvt.data.report import Look
 from nasmvt.data.types import IGNORE, DataInfo, Sample
 from nasmvt.errors import UserError
 
@@ -49,25 +50,42 @@ class Segmented(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         """Return an upright image and its uint8 label map (H, W) of classes and `IGNORE`."""
-        path, source = self._images[index], self._maps[index]
-        image, orientation = read_stored(path)
-        labels = self._labels.read(source)
-        stored, labelled = (image.height, image.width), (labels.shape[0], labels.shape[1])
+        image, orientation = read_stored(self._images[index])
+        labels = self._labels.read(self._maps[index])
+        turned = self._upright(index, labels, (image.height, image.width), orientation)
         upright = turn_image(image, orientation)
-        try:
-            turned = turn_array(labels, labels_orientation(stored, orientation, labelled, self._annotated))
-            if turned.shape != (upright.height, upright.width):
-                raise ValueError(f"'orientation: {self._annotated}' asks for the other of its two sizes")
-        except ValueError as error:
-            raise UserError(
-                f"an image and its label map must have one size, but {path} and {source} have not ({error}): make "
-                f"them equal"
-            ) from None
         return Sample(id=self._images.names[index], image=upright, target=torch.from_numpy(turned))
+
+    def look(self, index: int) -> Look:
+        """Return what the header of an image says, and its label map as it lies; the sizes must agree."""
+        path = self._images[index]
+        look, labels = look_at(path), self._labels.read(self._maps[index])
+        if labels.shape != look.size or self._annotated is not None:  # orientation matters; headers may not tell it
+            self._upright(index, labels, look.size, read_stored(path)[1])
+        return look._replace(target=torch.from_numpy(labels))
 
     def digest(self) -> str:
         """Return a digest over the names and sizes of the images and the label maps."""
         return text_digest(self._images.digest(), self._maps.digest())
+
+    def _upright(self, index: int, labels: np.ndarray, stored: tuple[int, int], orientation: int) -> np.ndarray:
+        """Return a label map (H, W) as it lies on the upright image.
+
+        Raises:
+            UserError: if its size is not that of the image.
+        """
+        size = upright_size(stored, orientation)
+        try:
+            turn = labels_orientation(stored, orientation, (labels.shape[0], labels.shape[1]), self._annotated)
+            turned = turn_array(labels, turn)
+            if turned.shape != size:
+                raise ValueError(f"'orientation: {self._annotated}' asks for the other of its two sizes")
+        except ValueError as error:
+            raise UserError(
+                f"an image and its label map must have one size, but {self._images[index]} and {self._maps[index]} "
+                f"have not ({error}): make them equal"
+            ) from None
+        return turned
 
     def _look(self) -> None:
         """Refuse label maps that hold nothing but ignored pixels, by some of them."""

@@ -4,13 +4,14 @@ Shapes: B batch, H, W canvas height and width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from nasmvt.data.config import AugmentationConfig, DataConfig
 from nasmvt.data.geometry import Geometry, Size
+from nasmvt.data.report import LabelCounts
 from nasmvt.data.types import ImageInfo, Sample
 from nasmvt.registry import Registry
 
@@ -45,6 +46,10 @@ class Targets(ABC):
     def gather(self, targets: Sequence[Any], canvas: Size) -> Any:
         """Return the targets of an evaluation batch: those of the samples, in the pixels of the original images."""
         return list(targets)
+
+    def count(self, targets: Iterable[Any], classes: int) -> LabelCounts:
+        """Count the labels in targets of samples, one after the other; a kind that counts none counts the images."""
+        return LabelCounts(unit="images", images=sum(1 for _ in targets))
 
     def train_transform(self, config: DataConfig) -> Callable[[Sample], Placed] | None:
         """Return a random training transform of the kind's own; None: images are placed by `config.train_placement`."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from nasmvt.data.dataset import Dataset, Request, text_digest
 from nasmvt.data.detected import Annotations, Detected
-from nasmvt.data.folders import FileList, images_in, is_file, some, split_names
+from nasmvt.data.folders import FileList, MissingSplit, images_in, is_file, some, split_names
 from nasmvt.data.formats import register_format
 from nasmvt.data.names import Names
 from nasmvt.data.objects import ObjectList
@@ -82,7 +82,7 @@ def _images(request: Request, topic: str) -> FileList:
     if found is None and request.config.split is not None:
         stems: Sequence[str] = sorted(by_stem)
     elif found is None:
-        raise UserError(
+        raise MissingSplit(
             f"the split '{request.split_name}' needs a list of its images, but there is no {lists[0]}: add it"
         )
     else:

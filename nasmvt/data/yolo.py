@@ -8,7 +8,17 @@ import numpy as np
 
 from nasmvt.data.dataset import Request, text_digest
 from nasmvt.data.detected import Annotations, Detected
-from nasmvt.data.folders import FileList, LeftOut, has_image_suffix, images_in, is_file, is_folder, some, split_names
+from nasmvt.data.folders import (
+    FileList,
+    LeftOut,
+    MissingSplit,
+    has_image_suffix,
+    images_in,
+    is_file,
+    is_folder,
+    some,
+    split_names,
+)
 from nasmvt.data.formats import register_format
 from nasmvt.data.names import Names
 from nasmvt.data.objects import ObjectList
@@ -33,16 +43,14 @@ class Yolo(Detected):
         settings = _read_settings(request.root)
         left_out = LeftOut()
         files = _images(request, settings, left_out)
-        annotations, bare = _read(request, settings, files)
+        annotations = _read(request, settings, files)
 
         def train() -> tuple[Annotations, Names]:
             first = _images(request.train, settings, LeftOut())
-            return _read(request.train, settings, first)[0], first.names
+            return _read(request.train, settings, first), first.names
 
         sizes = np.zeros((len(files), 2), dtype=np.int32)
         super().__init__(request, files, files.names, sizes, annotations, train)
-        for name in bare:
-            left_out.add(LeftOut.NO_ANNOTATION, name)
         self.left_out = left_out.names()
 
     def digest(self) -> str:
@@ -91,7 +99,7 @@ def _images(request: Request, settings: dict[str, Any], left_out: LeftOut) -> Fi
     keys = (*keys, "valid") if "val" in keys else keys
     key = next((key for key in keys if settings.get(key)), None)
     if key is None:
-        raise UserError(f"{path} names no images for '{request.split_name}': add the folder of its images")
+        raise MissingSplit(f"{path} names no images for '{request.split_name}': add the folder of its images")
     entries = settings[key] if isinstance(settings[key], list) else [settings[key]]
     root, names = request.root, list[str]()
     for entry in entries:
@@ -123,8 +131,8 @@ def _label_name(image: str) -> str:
     return str(PurePosixPath(*parts))
 
 
-def _read(request: Request, settings: dict[str, Any], files: FileList) -> tuple[Annotations, list[str]]:
-    """Return the objects of some images, and the images without a file of labels."""
+def _read(request: Request, settings: dict[str, Any], files: FileList) -> Annotations:
+    """Return the objects of some images; an image without a file of labels has none."""
     names, objects, bare = settings["names"], ObjectList(), []
     for row, image in enumerate(files.names):
         path = files.root / _label_name(image)
@@ -143,7 +151,7 @@ def _read(request: Request, settings: dict[str, Any], files: FileList) -> tuple[
             f"'{request.split_name}' has any: add them"
         )
     table = objects.sorted(len(files), relative=True)
-    return Annotations(source=settings["file"], classes=names, objects=table), bare
+    return Annotations(source=settings["file"], classes=names, objects=table)
 
 
 def _parse(line: str, classes: int) -> tuple[int, tuple[float, float, float, float], bytes]:

@@ -11,7 +11,7 @@ from nasmvt.data.eval_set import EvalSet
 from nasmvt.data.loader import TrainLoader
 from nasmvt.data.opening import open_dataset
 from nasmvt.data.splits import split_train
-from nasmvt.data.types import DataInfo
+from nasmvt.data.types import Batch, DataInfo
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.seeding import derive_seed
 from nasmvt.tasks.config import TaskConfig
@@ -48,6 +48,11 @@ class TaskData:
         return split_train(
             len(self.train), self.config.data.search_fraction, derive_seed("split", self.name, self.seed)
         )
+
+    @cached_property
+    def first_batch(self) -> Batch:
+        """The first training batch."""
+        return self.train_loader().batch(0)
 
     def train_loader(self, batch_size: int | None = None) -> TrainLoader:
         """Return the augmented training batches."""
@@ -98,7 +103,7 @@ def check_division(data: Mapping[str, TaskData]) -> None:
     """
     for item in data.values():
         _ = item.division
-        item.train_loader().batch(0)
+        _ = item.first_batch
 
 
 def infos_of(data: Mapping[str, TaskData]) -> dict[str, DataInfo]:

@@ -18,6 +18,7 @@ from nasmvt.errors import UserError, listed
 from nasmvt.files import write_json, write_text
 from nasmvt.pipeline.archs import ArchFile
 from nasmvt.pipeline.comparison import Compared, ComparedRecord
+from nasmvt.pipeline.data_report import TaskReport
 from nasmvt.pipeline.datasets import TaskData, check_division
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.identity import TaskRecord, check_identity
@@ -50,6 +51,10 @@ class Run:
         """Write down what the run is about."""
         self._write_records()
         write_text(self.path / "config.yaml", self.experiment.to_yaml())
+
+    def write_data_report(self, report: Mapping[str, TaskReport]) -> None:
+        """Write what the data held when the run began."""
+        write_json(self.path / "data_report.json", {name: task.to_json() for name, task in report.items()})
 
     @classmethod
     def open(cls, path: Path | None) -> "Run":

@@ -8,9 +8,10 @@ import torch
 
 from nasmvt.data import DataInfo
 from nasmvt.model import MultiTaskModel
+from nasmvt.pipeline.data_report import TaskReport, check_report, report_data
 from nasmvt.pipeline.datasets import TaskData, open_data
 from nasmvt.pipeline.experiment import Experiment
-from nasmvt.pipeline.identity import SPLITS, TaskRecord
+from nasmvt.pipeline.identity import TaskRecord
 from nasmvt.pipeline.run import Run, make_tasks, reserved
 from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
@@ -22,9 +23,21 @@ from nasmvt.training.loop import Listener, load_weights
 
 
 def train_supernet(
-    experiment: Experiment, *, out: Path | None = None, device: torch.device, listener: Listener | None = None
+    experiment: Experiment,
+    *,
+    out: Path | None = None,
+    device: torch.device,
+    listener: Listener | None = None,
+    on_report: Callable[[Mapping[str, TaskReport]], None] | None = None,
 ) -> Run:
     """Begin a run: check the data, make the run directory, train the supernet.
+
+    Args:
+        experiment: what goes into the run.
+        out: the run directory to make.
+        device: where to train.
+        listener: is told of every step.
+        on_report: is told what the data hold, before anything is trained.
 
     Raises:
         UserError: if the data or the run directory breaks a rule; nothing is written then.
@@ -32,9 +45,20 @@ def train_supernet(
     """
     with reserved(out, experiment) as path:
         data = open_data(experiment)
-        run = Run(path, experiment, {name: TaskRecord.of(item, SPLITS) for name, item in data.items()})
+        report = report_data(data)
+        if on_report is not None:
+            on_report(report)
+        check_report(report)
+        run = Run(
+            path, experiment, {name: TaskRecord.of(item, list(report[name].splits)) for name, item in data.items()}
+        )
         check_norms(experiment.space, run.tasks)
-        _train(run, build_supernet(experiment, run.infos), data, device, listener, begin=run.write)
+
+        def begin() -> None:
+            run.write()
+            run.write_data_report(report)
+
+        _train(run, build_supernet(experiment, run.infos), data, device, listener, begin)
     return run
 
 

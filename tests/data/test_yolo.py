@@ -34,7 +34,6 @@ def test_boxes_are_parts_of_the_sides(root):
     assert target["labels"].tolist() == [1, 0]
     assert train[0].id == "images/train/a.png"
     assert len(train[1].target["boxes"]) == 0
-    assert list(train.left_out["no annotation"]) == ["images/train/b.png"]
     assert val[0].target["boxes"].tolist() == [[0, 0, 30, 20]]
 
 

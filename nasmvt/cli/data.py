@@ -1,0 +1,68 @@
+"""`nasmvt data`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasmvt.cli.common import Changes, reports_errors
+
+_SECONDS = 30.0
+"""Time that looking may take."""
+
+
+@reports_errors
+def data(
+    experiment: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="Experiment file, or the name of a shipped one.",
+            show_default="shapes, the built-in data set",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for data_report.json and batches/<task>.png, the first training batch of every task with "
+            "its labels.",
+            show_default="nothing is written",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Look at every image and label map, not at a sample.")
+    ] = False,
+    changes: Changes = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything random.", show_default="the experiment's")
+    ] = None,
+) -> None:
+    """Report what the data of an experiment hold; what a training would refuse is refused.
+
+    \b
+    Example:
+      nasmvt data mine.yaml --out look
+    """
+    from nasmvt.cli.data_display import data_table
+    from nasmvt.cli.display import console, say
+    from nasmvt.data.survey import MOST
+    from nasmvt.files import write_json
+    from nasmvt.pipeline.data_report import check_report, report_data
+    from nasmvt.pipeline.datasets import infos_of, open_data
+    from nasmvt.pipeline.experiment import load_experiment
+    from nasmvt.pipeline.pictures import save_batches
+    from nasmvt.pipeline.run import make_tasks
+
+    settings = load_experiment(experiment, changes or (), seed)
+    opened = open_data(settings)
+    report = report_data(opened, most=None if everything else MOST, seconds=None if everything else _SECONDS)
+    for name, task in report.items():
+        console.print(data_table(name, task))
+        for warning in task.warnings():
+            say(f"warning: {name}, {warning}")
+    if out is not None:
+        write_json(out / "data_report.json", {name: task.to_json() for name, task in report.items()})
+        batches = {name: item.first_batch for name, item in opened.items()}
+        save_batches(out / "batches", batches, make_tasks(settings, infos_of(opened)))
+        say(f"written: {out}")
+    check_report(report)

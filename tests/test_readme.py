@@ -94,6 +94,9 @@ def test_rooms_import_only_lower_ones():
         for other in re.findall(r"^\s*(?:from|import) nasmvt\.(\w+)", path.read_text(), re.MULTILINE):
             if other in height and other != room:
                 assert height[other] < height[room], f"{path} imports {other}"
+    for path in (ROOT / "nasmvt").glob("[!_]*.py"):
+        rooms = set(re.findall(r"^\s*(?:from|import) nasmvt\.(\w+)", path.read_text(), re.MULTILINE)) & set(height)
+        assert not rooms, f"{path} lies below the rooms, but imports {rooms}"
 
 
 def test_ray_is_imported_by_its_pool_alone():

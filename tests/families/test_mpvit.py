@@ -89,7 +89,7 @@ def test_a_batch_of_two_equals_two_of_one():
         assert worst(got, torch.cat(one)) <= 1e-5
 
 
-MEASURES = {  # specs/mpvit.md: parameters with and without the classifier, GMACs at 224 px
+MEASURES = {  # released code: parameters with and without the classifier, GMACs at 224 px
     "mpvit_tiny": (5_843_736, 5_626_736, 1.6355),
     "mpvit_xsmall": (10_573_448, 10_316_448, 2.9502),
     "mpvit_small": (22_892_400, 22_603_400, 4.7713),

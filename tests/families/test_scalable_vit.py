@@ -112,7 +112,7 @@ def test_epsilon_of_every_norm():
 
 # -- published networks -----------------------------------------------------------------------------
 
-PUBLISHED = {  # specs/scalablevit.md: parameters, GMACs at 224 px with and without the products inside attention
+PUBLISHED = {  # released code: parameters, GMACs at 224 px with and without the products inside attention
     "small": (32_000_472, 4.265, 4.093),
     "small_0": (26_307_032, None, None),
     "base": (81_881_624, 8.801, 8.564),

@@ -84,7 +84,7 @@ def test_layer_norm_epsilon_is_a_fixed_size():
     assert {m.eps for m in model.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-5}
 
 
-PUBLISHED = {  # specs/vit_mvt.md, millions; tables of relative positions are counted there with the largest head count
+PUBLISHED = {  # millions, released code; tables of relative positions are counted there with the largest head count
     "vit_mvt_tiny": (7.243620, 1.201338),
     "vit_mvt_small": (23.245824, 2.371104),
     "vit_mvt_base": (56.404992, 4.127040),

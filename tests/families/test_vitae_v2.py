@@ -93,7 +93,7 @@ def test_epsilons_are_the_references():
     assert {module.eps for module in network.modules() if isinstance(module, nn.BatchNorm2d)} == {1e-5}
 
 
-COUNTS = {  # specs/vitaev2.md: parameters of the classifier and of the backbone, GMACs at 224 px
+COUNTS = {  # released code: parameters of the classifier and of the backbone, GMACs at 224 px
     "vitae_v2_s": (19_355_688, 18_842_688, 5.753),
     "vitae_v2_48m": (48_674_632, 47_905_632, 13.341),
     "vitae_v2_b": (89_693_352, 88_668_352, 24.373),

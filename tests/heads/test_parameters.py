@@ -1,4 +1,4 @@
-"""The heads have exactly the parameters of the reference (specs/vit_mvt.md, 'Parameters')."""
+"""The heads have exactly the parameters of ViT-MVT's released code."""
 
 import pytest
 import torch

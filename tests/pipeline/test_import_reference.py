@@ -13,7 +13,7 @@ from nasmvt.space import load_space
 from nasmvt.tasks.build import build_skeleton
 from tests.pipeline.reference_files import TASKS, expected_total, key_list, make_state, write
 
-SPEC = {  # millions: adaptive once, rest of the trunk once, what each task has of its own (specs/vit_mvt.md)
+SPEC = {  # millions: adaptive once, rest of the trunk once, what each task has of its own (released code)
     "tiny": (7.243620, 1.201338, [0.166680, 0.217000, 1.612368, 3.362688, 3.145528, 0.526968, 1.867968, 34.936854]),
     "small": (23.245824, 2.371104, [0.230226, 0.385000, 2.800338, 10.622976, 4.528000, 0.865698, 5.901312, 36.485142]),
     "base": (56.404992, 4.127040, [0.313056, 0.577000, 4.168224, 23.897088, 6.937408, 1.308384, 13.275648, 38.254614]),

@@ -22,7 +22,7 @@ from tests.conftest import tiny_experiment
 
 ROOT = Path(__file__).parents[2]
 
-# specs/vit_mvt.md, "Parameters (millions, checked by building)"
+# millions, counted on networks that the released code builds
 PARAMETERS = {
     "tiny": {
         "adaptive": 7.243620,

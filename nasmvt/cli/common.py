@@ -109,12 +109,12 @@ def model_folder(folder: Path | None) -> Path:
     return exported
 
 
-def written(write: Callable[[], Path]) -> None:
+def written(write: Callable[[], object], path: Path) -> None:
     """Write a file and say so; where the disk refuses it, say that: what was found is on the screen already."""
     from nasmvt.cli.display import say
 
     try:
-        path = write()
+        write()
     except OSError as error:
         typer.echo(f"not written: {os_refusal(error)}", err=True)
     else:

@@ -36,4 +36,4 @@ def compare(
     best = max(within, key=lambda item: item.score)
     verdict = "is the best" if best.name == "best" else f"is beaten by {best.name}"
     say(f"of the archs within the budget the searched one {verdict}  (next: nasmvt export {quoted(opened.path)})")
-    written(lambda: opened.write_comparison(found))
+    written(lambda: opened.write_comparison(found), opened.comparison_path)

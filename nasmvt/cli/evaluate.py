@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, Device, ModelArgument, model_folder, reports_errors
+from nasmvt.cli.common import Changes, Device, ModelArgument, model_folder, reports_errors, written
 
 
 @reports_errors
@@ -32,8 +32,11 @@ def evaluate(
     target = device_of(device)
     folder = model_folder(folder)
     loaded = load(folder)
-    metrics = evaluate_on_val(loaded.model, data_configs(loaded, changes or ()), loaded.config["seed"], target)
-    path = out or folder / "evaluation.json"
-    write_json(path, {"split": "val", "metrics": metrics})
+    configs = data_configs(loaded, changes or ())
+    metrics = evaluate_on_val(loaded.model, configs, loaded.config["seed"], target)
     console.print(metrics_table("on val", metrics))
-    say(f"written: {path}")
+    for name, config in configs.items():
+        if config.data.root is not None:
+            say(f"data of {name}: {config.data.root}")
+    path = out or folder / "evaluation.json"
+    written(lambda: write_json(path, {"split": "val", "metrics": metrics}), path)

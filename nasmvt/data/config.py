@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from nasmvt.config import Config
 from nasmvt.data.formats import FORMATS
@@ -63,7 +63,7 @@ class DataConfig(Config):
     yours registers."""
 
     root: Path | None = None
-    """Folder of the data set; needed by every format but `shapes`."""
+    """Folder of the data set; needed to open one of any format but `shapes`."""
 
     train_split: str = "train"
     """Name of the training split in the data set's folders and files."""
@@ -195,12 +195,6 @@ class DataConfig(Config):
         if not all(0 < value <= 1 for value in std):
             raise ValueError("std must be three values above 0 and at most 1 (divide by 255)")
         return std
-
-    @model_validator(mode="after")
-    def _check_root(self) -> Self:
-        if FORMATS.get(self.format).files and self.root is None:
-            raise ValueError(f"the format '{self.format}' reads files: set root to the folder of the data set")
-        return self
 
     @property
     def train_placement(self) -> Placement:

@@ -135,7 +135,9 @@ class Request:
             UserError: if none is given or it does not exist.
         """
         root = self.config.root
-        if root is None or not is_folder(root):
+        if root is None:
+            raise UserError(f"the format '{self.config.format}' reads files: set root to the folder of the data set")
+        if not is_folder(root):
             raise UserError(f"there is no folder {root}: set root to the folder of the data set")
         return root
 

@@ -1,6 +1,6 @@
 """The model card: what a stranger has to know of an exported folder."""
 
-from typing import Any
+from nasmvt.export.schema import ExportConfig
 
 _CARD = """# {space} for {tasks}
 
@@ -35,33 +35,34 @@ predictions = model.task("{first}").predict(["picture.jpg"])
 
 ## How it was made
 
-{origin} Images are prepared as `config.json` says under `preprocessing`; `predict` does it.
+{origin} Images are prepared as `config.json` says under each task's `preprocessing`; `predict` does it.
+`local.json`, if it is here, says where the data lie on the machine that wrote this folder: leave it out when
+you publish the model.
 """
 
 _ORIGIN = """Supernet training, evolutionary search under a bound on the total parameters, retraining, with nasmvt
-{version}, after ViT-MVT (TNNLS 2023). The figures hold for the data named in `config.json` and say nothing of
-other data."""
+{version}, after ViT-MVT (TNNLS 2023). The figures hold for the data that it was trained
+for and say nothing of other data."""
 
 
-def model_card(config: dict[str, Any]) -> str:
+def model_card(config: ExportConfig) -> str:
     """Return the card of an exported model as Markdown."""
-    tasks, parameters, sharing = config["tasks"], config["parameters"], config["sharing"]
-    split = config["metrics"]["split"]
+    tasks, parameters, sharing = config.tasks, config.parameters, config.sharing
+    split = config.metrics["split"]
     rows = []
     for name, task in tasks.items():
-        figures = ", ".join(f"{key} {value:.2f}" for key, value in config["metrics"].get(name, {}).items())
-        height, width = task["config"]["data"]["image_size"]
+        figures = ", ".join(f"{key} {value:.2f}" for key, value in config.metrics.get(name, {}).items())
+        height, width = task.preprocessing.canvas
         rows.append(
-            f"| {name} | {task['config']['kind']} | {len(task['data']['classes'])} | {height} x {width} px | "
-            f"{figures or 'not measured'} |"
+            f"| {name} | {task.kind} | {len(task.classes)} | {height} x {width} px | {figures or 'not measured'} |"
         )
     parts = [f"| shared | {parameters['shared']:,} |"]
     for name in tasks:
         parts.append(f"| {name}, own part of the backbone | {parameters['specific'][name]:,} |")
         parts.append(f"| {name}, neck and head | {parameters['heads'][name]:,} |")
-    arch = "\n".join(f"- `{key}`: {value}" for key, value in config["arch"].items())
+    arch = "\n".join(f"- `{key}`: {value}" for key, value in config.arch.items())
     return _CARD.format(
-        space=config["space"]["name"],
+        space=config.space.name,
         tasks=", ".join(tasks),
         n=len(tasks),
         first=next(iter(tasks)),
@@ -72,5 +73,5 @@ def model_card(config: dict[str, Any]) -> str:
         layers=len(sharing),
         full=sum(len(shared) == len(tasks) for shared in sharing.values()),
         arch=arch,
-        origin=config.get("origin") or _ORIGIN.format(version=config["nasmvt"]),
+        origin=config.origin or _ORIGIN.format(version=config.nasmvt),
     )

@@ -1,6 +1,5 @@
-"""Writing the folder of a finished model: config.json, model.safetensors, README.md."""
+"""Writing the folder of a finished model: config.json, model.safetensors, README.md, and local.json."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,11 @@ from safetensors.torch import save_file
 
 from nasmvt import __version__
 from nasmvt.cost import count_parameters
-from nasmvt.errors import UserError
 from nasmvt.export.card import model_card
-from nasmvt.files import write_json, write_text
+from nasmvt.export.local import write_local
+from nasmvt.export.schema import ExportConfig, ExportedTask
+from nasmvt.files import atomic, new_folder, write_json, write_text
 from nasmvt.model import MultiTaskModel
-
-FORMAT = 1
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -32,8 +30,8 @@ def save(
     """Write a model as a folder; it appears whole or not at all.
 
     `model.safetensors` holds every tensor once: `shared.<name>` for those that tasks have in common,
-    `<task>.<name>` for the others. `config.json` holds all that is needed to build the networks again:
-    space, arch, sharing, tasks with their classes and preprocessing, and the metrics.
+    `<task>.<name>` for the others. `config.json` holds all that is needed to build the networks again (see
+    `nasmvt.export.schema`). `local.json` alone says where the data lie, as seen from the folder, for this machine.
 
     Args:
         model: the model.
@@ -47,50 +45,30 @@ def save(
     Raises:
         UserError: if the folder exists.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists: give another --out, or delete it")
-    config = describe(model, metrics, split, seed)
-    if origin is not None:
-        config["origin"] = origin
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    config = describe(model, metrics, split, seed, origin)
+    roots = {name: task.config.data.root for name, task in model.tasks.items()}
+    with new_folder(folder) as temporary:
         tensors = {key: tensor.cpu().contiguous() for key, tensor in model.tensors().items()}
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt", "nasmvt": __version__})
-        write_json(temporary / "config.json", config)
+        with atomic(temporary / "model.safetensors") as path:
+            save_file(tensors, path, metadata={"format": "pt", "nasmvt": __version__})
+        write_json(temporary / "config.json", config.model_dump(mode="json", exclude_none=True))
         write_text(temporary / "README.md", model_card(config))
+        write_local(temporary, folder, {name: root for name, root in roots.items() if root is not None})
         for name, content in (extra or {}).items():
             write_json(temporary / name, content)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def describe(model: MultiTaskModel, metrics: Metrics, split: str, seed: int) -> dict[str, Any]:
+def describe(model: MultiTaskModel, metrics: Metrics, split: str, seed: int, origin: str | None = None) -> ExportConfig:
     """Return the content of config.json."""
     count = count_parameters(model.space, model.tasks, model.arch, model.sharing)
-    return {
-        "format": FORMAT,
-        "nasmvt": __version__,
-        "seed": seed,
-        "space": model.space.model_dump(mode="json"),
-        "arch": model.arch.to_dict(),
-        "sharing": model.sharing.to_dict(),
-        "parameters": count.to_dict(),
-        "tasks": {
-            name: {"config": task.config.model_dump(mode="json"), "data": vars(task.info)}
-            for name, task in model.tasks.items()
-        },
-        "preprocessing": {
-            name: {
-                "resize": "to fit the canvas, aspect kept, bilinear, antialiased; top left, rest in the mean colour",
-                "canvas": list(task.config.data.image_size),
-                "scale": "1/255",
-                "mean": list(task.config.data.mean),
-                "std": list(task.config.data.std),
-            }
-            for name, task in model.tasks.items()
-        },
-        "metrics": {"split": split, **{name: dict(values) for name, values in metrics.items()}},
-    }
+    return ExportConfig(
+        nasmvt=__version__,
+        seed=seed,
+        space=model.space,
+        arch=model.arch.to_dict(),
+        sharing={layer: tuple(tasks) for layer, tasks in model.sharing.to_dict().items()},
+        parameters=count.to_dict(),
+        tasks={name: ExportedTask.of(task) for name, task in model.tasks.items()},
+        metrics={"split": split, **{name: dict(values) for name, values in metrics.items()}},
+        origin=origin,
+    )

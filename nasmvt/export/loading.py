@@ -7,45 +7,20 @@ from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nasmvt.config import Config, parse
-from nasmvt.data import DataInfo, EvalTransform, read_picture
+from nasmvt.config import parse
+from nasmvt.data import EvalTransform, read_picture
 from nasmvt.errors import UserError, listed, nearest
-from nasmvt.export.folder import FORMAT
+from nasmvt.export.format_1 import upgraded
+from nasmvt.export.local import read_local
+from nasmvt.export.schema import FORMAT, ExportConfig, Roots
 from nasmvt.model import MultiTaskModel
 from nasmvt.model.multi_task import stored_key
-from nasmvt.space import SearchSpace, Sharing
+from nasmvt.space import Sharing
 from nasmvt.tasks.build import Slot
-from nasmvt.tasks.config import TaskConfig
-from nasmvt.tasks.task import Task
-
-
-class ExportedTask(Config):
-    """A task in config.json."""
-
-    config: TaskConfig
-    data: DataInfo
-
-
-class ExportConfig(Config):
-    """What is read of config.json."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    space: SearchSpace
-    arch: dict[str, Any]
-    sharing: dict[str, tuple[str, ...]]
-    tasks: dict[str, ExportedTask]
-    parameters: dict[str, Any]
-    seed: int
-
-    def make_tasks(self) -> dict[str, Task]:
-        """Return the tasks; no data set is opened."""
-        return {name: Task(name=name, config=task.config, info=task.data) for name, task in self.tasks.items()}
 
 
 class TaskModel(nn.Module):
@@ -92,10 +67,12 @@ class TaskModel(nn.Module):
 class LoadedModel:
     """A finished model: the networks of all tasks, with their shared tensors held once."""
 
-    def __init__(self, model: MultiTaskModel, config: dict[str, Any]) -> None:
+    def __init__(self, model: MultiTaskModel, config: dict[str, Any], roots: Roots | None = None) -> None:
         self.model = model
         self.config = config
-        """The content of config.json."""
+        """The content of config.json, in today's format (see `nasmvt.export.schema`)."""
+        self.roots = dict(roots or {})
+        """Where the data of tasks lie, as far as the folder says it."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -124,7 +101,7 @@ def read_config(folder: Path) -> ExportConfig:
     Raises:
         UserError: if the folder is none, has another format, or its config breaks a rule.
     """
-    return parse(ExportConfig, _read_json(folder), str(folder / "config.json"))
+    return _read(folder)[0]
 
 
 def load(folder: str | Path) -> LoadedModel:
@@ -134,9 +111,8 @@ def load(folder: str | Path) -> LoadedModel:
         UserError: if the folder is none, has another format, or its tensors do not fit its config.
     """
     folder = Path(folder)
-    config = _read_json(folder)
-    content = parse(ExportConfig, config, str(folder / "config.json"))
-    space, sharing, tasks = content.space, Sharing.of(content.sharing), content.make_tasks()
+    content, config, roots = _read(folder)
+    space, sharing, tasks = content.space, Sharing.of(content.sharing), content.make_tasks(str(folder / "config.json"))
     arch = space.arch(content.arch, str(folder / "config.json"))
     tensors = _read_tensors(folder / "model.safetensors")
     unused = set(tensors)
@@ -157,10 +133,11 @@ def load(folder: str | Path) -> LoadedModel:
         raise UserError(
             f"{folder}: model.safetensors holds tensors that the config does not know: {listed(sorted(unused)[:5])}"
         )
-    return LoadedModel(model.eval(), config)
+    return LoadedModel(model.eval(), config, roots)
 
 
-def _read_json(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> tuple[ExportConfig, dict[str, Any], dict[str, Path]]:
+    """Return config.json, checked and as plain values, and where the data lie."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -170,9 +147,16 @@ def _read_json(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}): export the model again") from None
+    roots = read_local(folder)
+    if isinstance(config, dict) and config.get("format") == 1:
+        config, named = upgraded(config, str(path))
+        roots = {**named, **roots}
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise UserError(f"{path} is not of format {FORMAT}: export the model again with this version of nasmvt")
-    return config
+        raise UserError(
+            f"{path} must be of format {FORMAT} (or 1, of nasmvt 0.1.0), but is not: export the model again with this "
+            "version of nasmvt"
+        )
+    return parse(ExportConfig, config, str(path)), config, roots
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

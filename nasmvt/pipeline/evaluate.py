@@ -1,11 +1,11 @@
 """What a finished model is worth on images it never saw."""
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 
 import torch
 
 from nasmvt.config import parse
+from nasmvt.data.formats import FORMATS
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export.loading import LoadedModel
 from nasmvt.model import MultiTaskModel
@@ -35,9 +35,13 @@ def data_configs(loaded: LoadedModel, changes: Sequence[str]) -> dict[str, TaskC
     """Return the task settings of a loaded model with changes such as "tasks.det.data.root=/data/coco".
 
     Raises:
-        UserError: if a change breaks a rule.
+        UserError: if a change breaks a rule, or it is not known where the data of a task lie.
     """
-    values = {"tasks": {name: deepcopy(task["config"]) for name, task in loaded.config["tasks"].items()}}
+    tasks = {name: task.config.model_dump(mode="json") for name, task in loaded.model.tasks.items()}
+    for name, root in loaded.roots.items():
+        if name in tasks:
+            tasks[name]["data"]["root"] = str(root)
+    values = {"tasks": tasks}
     for change in changes:
         key = change.partition("=")[0]
         first, task, *rest = [*key.strip().split("."), ""]
@@ -45,4 +49,11 @@ def data_configs(loaded: LoadedModel, changes: Sequence[str]) -> dict[str, TaskC
             hint = nearest(task, loaded.tasks) if first == "tasks" else ""
             raise UserError(f"--set changes keys below tasks.<name> (tasks: {listed(loaded.tasks)}), not {key!r}{hint}")
         apply_change(values, change)
-    return {name: parse(TaskConfig, config, f"--set tasks.{name}") for name, config in values["tasks"].items()}
+    configs = {name: parse(TaskConfig, config, f"--set tasks.{name}") for name, config in values["tasks"].items()}
+    for name, config in configs.items():
+        if config.data.root is None and FORMATS.get(config.data.format).files:
+            raise UserError(
+                f"an exported model does not tell where the data of '{name}' lie: pass --set "
+                f"tasks.{name}.data.root=FOLDER"
+            )
+    return configs

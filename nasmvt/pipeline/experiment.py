@@ -10,6 +10,7 @@ from torch import nn
 
 from nasmvt.config import Config, parse, read_yaml
 from nasmvt.data.config import DataConfig
+from nasmvt.data.formats import FORMATS
 from nasmvt.errors import UserError
 from nasmvt.resources import find
 from nasmvt.search.config import SearchConfig
@@ -58,6 +59,17 @@ class Experiment(Config):
                 raise ValueError(
                     f"a task's name is a word of letters, digits and _ that means nothing to torch, and not 'shared' "
                     f"or 'split', unlike {name!r}: name it otherwise"
+                )
+        return tasks
+
+    @field_validator("tasks")
+    @classmethod
+    def _data_have_a_place(cls, tasks: dict[str, TaskConfig]) -> dict[str, TaskConfig]:
+        for name, task in tasks.items():
+            if FORMATS.get(task.data.format).files and task.data.root is None:
+                raise ValueError(
+                    f"the format '{task.data.format}' of the task '{name}' reads files: set root to the folder of the "
+                    "data set"
                 )
         return tasks
 

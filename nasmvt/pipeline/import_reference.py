@@ -338,7 +338,7 @@ def _report(
         "space": space.name,
         "arch": arch.to_dict(),
         "qkv": qkv,
-        "files": {task: str(checkpoint.path) for task, checkpoint in found.items()},
+        "files": {task: Path(checkpoint.path).name for task, checkpoint in found.items()},
         "parameters": {
             "in the files": {"total": sum(stored.values()), **stored},
             "networks alone": {"total": sum(alone.values()), **alone},

@@ -186,7 +186,7 @@ def _of_export(path: Path, arch: str | None) -> Subject:
         kind="export",
         source=str(path),
         space=content.space,
-        tasks=content.make_tasks(),
+        tasks=content.make_tasks(str(path / "config.json")),
         arch_name="exported",
         arch=content.space.arch(content.arch, str(path)),
         learned=Sharing.of(content.sharing),

@@ -177,22 +177,25 @@ class Run:
         """Return the file of the arch of a retraining."""
         return self.folder("retrain", name) / "arch.yaml"
 
+    @property
+    def comparison_path(self) -> Path:
+        """The file of what a comparison found."""
+        return self.path / "compare.json"
+
     def comparison(self) -> list[Compared]:
         """Return what the comparison found.
 
         Raises:
             UserError: if there is none yet, or the file is damaged.
         """
-        path = self.path / "compare.json"
+        path = self.comparison_path
         if not path.is_file():
             raise UserError(f"{self.path} holds no comparison: run 'nasmvt compare' first")
         return [record.compared() for record in _read(path, list[ComparedRecord])]
 
-    def write_comparison(self, found: Sequence[Compared]) -> Path:
-        """Write down what a comparison found; return the file."""
-        path = self.path / "compare.json"
-        write_json(path, [item.to_dict() for item in found])
-        return path
+    def write_comparison(self, found: Sequence[Compared]) -> None:
+        """Write down what a comparison found."""
+        write_json(self.comparison_path, [item.to_dict() for item in found])
 
     def _write_records(self) -> None:
         values = {name: record.model_dump(mode="json") for name, record in self.records.items()}

@@ -127,7 +127,7 @@ def test_two_checkpoints_become_a_folder_and_a_report(nasmvt, command, tmp_path)
         assert f"{total['total']:,}" in printed
     assert f"{report['merged']['layers']} layers merged" in printed
     assert "blocks.*.attn.qkv" in printed
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["tasks"]["seg"]["data"]["classes"][7] == "thing 7"
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tasks"]["seg"]["classes"][7] == "thing 7"
     assert "there is no folder" in nasmvt.refused("evaluate", tmp_path / "out", "--set", "tasks.cls.data.root=nowhere")
 
 

@@ -17,7 +17,6 @@ def test_one_number_is_a_square_canvas():
 @pytest.mark.parametrize(
     ("values", "fragment"),
     [
-        ({"format": "coco"}, "the format 'coco' reads files: set root"),
         ({"image_size": 8}, "at least 16"),
         ({"search_fraction": 0}, "search_fraction"),
         ({"search_fraction": 1}, "search_fraction"),

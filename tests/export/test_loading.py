@@ -86,5 +86,5 @@ def test_damage_is_named(folder, tmp_path):
         nasmvt.load(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "format": 99}))
-    with pytest.raises(UserError, match="not of format 1"):
+    with pytest.raises(UserError, match="must be of format 2"):
         nasmvt.load(folder)

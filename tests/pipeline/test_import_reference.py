@@ -129,14 +129,16 @@ def test_shared_layers_are_one_tensor_and_statistics_are_not(small):
 def test_the_folder_says_what_it_is(small):
     files, folder = small
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".gitignore",
         "README.md",
         "config.json",
         "import.json",
+        "local.json",
         "model.safetensors",
     ]
     config = json.loads((folder / "config.json").read_text())
     report = json.loads((folder / "import.json").read_text())
-    assert report["files"] == {task: str(path) for task, path in files.items()}
+    assert report["files"] == {task: path.name for task, path in files.items()}
     assert report["parameters"]["merged"] == config["parameters"]
     assert config["metrics"] == {"split": "none"}
     assert config["space"]["fixed"]["norm_eps"] == 1e-5
@@ -145,9 +147,9 @@ def test_the_folder_says_what_it_is(small):
         "detection": [1328, 1328],
         "segmentation": [512, 512],
     }
-    sizes = {name: task["config"]["data"]["image_size"] for name, task in config["tasks"].items()}
+    sizes = {name: task["preprocessing"]["canvas"] for name, task in config["tasks"].items()}
     assert sizes == {"cls": [224, 224], "det": [800, 1280], "seg": [512, 512]}
-    head = config["tasks"]["det"]["config"]["head"]
+    head = config["tasks"]["det"]["head"]
     assert (head["anchor_rounding"], head["roi_aligned"], head["clip_shrinking"]) == (False, True, True)
     assert config["tasks"]["cls"]["data"]["classes"][0] == "tench"
     assert config["tasks"]["det"]["data"]["classes"][79] == "toothbrush"

@@ -165,7 +165,7 @@ def test_a_comparison_is_read_as_it_was_written(run):
     found = [Compared("best", count, {"cls": {"top1": 12.5}}, 12.5, True)]
     with pytest.raises(UserError, match="run 'nasmvt compare' first"):
         run.comparison()
-    assert run.write_comparison(found) == Path("r/compare.json")
+    run.write_comparison(found)
     assert run.comparison() == found
     Path("r/compare.json").write_text("[{")
     with pytest.raises(UserError, match=r"compare\.json is missing or damaged"):

@@ -1,0 +1,128 @@
+"""What config.json of an exported folder says: all that is needed to build the networks and to feed them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from nasmvt.config import Config, parse
+from nasmvt.data.types import DataInfo
+from nasmvt.space import SearchSpace
+from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.task import Task
+
+FORMAT: Literal[2] = 2
+
+Triple = tuple[float, float, float]
+
+_DESCRIBED = frozenset(
+    {
+        *("format", "train_split", "val_split", "classes", "orientation", "masks", "labels", "ignore"),
+        *("image_suffix", "mask_suffix", "val_images", "split", "limit"),
+    }
+)
+"""The settings of a data set that say which images a model is measured on: not where they lie, nor how it trained."""
+
+
+class Preprocessing(Config):
+    """How an image becomes the input of a network."""
+
+    placement: Literal["fit"] = "fit"
+    """The image is scaled to the largest size that fits the canvas, its aspect kept."""
+    canvas: tuple[int, int]
+    """Height and width in pixels."""
+    position: Literal["top left"] = "top left"
+    """Where the scaled image lies on the canvas."""
+    padding: Literal["mean"] = "mean"
+    """What the rest of the canvas holds: the mean colour, rounded to a byte."""
+    interpolation: Literal["bilinear"] = "bilinear"
+    antialias: Literal[True] = True
+    orientation: Literal["upright"] = "upright"
+    """A file is turned by its EXIF orientation first."""
+    channels: Literal["RGB"] = "RGB"
+    divisor: Literal[255] = 255
+    """Pixels are divided by it, `mean` is subtracted, and the rest is divided by `std`."""
+    mean: Triple
+    std: Triple
+
+
+class ExportedTask(Config):
+    """One task."""
+
+    kind: str
+    classes: tuple[str, ...]
+    """Names of the classes in the order of their labels."""
+    has_masks: bool = False
+    head: dict[str, Any]
+    """Settings of the head, its `type` among them."""
+    preprocessing: Preprocessing
+    eval_batch_size: int = 16
+    """Images per step of an evaluation; has no influence on the metrics."""
+    data: dict[str, Any]
+    """Settings of the data set that the task was made for, but not where it lies."""
+
+    @classmethod
+    def of(cls, task: Task) -> "ExportedTask":
+        """Describe a task."""
+        data = task.config.data
+        return cls(
+            **vars(task.info),
+            head=task.config.head.model_dump(mode="json"),
+            preprocessing=Preprocessing(canvas=data.image_size, mean=data.mean, std=data.std),
+            eval_batch_size=task.config.eval_batch_size,
+            data=data.model_dump(mode="json", include=set(_DESCRIBED)),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the task as plain values."""
+        shown = self.preprocessing
+        placed = {"image_size": shown.canvas, "mean": shown.mean, "std": shown.std}
+        return {
+            "kind": self.kind,
+            "head": self.head,
+            "eval_batch_size": self.eval_batch_size,
+            "data": {**self.data, **placed},
+        }
+
+    def task(self, name: str, source: str) -> Task:
+        """Return the task; no data set is opened.
+
+        Raises:
+            UserError: if a setting breaks a rule; names `source`.
+        """
+        info = DataInfo(kind=self.kind, classes=self.classes, has_masks=self.has_masks)
+        return Task(name=name, config=parse(TaskConfig, self.settings(), f"{source}, task {name}"), info=info)
+
+
+class ExportConfig(Config):
+    """The content of config.json."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: Literal[2] = FORMAT
+    nasmvt: str
+    """The version that wrote it."""
+    seed: int
+    """Of the run; the built-in data set, `limit` and `split` are functions of it."""
+    space: SearchSpace
+    arch: dict[str, Any]
+    sharing: dict[str, tuple[str, ...]]
+    parameters: dict[str, Any]
+    tasks: dict[str, ExportedTask]
+    metrics: dict[str, Any]
+    """In percent by task; `split` says what they were measured on."""
+    origin: str | None = None
+    """Sentences on how the model was made; None: by nasmvt's own training and search."""
+
+    def make_tasks(self, source: str) -> dict[str, Task]:
+        """Return the tasks; no data set is opened.
+
+        Raises:
+            UserError: if a setting breaks a rule; names `source`.
+        """
+        return {name: task.task(name, source) for name, task in self.tasks.items()}
+
+
+Roots = Mapping[str, Path]
+"""Where the data of a task lie."""

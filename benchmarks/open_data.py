@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from nasmvt.data import DataConfig, Dataset, EvalSet, open_dataset
+from nasmvt.data.survey import survey
 
 WORKERS = 4
 
@@ -45,6 +46,12 @@ def measure(config: DataConfig) -> None:
     begun = time.perf_counter()
     identity = dataset.identity()
     print(f"identity {identity.digest} in {time.perf_counter() - begun:.1f} s")
+    begun = time.perf_counter()
+    report = survey(dataset, 0, tolerant=True)
+    print(
+        f"report: {report.looked_at} images looked at, labels of {report.labels.images:,} counted in "
+        f"{time.perf_counter() - begun:.1f} s"
+    )
     if config.format == "coco":
         print(f"with {WORKERS} loader workers, proportional: {with_workers(dataset, config):.0f} MB")
 

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from nasmvt.data import UnreadableImage, read_picture
+from nasmvt.data.folders import PICTURE_SUFFIXES, is_picture
 from nasmvt.errors import UserError, listed
 from nasmvt.export.loading import LoadedModel
 from nasmvt.files import atomic, write_json
@@ -18,8 +19,6 @@ from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.draw import draw_prediction
 
 _log = logging.getLogger(__name__)
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
 
 
 @dataclass(frozen=True)
@@ -42,19 +41,29 @@ def find_pictures(paths: Iterable[Path]) -> list[Picture]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found.extend(sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES))
+            found.extend(sorted(_pictures_below(path)))
         elif path.is_file():
             found.append(path)
         else:
             raise UserError(f"there is no image or folder {path}: check the path")
     if not found:
-        raise UserError(f"there is no image among the paths given; suffixes that count: {listed(sorted(SUFFIXES))}")
+        raise UserError(
+            f"there is no image among the paths given; suffixes that count: {listed(sorted(PICTURE_SUFFIXES))}"
+        )
     stems = Counter(path.stem for path in found)
     names = [path.stem if stems[path.stem] == 1 else _long_name(path) for path in found]
     return [
         Picture(name, str(path), lambda path=path: read_picture(path))  # type: ignore[misc]
         for name, path in zip(names, found, strict=True)
     ]
+
+
+def _pictures_below(folder: Path) -> Iterator[Path]:
+    """Yield the images below a folder; what is hidden, or lies in a hidden folder, is passed over."""
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and is_picture(path) and path.is_file():
+            yield path
 
 
 def _long_name(path: Path) -> str:

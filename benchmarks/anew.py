@@ -1,14 +1,16 @@
 """The plain way to lend, which the fast one is measured and tested against: build the network, index the store."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from nasmvt.space import Arch
 from nasmvt.space.sharing import layer_of
 from nasmvt.supernet import Supernet
-from nasmvt.tasks.build import buffer_slots, build_network, build_skeleton, parameter_slots
+from nasmvt.tasks.build import buffer_slots, build_network, parameter_slots
 from nasmvt.tasks.network import TaskNetwork
 
 
@@ -19,10 +21,10 @@ def subnet_anew(supernet: Supernet, arch: Arch, task: str, *, skeleton: bool = F
         supernet: the store.
         arch: the subnet.
         task: the task.
-        skeleton: build on `meta`; else with weights, which are then replaced.
+        skeleton: build on `meta`, as 0.1.0 did; else with weights, which are then replaced.
     """
-    build = build_skeleton if skeleton else build_network
-    network = build(supernet.space, supernet.tasks[task], arch)
+    with _OnMeta() if skeleton else nullcontext():
+        network = build_network(supernet.space, supernet.tasks[task], arch)
     parameters = dict(supernet.networks[task].named_parameters())
     buffers = dict(supernet.networks[task].named_buffers())
     sharing = supernet.sharing()
@@ -42,6 +44,22 @@ def subnet_anew(supernet: Supernet, arch: Arch, task: str, *, skeleton: bool = F
     for slot in buffer_slots(network):
         slot.owner._buffers[slot.leaf] = buffers[slot.name][tuple(slice(size) for size in slot.shape)]
     return network
+
+
+class _OnMeta(TorchFunctionMode):
+    """Building on `meta` of 0.1.0: `torch.nn.init` is skipped, what else writes values is not."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _FACTORIES and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": "meta"}
+        elif getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+_FACTORIES = {getattr(torch, name) for name in ("empty", "zeros", "ones", "full", "rand", "randn", "randint")}
+_FACTORIES |= {getattr(torch, name) for name in ("randperm", "arange", "linspace", "eye", "tensor")}
 
 
 class _Choose(torch.autograd.Function):

@@ -29,8 +29,8 @@ class _Absent(Enum):
 
 
 _ABSENT = _Absent.ABSENT
-_QUICK = {bool, int, float, str}
-"""Types whose equal values are the same; zero has a sign."""
+_QUICK = {bool, int, str}
+"""Types whose equal values are the same."""
 
 
 class Skeletons:
@@ -55,6 +55,7 @@ class Skeletons:
         self._largest = self._structure(space.largest)
         self._numbers: dict[tuple[str, Any], int] = {}
         self._values: list[Any] = [None]
+        self._absent: dict[str, dict[str, int]] = {}
         self._places: dict[str, tuple[str, Place]] = {}
         if self._measure(space.largest):
             raise OpaqueError("two networks of one arch differ")
@@ -107,19 +108,36 @@ class Skeletons:
         numbers = {}
         found = self._structure(arch)
         for name in self._largest.keys() | found.keys():
-            fields, largest = found.get(name, {}), self._largest.get(name, {})
-            for field in fields.keys() | largest.keys() if fields is not largest else ():
-                value, usual = fields.get(field, _ABSENT), largest.get(field, _ABSENT)
-                if _same(value, usual):
-                    continue
-                for place, one, known in _differences(field, value, usual):
-                    item = "|".join((name, *field, str(place[1])))
-                    self._places[item] = name, place
-                    if (item, known) not in self._numbers:
-                        self._numbers[item, known] = len(self._values)
-                        self._values.append(one)
-                    numbers[item] = self._numbers[item, known]
+            if name not in found:
+                numbers.update(self._lacking(name))
+            elif found[name] is not self._largest.get(name):
+                fields, largest = found[name], self._largest.get(name, {})
+                for field in fields.keys() | largest.keys():
+                    value, usual = fields.get(field, _ABSENT), largest.get(field, _ABSENT)
+                    if not _same(value, usual):
+                        numbers.update(self._differences(name, field, value, usual))
         return numbers
+
+    def _lacking(self, name: str) -> dict[str, int]:
+        """Return the numbers of a network that lacks a module of the largest."""
+        if name not in self._absent:
+            self._absent[name] = {}
+            for field, usual in self._largest[name].items():
+                self._absent[name].update(self._differences(name, field, _ABSENT, usual))
+        return self._absent[name]
+
+    def _differences(self, name: str, field: Field, value: Any, usual: Any) -> Iterator[tuple[str, int]]:
+        """Yield where a value differs from the usual one, with a number that is equal for equal values."""
+        one, other = ({} if it is _ABSENT else split({field: it}) for it in (value, usual))
+        for place in one.keys() | other.keys():
+            known = comparable(one.get(place, _ABSENT))
+            if known != comparable(other.get(place, _ABSENT)):
+                item = "|".join((name, *field, str(place[1])))
+                self._places[item] = name, place
+                number = self._numbers.setdefault((item, known), len(self._values))
+                if number == len(self._values):
+                    self._values.append(one.get(place, _ABSENT))
+                yield item, number
 
     def _structure(self, arch: Arch) -> dict[str, Fields]:
         """Return the structure of an arch's network; neck and head are built once for each seam."""
@@ -161,13 +179,6 @@ def _same(one: Any, other: Any) -> bool:
         return False
     if type(one) in {tuple, list}:
         return len(one) == len(other) and all(map(_same, one, other))
-    return one is other or (type(one) in _QUICK and bool(one == other) and one != 0)
-
-
-def _differences(field: Field, value: Any, usual: Any) -> Iterator[tuple[Place, Any, Any]]:
-    """Yield where a value differs from the usual one: the place, what stands there, and what to compare it by."""
-    one, other = ({} if it is _ABSENT else split({field: it}) for it in (value, usual))
-    for place in one.keys() | other.keys():
-        known = comparable(one.get(place, _ABSENT))
-        if known != comparable(other.get(place, _ABSENT)):
-            yield place, one.get(place, _ABSENT), known
+    if type(one) is float:
+        return one.hex() == other.hex()
+    return one is other or (type(one) in _QUICK and bool(one == other))

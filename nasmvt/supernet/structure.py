@@ -4,7 +4,9 @@ A constructor mostly repeats itself from one arch to the next. The *parts* of a 
 every module its class, its attributes, its children, and the shapes of its tensors.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import Enum
@@ -203,7 +205,11 @@ def assemble(parts: Iterable[Part], parameter: Lend, buffer: Lend) -> nn.Module:
         parameter: gives parameters; a tied one is asked for once.
         buffer: gives buffers.
     """
-    parts = list(parts)
+    with _collector_paused():
+        return _assemble(list(parts), parameter, buffer)
+
+
+def _assemble(parts: list[Part], parameter: Lend, buffer: Lend) -> nn.Module:
     modules: dict[str | None, nn.Module | None] = {part.name: part.cls.__new__(part.cls) for part in parts}
     modules[None] = None
     lent: dict[str, Tensor] = {}
@@ -214,18 +220,34 @@ def assemble(parts: Iterable[Part], parameter: Lend, buffer: Lend) -> nn.Module:
         made.update(part.attributes)
         for name, value in part.copied.items():
             made[name] = set(value) if type(value) is set else deepcopy(value)
-        made["_modules"].update({child: modules[name] for child, name in part.children.items()})
-        parameters, buffers = made["_parameters"], made["_buffers"]
-        for leaf, wanted in part.parameters.items():
-            if wanted is not None and wanted[0] not in lent:
-                lent[wanted[0]] = parameter(*wanted)
-            parameters[leaf] = None if wanted is None else lent[wanted[0]]
-        for leaf, wanted in part.buffers.items():
-            buffers[leaf] = None if wanted is None else buffer(*wanted)
-        buffers.update(part.constants)
+        if part.children:
+            made["_modules"].update({child: modules[name] for child, name in part.children.items()})
+        if part.parameters:
+            parameters = made["_parameters"]
+            for leaf, wanted in part.parameters.items():
+                if wanted is not None and wanted[0] not in lent:
+                    lent[wanted[0]] = parameter(*wanted)
+                parameters[leaf] = None if wanted is None else lent[wanted[0]]
+        if part.buffers or part.constants:
+            buffers = made["_buffers"]
+            for leaf, wanted in part.buffers.items():
+                buffers[leaf] = None if wanted is None else buffer(*wanted)
+            buffers.update(part.constants)
     root = modules[""]
     assert root is not None
     return root
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from looking, again and again, at thousands of new objects that are no garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 _FRESH = [(name, type(value)) for name, value in _EMPTY.items() if name != "_non_persistent_buffers_set"]

@@ -13,6 +13,7 @@ from nasmvt.families import family
 from nasmvt.pipeline.experiment import Experiment, load_experiment
 from nasmvt.resources import shipped
 from nasmvt.space import load_space
+from nasmvt.space.pattern import load_pattern
 from nasmvt.supernet import Supernet
 from tests.conftest import make_tasks
 
@@ -62,6 +63,20 @@ def test_shipped_spaces_fit_their_family_and_build(name):
     if name in {"vit_mvt_nano", "vit_mvt_mini"}:
         tasks = {task: made for task, made in make_tasks().items() if task != "det"}
         assert Supernet(space, tasks).subnet(space.smallest, "cls")
+
+
+@pytest.mark.parametrize("name", shipped("search_spaces/patterns"))
+def test_shipped_counting_patterns_load(name):
+    assert load_pattern(name).name == name
+
+
+def test_every_yaml_file_is_one_of_those_that_are_loaded():
+    loaded = {
+        path
+        for folder in ("experiments", "search_spaces", "search_spaces/patterns")
+        for path in shipped(folder).values()
+    }
+    assert {path for folder in ("experiments", "search_spaces") for path in (ROOT / folder).rglob("*.y*ml")} == loaded
 
 
 def test_rooms_import_only_lower_ones():

@@ -1,4 +1,4 @@
-"""The base of every configuration class, and the way from YAML to one of them."""
+"""The base of every configuration class, and parsing of YAML files into them."""
 
 import reprlib
 from collections.abc import Mapping

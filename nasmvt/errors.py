@@ -1,4 +1,4 @@
-"""The one exception for what a user can cause, and what the operating system refuses in its words."""
+"""The exception for errors that a user can cause, and sentences for errors of the operating system."""
 
 import difflib
 import errno

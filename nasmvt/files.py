@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and damaged ones are known by what reading them raises."""
+"""Atomic writes, and the exceptions that damaged files raise."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ DAMAGED: tuple[type[Exception], ...] = (
     *(OSError, RuntimeError, EOFError, pickle.UnpicklingError, struct.error),
     *(ValueError, LookupError, TypeError, AttributeError, AssertionError),  # of a pickle with changed bytes
 )
-"""What `torch.load` raises on files that are no checkpoints, cut off or damaged."""
+"""What `torch.load` raises on files that are no checkpoints, truncated or damaged."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported on first use, so that a light import stays light."""
+"""Public names of a package that are imported on first use, so that importing the package stays fast."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module

@@ -10,8 +10,8 @@ _PACKAGE = Path(__file__).parent
 def shipped(folder: str) -> dict[str, Path]:
     """Return the shipped YAML files of `search_spaces`, `search_spaces/patterns` or `experiments`, by name.
 
-    The name is the file's without suffix. An installed wheel holds them inside the package, a source checkout
-    beside it.
+    The name is that of the file without its suffix. They are inside the package in an installed wheel, and beside it in
+    a source checkout.
     """
     inside = _PACKAGE / folder
     home = inside if inside.is_dir() else _PACKAGE.parent / folder
@@ -19,7 +19,7 @@ def shipped(folder: str) -> dict[str, Path]:
 
 
 def find(folder: str, name: str | Path) -> Path:
-    """Return the file that a name or path means.
+    """Return the file for a name or path.
 
     Raises:
         UserError: if there is neither such a file nor a shipped one of that name.

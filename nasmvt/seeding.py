@@ -1,4 +1,4 @@
-"""Randomness as a function of named integers: the same (seed, step) gives the same numbers, always."""
+"""Randomness as a function of named integers: the same (seed, step) always gives the same numbers."""
 
 import hashlib
 import random

@@ -1,4 +1,4 @@
-"""What the commands have in common: options, errors, the console."""
+"""Shared by the commands: options, error handling, the console."""
 
 import functools
 import os
@@ -13,8 +13,8 @@ import typer
 
 from nasmvt.errors import UserError, os_refusal
 
-# Threads that wait for work by spinning bring a busy machine to a standstill, and threads that sleep at once are
-# slow on small networks: spin briefly, then sleep. GNU OpenMP reads this when torch loads.
+# Threads that spin while they wait stall a busy machine, and threads that sleep immediately are slow on small
+# networks: spin briefly, then sleep. GNU OpenMP reads this when torch loads.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
@@ -29,9 +29,9 @@ RunArgument = Annotated[
 ]
 ModelArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="FOLDER", help="Exported folder.", show_default="that of the newest run under runs/"),
+    typer.Argument(metavar="FOLDER", help="Exported folder.", show_default="the one of the newest run under runs/"),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes CUDA where there is one.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto uses CUDA if available.")]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: training.steps=100. May be repeated."),
@@ -50,7 +50,7 @@ AcceptUnfinished = Annotated[
 
 
 def reports_errors(command: F) -> F:
-    """Print what a user can fix as one sentence and exit with code 2; no traceback."""
+    """Report what a user can fix as a one-line error, with exit code 2 and without a traceback."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -82,11 +82,11 @@ def reports_errors(command: F) -> F:
 
 
 _RESUME = {"train_supernet": "--resume --out {run} alone", "retrain": "--resume as well"}
-"""How an interrupted command goes on, where running it again is not enough."""
+"""How to resume an interrupted command, where running it again is not enough."""
 
 
 def quoted(path: Path) -> str:
-    """Return a path as a shell reads it."""
+    """Return a path quoted for a shell."""
     return shlex.quote(str(path))
 
 
@@ -97,7 +97,7 @@ def _fail(sentence: str) -> None:
 
 
 def model_folder(folder: Path | None) -> Path:
-    """Return the exported folder that is meant: the one given, or that of the newest run."""
+    """Return the exported folder: the one given, or the one of the newest run."""
     if folder is not None:
         return folder
     from nasmvt.pipeline.run import Run

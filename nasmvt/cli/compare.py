@@ -10,9 +10,9 @@ def compare(
     accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
 ) -> None:
-    """Retrain the smallest, the largest, a random and the searched arch equally, and measure them on val.
+    """Retrain the smallest, the largest, a random and the searched arch with the same settings and compare them on val.
 
-    Says whether the search was worth it. Leaves the searched arch retrained, ready for export.
+    Shows whether the search was worthwhile. Afterwards the searched arch is retrained and ready for export.
 
     \b
     Example:

@@ -30,14 +30,14 @@ def data(
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Look at every image and label map, not at a sample.")
+        bool, typer.Option("--all", help="Check every image and label map, not just a sample.")
     ] = False,
     changes: Changes = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of everything random.", show_default="the experiment's")
     ] = None,
 ) -> None:
-    """Report what the data of an experiment hold; what a training would refuse is refused.
+    """Report the contents of an experiment's data; fails where training would.
 
     \b
     Example:

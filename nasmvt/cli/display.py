@@ -22,12 +22,12 @@ console = Console()
 
 
 def say(text: str) -> None:
-    """Print a line as it is: neither broken nor coloured, so that paths can be copied."""
+    """Print a line unchanged, without wrapping or colours, so that paths can be copied."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(*headers: str, title: str) -> Table:
-    """Return an empty table that breaks what is too wide and cuts nothing off."""
+    """Return an empty table that wraps wide cells instead of truncating them."""
     table = Table(title=title)
     for header in headers:
         table.add_column(header, overflow="fold")
@@ -35,7 +35,7 @@ def _table(*headers: str, title: str) -> Table:
 
 
 class TrainingProgress:
-    """Shows a training: a bar with losses, speed and remaining time, and a line per evaluation."""
+    """Shows the progress of a training: a bar with losses, speed and remaining time, and a line per evaluation."""
 
     def __init__(self, progress: Progress, title: str) -> None:
         self._progress = progress
@@ -44,7 +44,7 @@ class TrainingProgress:
         self._first: int | None = None
 
     def on_step(self, step: int, steps: int, losses: Mapping[str, float], lr: float) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self._first is None:
             self._first = step - 1
             self._progress.update(self._task, total=steps, completed=self._first)
@@ -78,7 +78,7 @@ def training_progress(title: str) -> Iterator[TrainingProgress]:
 
 
 def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Table:
-    """Return a table of figures in percent, one row per task and figure."""
+    """Return a table of metrics in percent, one row per task and metric."""
     table = _table("task", "metric", "%", title=title)
     table.columns[2].justify = "right"
     for task, values in metrics.items():
@@ -104,14 +104,14 @@ def parameters_table(parameters: Mapping[str, object]) -> Table:
 
 
 class SearchTable:
-    """Shows a search: how far it is, and the best candidates so far."""
+    """Shows the progress of a search and its best candidates so far."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
         self._found: list[Candidate] = []
 
     def on_candidate(self, done: int, total: int | None, candidate: Candidate, best: Candidate) -> None:
-        """Take in a candidate and draw the table anew."""
+        """Add a candidate and redraw the table."""
         self._found.append(candidate)
         ranked = sorted(self._found, key=lambda item: -item.score)[:5]
         of = "" if total is None else f" of at most {total}"
@@ -144,7 +144,7 @@ def comparison_table(found: Sequence[Compared]) -> Table:
         *_figures(found[0].metrics),
         "parameters",
         "in budget",
-        title="on val, all retrained equally",
+        title="on val, all retrained with the same settings",
     )
     for item in found:
         name = "searched" if item.name == "best" else item.name
@@ -154,6 +154,6 @@ def comparison_table(found: Sequence[Compared]) -> Table:
 
 
 def _figures(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """Return the first figure of every task, the one that enters the T-score, by "task figure"."""
+    """Return the first metric of every task, the one that the T-score sums, by "task metric"."""
     firsts = {task: next(iter(values.items())) for task, values in metrics.items()}
     return {f"{task} {name}": f"{value:.1f}" for task, (name, value) in firsts.items()}

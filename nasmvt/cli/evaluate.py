@@ -12,12 +12,12 @@ from nasmvt.cli.common import Changes, Device, ModelArgument, model_folder, repo
 def evaluate(
     folder: ModelArgument = None,
     out: Annotated[
-        Path | None, typer.Option(help="JSON file for the figures.", show_default="FOLDER/evaluation.json")
+        Path | None, typer.Option(help="JSON file for the metrics.", show_default="FOLDER/evaluation.json")
     ] = None,
     changes: Changes = None,
     device: Device = "auto",
 ) -> None:
-    """Measure an exported model on the val split of its tasks' data sets.
+    """Evaluate an exported model on the val splits of its tasks' data sets.
 
     \b
     Example:

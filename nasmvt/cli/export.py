@@ -12,13 +12,13 @@ from nasmvt.cli.common import AcceptChangedData, AcceptUnfinished, RunArgument, 
 def export(
     run: RunArgument = None,
     arch: Annotated[str, typer.Option(help="Which model: best, or the name of another retrained arch.")] = "best",
-    out: Annotated[Path | None, typer.Option(help="Folder to make.", show_default="RUN/export")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to create.", show_default="RUN/export")] = None,
     accept_unfinished: AcceptUnfinished = False,
     accept_changed_data: AcceptChangedData = False,
 ) -> None:
-    """Write a run's model as one folder: config.json, model.safetensors, model card.
+    """Export a run's model as one folder: config.json, model.safetensors, model card.
 
-    The retrained model where there is one, else the searched subnet with the supernet's weights.
+    This is the retrained model if there is one, else the searched subnet with the supernet's weights.
 
     \b
     Example:

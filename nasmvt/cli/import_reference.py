@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @reports_errors
 def import_reference(
     space: Annotated[str, typer.Option(help="Space of the checkpoints: a shipped name, or a YAML file.")],
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
     cls: Annotated[
         Path | None, typer.Option(help="Checkpoint of the classification network.", show_default="no such task")
     ] = None,
@@ -42,7 +42,7 @@ def import_reference(
 ) -> None:
     """Merge the ViT-MVT authors' checkpoints of two or three tasks into one exported folder.
 
-    What the files have in common is stored once; import.json in the folder says what was merged.
+    Tensors that the files share are stored once; import.json in the folder records what was merged.
 
     \b
     Example:
@@ -113,7 +113,7 @@ def _layers(report: dict[str, Any]) -> "Table":
 
 
 def _unused(report: dict[str, Any]) -> "Table":
-    """Return the table of what the files hold and the networks don't need."""
+    """Return the table of tensors in the files that the networks do not use."""
     from rich.table import Table
 
     unused = report["unused"]

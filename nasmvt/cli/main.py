@@ -1,4 +1,4 @@
-"""The `nasmvt` command: one file per subcommand, imported without torch so that --help answers at once."""
+"""The `nasmvt` command: one file per subcommand, imported without torch so that --help responds immediately."""
 
 import sys
 from typing import Annotated
@@ -26,24 +26,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Find one vision transformer for several tasks under one size limit, and deliver it as one model.",
-    epilog="The main job: nasmvt train-supernet, nasmvt search --budget 2.5M, nasmvt retrain, nasmvt export.",
+    help="Find one vision transformer for several tasks within one size limit, and export it as one model.",
+    epilog="The usual workflow: nasmvt train-supernet, nasmvt search --budget 2.5M, nasmvt retrain, nasmvt export.",
 )
 
-app.command("data", short_help="Report what the data of an experiment hold.")(data.data)
-app.command("train-supernet", short_help="Begin a run: train the supernet of an experiment.")(
+app.command("data", short_help="Report the contents of an experiment's data.")(data.data)
+app.command("train-supernet", short_help="Start a run: train the supernet of an experiment.")(
     train_supernet.train_supernet
 )
 app.command("search", short_help="Find the best arch under a budget.")(search.search)
-app.command("retrain", short_help="Train the chosen arch on.")(retrain.retrain)
-app.command("export", short_help="Write the model as one folder.")(export.export)
-app.command("evaluate", short_help="Measure an exported model on val.")(evaluate.evaluate)
-app.command("predict", short_help="Draw predictions for images.")(predict.predict)
-app.command("compare", short_help="Measure the searched arch against others.")(compare.compare)
+app.command("retrain", short_help="Train the chosen arch further.")(retrain.retrain)
+app.command("export", short_help="Export the model as one folder.")(export.export)
+app.command("evaluate", short_help="Evaluate an exported model on val.")(evaluate.evaluate)
+app.command("predict", short_help="Predict for images, and draw the predictions.")(predict.predict)
+app.command("compare", short_help="Compare the searched arch with others.")(compare.compare)
 app.command("import-reference", short_help="Merge the authors' checkpoints into one model.")(
     import_reference.import_reference
 )
-app.command("profile", short_help="Count parameters and work of an arch.")(profile.profile)
+app.command("profile", short_help="Count parameters and multiply-accumulates of an arch.")(profile.profile)
 
 
 def _print_version(wanted: bool) -> None:

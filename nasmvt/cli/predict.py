@@ -22,14 +22,16 @@ def predict(
     task: Annotated[
         list[str] | None, typer.Option(help="Task to run; may be repeated.", show_default="all tasks")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Images of each val split, where none are given.")] = 8,
-    out: Annotated[Path, typer.Option(help="Folder for drawn images and JSON.")] = Path("predictions"),
+    count: Annotated[
+        int, typer.Option(min=1, help="Number of images of each val split to use if no images are given.")
+    ] = 8,
+    out: Annotated[Path, typer.Option(help="Folder for annotated images and JSON.")] = Path("predictions"),
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Go on without images that can't be decoded.")
+        bool, typer.Option("--skip-unreadable", help="Skip images that can't be decoded.")
     ] = False,
     device: Device = "auto",
 ) -> None:
-    """Run an exported model on images: each one drawn with its prediction, and the prediction as JSON.
+    """Run an exported model on images; write each image with its prediction drawn on it, and the prediction as JSON.
 
     \b
     Example:

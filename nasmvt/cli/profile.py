@@ -27,21 +27,21 @@ def profile(
     sharing: Annotated[
         Literal["all", "none", "learned"] | None,
         typer.Option(
-            help="Layers the tasks share: all that can be, none of the adaptive, or as a run's scores say.",
+            help="Layers that the tasks share: all that can be, none of the adaptive ones, or as a run's scores say.",
             show_default="all of these",
         ),
     ] = None,
     latency: Annotated[
-        bool, typer.Option("--latency", help="Measure milliseconds per image too, with real networks.")
+        bool, typer.Option("--latency", help="Also measure milliseconds per image, with real networks.")
     ] = False,
     device: Device = "auto",
     json: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write everything as JSON too; -: print that alone.")
+        str | None, typer.Option(metavar="FILE", help="Also write everything as JSON; -: print only the JSON.")
     ] = None,
     pattern: Annotated[
         str | None,
         typer.Option(
-            help="Count in another way: the name of a shipped pattern, as the authors' code has it, or a YAML file.",
+            help="Count differently: the name of a shipped pattern (as in the authors' code), or a YAML file.",
             show_default="as nasmvt keeps the parameters",
         ),
     ] = None,

@@ -17,7 +17,7 @@ def profile_tables(profile: Profile) -> Iterator[Table]:
 
 
 def _table(title: str, texts: tuple[str, ...], numbers: list[str]) -> Table:
-    """Return an empty table of columns of texts, then of numbers, that cuts nothing off."""
+    """Return an empty table of columns of texts, then of numbers, that truncates nothing."""
     table = Table(title=title, title_justify="left")
     for header in texts:
         table.add_column(header, overflow="fold")

@@ -17,12 +17,12 @@ def retrain(
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Start from fresh weights, not from the supernet's.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted retraining.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted retraining.")] = False,
     accept_unfinished: AcceptUnfinished = False,
     accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
 ) -> None:
-    """Train the chosen arch on, as plain networks with tied tensors.
+    """Train the chosen arch further, as plain networks with tied tensors.
 
     \b
     Example:

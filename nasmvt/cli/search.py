@@ -13,13 +13,15 @@ def search(
     run: RunArgument = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="Most parameters in all, heads included: 135M, 1.2B, 86_300_000.", show_default="no bound"),
+        typer.Option(
+            help="Upper bound on the total parameters, heads included: 135M, 1.2B, 86_300_000.", show_default="no bound"
+        ),
     ] = None,
     max_gmacs: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TASK=NUMBER",
-            help="Most multiply-accumulates of a task per image, in 10^9: det=400. May be repeated.",
+            help="Upper bound on a task's multiply-accumulates per image, in 10^9: det=400. May be repeated.",
             show_default="no bound",
         ),
     ] = None,
@@ -32,7 +34,7 @@ def search(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Ray cluster to use.", show_default="a local Ray, started and ended by itself"),
+        typer.Option(help="Ray cluster to use.", show_default="a local Ray, started and stopped automatically"),
     ] = None,
     algorithm: Annotated[str | None, typer.Option(help="evolution or random.", show_default="the experiment's")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the search.", show_default="RUN/search")] = None,
@@ -41,7 +43,7 @@ def search(
 ) -> None:
     """Search the supernet for the arch with the highest T-score under a budget.
 
-    An interrupted search goes on where it was when the same command is run again.
+    To resume an interrupted search, run the same command again.
 
     \b
     Example:

@@ -7,7 +7,7 @@ import sys
 
 
 class _Output(io.FileIO):
-    """A file that drops what can't be written and remembers why: a training is not to die of its printing."""
+    """A file that drops what can't be written and remembers why: printing must not stop a training."""
 
     failure: OSError | None = None
 

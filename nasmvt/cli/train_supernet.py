@@ -19,10 +19,10 @@ def train_supernet(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Run directory to make.", show_default="runs/<time>-<experiment>")
+        Path | None, typer.Option(help="Run directory to create.", show_default="runs/<time>-<experiment>")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out (default: the newest under runs/).")
+        bool, typer.Option("--resume", help="Resume the run in --out (default: the newest under runs/).")
     ] = False,
     changes: Changes = None,
     seed: Annotated[
@@ -31,7 +31,7 @@ def train_supernet(
     accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
 ) -> None:
-    """Train the supernet of an experiment, and begin a run directory with it.
+    """Train the supernet of an experiment in a new run directory.
 
     \b
     Example:

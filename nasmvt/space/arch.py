@@ -13,8 +13,8 @@ Value = Option | tuple[Option, ...]
 class Arch(Mapping[str, Value]):
     """One option for every active choice; frozen, hashable, canonical.
 
-    Made by `SearchSpace.arch`, `sample`, `mutate`, `crossover` or `decode`, never by hand: only the
-    space knows which choices are active. Reads like a mapping: `arch["embed_dim"]` is an option,
+    Created by `SearchSpace.arch`, `sample`, `mutate`, `crossover` or `decode`, never directly: only the
+    space knows which choices are active. Acts like a mapping: `arch["embed_dim"]` is an option,
     `arch["num_heads"]` a tuple with one option per block.
     """
 
@@ -39,7 +39,7 @@ class Arch(Mapping[str, Value]):
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits that name this arch; equal archs have equal ids."""
+        """Twelve hexadecimal digits that identify this arch; equal archs have equal ids."""
         return hashlib.sha256(json.dumps(self.to_dict()).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:

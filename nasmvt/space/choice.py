@@ -12,7 +12,7 @@ class Choice(Config):
     options: tuple[Option, ...]
     """What may be chosen; numbers in ascending order, so that the first gives the smallest network."""
     per: str | None = None
-    """Name of the global choice that says how many times this one is made (usually `depth`); None: once."""
+    """Name of the global choice that gives the number of times this one is made (usually `depth`); None: once."""
 
     @field_validator("options")
     @classmethod

@@ -13,14 +13,14 @@ from nasmvt.space.search_space import SearchSpace
 from nasmvt.space.sharing import Role, fits, layer_of
 
 FOLDER = "search_spaces/patterns"
-"""Where the shipped ones lie."""
+"""Folder of the shipped patterns."""
 
 
 class Pattern(Config):
     """Changes of a search space, for counting."""
 
     name: str
-    """How the pattern is called; the file's name without suffix in a shipped one."""
+    """Name of the pattern; for a shipped one, the file's name without suffix."""
     roles: dict[str, Role] | None = None
     """Layer patterns and their roles, instead of the space's; null: the space's."""
     unsliced: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class Pattern(Config):
                 if not any(fits(pattern, name) for name in names):
                     raise UserError(
                         f"every pattern of {self.name} must fit the networks, but {pattern!r} ({key}) fits nothing in "
-                        f"them{nearest(pattern, names) or ': mend or remove it'}"
+                        f"them{nearest(pattern, names) or ': fix or remove it'}"
                     )
 
 

@@ -26,7 +26,7 @@ class SearchSpace(Config):
     """
 
     name: str
-    """How the space is called; the file's name without suffix in a shipped space."""
+    """Name of the space; for a shipped one, the file's name without suffix."""
     family: str
     """The backbone family that builds a network of an arch (see `nasmvt.families`)."""
     choices: dict[str, Choice]
@@ -152,7 +152,7 @@ class SearchSpace(Config):
     def mutate(
         self, arch: Arch, rng: np.random.Generator, probability: float = 0.2, global_probability: float = 0.4
     ) -> Arch:
-        """Redraw each choice with a probability; blocks that a deeper arch gains are drawn anew.
+        """Redraw each choice with a probability; blocks that a deeper arch gains are drawn at random.
 
         Args:
             arch: the parent.
@@ -170,7 +170,7 @@ class SearchSpace(Config):
         return self.build(pick)
 
     def crossover(self, first: Arch, second: Arch, rng: np.random.Generator) -> Arch:
-        """Take each choice from one of two parents, by the flip of a coin.
+        """Take each choice from one of two parents, with equal probability.
 
         The depth comes from one parent like every other choice, and a block that only one parent has
         comes from that one: parents of different depth always have children.
@@ -220,7 +220,7 @@ class SearchSpace(Config):
         return block < int(self.choices[str(self.choices[name].per)].options[indices[count]])
 
     def is_canonical(self, indices: Mapping[int, int]) -> bool:
-        """Return whether 0 stands in all inactive slots among some slots' option indices."""
+        """Return whether all inactive slots among some slots' option indices are 0."""
         return all(not index or self.is_active(slot, indices) for slot, index in indices.items())
 
     def encode(self, arch: Arch) -> np.ndarray:
@@ -232,7 +232,7 @@ class SearchSpace(Config):
         )
 
     def decode(self, indices: np.ndarray) -> Arch:
-        """Return the arch of an index vector; what stands in inactive slots is ignored."""
+        """Return the arch of an index vector; values of inactive slots are ignored."""
         at = dict(zip(self.slots, map(int, indices), strict=True))
         return self.build(lambda choice, name, block: choice.options[at[name, block]])
 

@@ -1,4 +1,4 @@
-"""Which layers the tasks keep in common."""
+"""Which layers the tasks share."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ class Role(StrEnum):
 
 
 SharingRule = Literal["learned", "all", "none"]
-"""Which adaptive layers are shared: those whose score says so, all of them, or none."""
+"""Which adaptive layers are shared: according to their scores, all, or none."""
 
 
 def layer_of(parameter: str) -> str:

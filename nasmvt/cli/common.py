@@ -109,13 +109,21 @@ def model_folder(folder: Path | None) -> Path:
     return exported
 
 
-def written(write: Callable[[], object], path: Path) -> None:
-    """Write a file and say so; where the disk refuses it, say that: what was found is on the screen already."""
+def written(write: Callable[[], object], path: Path, *, wanted: bool = False) -> None:
+    """Write a file and say so; where the disk refuses it, say that: what was found is on the screen already.
+
+    Args:
+        write: writes it.
+        path: the file.
+        wanted: whether the user asked for this file; it is then an error if it can't be written.
+    """
     from nasmvt.cli.display import say
 
     try:
         write()
     except OSError as error:
+        if wanted:
+            raise
         typer.echo(f"not written: {os_refusal(error)}", err=True)
     else:
         say(f"written: {path}")

@@ -39,4 +39,4 @@ def evaluate(
         if config.data.root is not None:
             say(f"data of {name}: {config.data.root}")
     path = out or folder / "evaluation.json"
-    written(lambda: write_json(path, {"split": "val", "metrics": metrics}), path)
+    written(lambda: write_json(path, {"split": "val", "metrics": metrics}), path, wanted=out is not None)

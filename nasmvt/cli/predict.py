@@ -40,7 +40,7 @@ def predict(
     from nasmvt.cli.display import say
     from nasmvt.export import load
     from nasmvt.pipeline.evaluate import data_configs
-    from nasmvt.pipeline.predict import find_pictures, val_pictures
+    from nasmvt.pipeline.inputs import find_pictures, val_pictures
     from nasmvt.pipeline.predict import predict as run
     from nasmvt.pipeline.run import device_of
 
@@ -48,7 +48,7 @@ def predict(
     loaded = load(model_folder(folder)).to(target)
     tasks = {name: loaded.task(name) for name in task or loaded.tasks}
     if pictures:
-        found = find_pictures(pictures)
+        found = find_pictures(pictures, out)
         chosen = dict.fromkeys(tasks, found)
     else:
         configs = data_configs(loaded, ())

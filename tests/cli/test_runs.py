@@ -1,5 +1,6 @@
 """Steps out of order, damaged and foreign files: one sentence each, and what is there stays as it is."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from nasmvt.cli.main import app
 from tests.cli.conftest import write_experiment
 
 
@@ -287,3 +290,31 @@ def test_predicting_skips_broken_pictures_if_asked_and_keeps_namesakes_apart(nas
     nasmvt("predict", run / "export", "all", "--task", "cls", "--skip-unreadable")
     drawn = sorted(path.name for path in Path("predictions/cls").glob("*.json"))
     assert drawn == ["all-one-jpg.json", "all-one-png.json", "two.json"]
+
+
+# -- places that can't be written -----------------------------------------------------------------
+
+
+@pytest.fixture
+def no_new_files(monkeypatch):
+    """Make `write_json` fail as on a read-only disk (root may write anywhere)."""
+
+    def refuse(path, value):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    for module in ("nasmvt.files", "nasmvt.pipeline.run"):
+        monkeypatch.setattr(f"{module}.write_json", refuse)
+
+
+def test_a_place_that_cannot_be_written_costs_the_file_not_the_figures(run, no_new_files):
+    for words in (["evaluate", run / "export"], ["compare", run]):
+        result = CliRunner().invoke(app, list(map(str, words)))
+        assert result.exit_code == 0, result.output
+        assert "on val" in result.stdout
+        assert "not written: " in result.stderr
+        assert "(Read-only file system)" in result.stderr
+    assert not (run / "export" / "evaluation.json").exists()
+    result = CliRunner().invoke(app, ["evaluate", str(run / "export"), "--out", "asked.json"])
+    assert result.exit_code == 2
+    assert "on val" in result.stdout
+    assert "asked.json can't be used (Read-only file system)" in result.stderr

@@ -25,7 +25,8 @@ from nasmvt.pipeline.datasets import open_data
 from nasmvt.pipeline.evaluate import data_configs, evaluate_on_val
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.export import export
-from nasmvt.pipeline.predict import find_pictures, predict, val_pictures
+from nasmvt.pipeline.inputs import find_pictures, val_pictures
+from nasmvt.pipeline.predict import predict
 from nasmvt.pipeline.retrain import choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.search import search

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from nasmvt.pipeline.predict import find_pictures
+from nasmvt.pipeline.inputs import find_pictures
 from tests.data.writers import write_picture
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import pickle
 import secrets
 import shutil
@@ -25,7 +26,8 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place when the block ends without an error.
 
     The temporary name is nobody else's and keeps the suffix of `path`, since writers of images go by it. The file has
-    the rights that the umask gives, whatever its writer sets.
+    the rights that the umask gives, whatever its writer sets. The content is on the disk before the name is, so that a
+    machine that loses power leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}{path.suffix}")
@@ -35,7 +37,9 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         if temporary.stat().st_mode != rights:
             temporary.chmod(rights)
+        _flush(temporary)
         temporary.replace(path)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,6 +66,18 @@ def new_folder(folder: Path) -> Iterator[Path]:
             raise taken from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or the names in a folder are on the disk, where the file system can say so."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no fsync of folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,15 +1,18 @@
 """Several task networks of one arch that hold their shared tensors in common."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nasmvt.data.types import Batch
 from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.space.sharing import layer_of
 from nasmvt.tasks.build import Slot, buffer_slots, build_network, build_skeleton, parameter_slots
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
+from nasmvt.tasks.trainable import Probe, Trained, trained_of
 
 Source = Callable[[str, Slot, bool], Tensor]
 """`source(task, slot, shared)` gives the tensor for a slot of a task's network; it is copied."""
@@ -35,6 +38,8 @@ class MultiTaskModel(nn.Module):
         self.tasks = dict(tasks)
         self.arch = arch
         self.sharing = sharing
+        self.name = "model"
+        """What its figures are called while it is trained."""
         self.networks = nn.ModuleDict(networks)
 
     @classmethod
@@ -95,9 +100,23 @@ class MultiTaskModel(nn.Module):
                 found[stored_key(task, slot.name, False)] = buffer
         return found
 
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters that are not to decay, as the backbones declare them."""
-        return backbone_no_decay(self.networks)
+    # -- training (see `nasmvt.tasks.trainable`) --------------------------------------------------
+
+    def draw(self, rng: np.random.Generator) -> Arch:
+        """Return the model's only arch."""
+        return self.arch
+
+    def forward(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of a task; `arch` is the model's own."""
+        return self.task(task).train().loss(batch.images, batch.targets, batch.infos)
+
+    def probes(self, seed: int) -> Iterator[Probe]:
+        """Yield the model as it is: its BatchNorm statistics are its own."""
+        yield Probe(self.name, {name: self.task(name) for name in self.tasks}, stale_norms=False)
+
+    def trained(self) -> Iterator[Trained]:
+        """Yield every parameter once."""
+        return trained_of({name: self.task(name) for name in self.tasks})
 
 
 _SHARED = "shared."
@@ -106,15 +125,6 @@ _SHARED = "shared."
 def stored_key(task: str, name: str, shared: bool) -> str:
     """Return the key of a tensor in an exported file."""
     return f"{_SHARED}{name}" if shared else f"{task}.{name}"
-
-
-def backbone_no_decay(networks: nn.ModuleDict) -> set[str]:
-    """Return the parameters that the backbones declare free of weight decay, by their name in the whole."""
-    return {
-        f"networks.{task}.backbone.{name}"
-        for task, network in networks.items()
-        for name in getattr(network.backbone, "no_weight_decay", set)()
-    }
 
 
 def copy_of(tensor: Tensor) -> Tensor:

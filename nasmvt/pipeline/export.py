@@ -14,6 +14,7 @@ from nasmvt.pipeline.supernet import load_supernet
 from nasmvt.search.packing import fingerprint
 from nasmvt.tasks.evaluate import evaluate
 from nasmvt.tasks.recalibrate import recalibrate
+from nasmvt.training.checkpoint import Checkpoints
 
 
 def finished_model(
@@ -33,7 +34,7 @@ def finished_model(
     name = name or "best"
     retrained = folder_of(run, name)
     folder = run.folder("retrain", retrained)
-    if (folder / "checkpoint.pt").is_file():
+    if Checkpoints(folder).exist():
         model = load_retrained(run, retrained)
         measured = [entry["metrics"][retrained] for entry in run.metrics("retrain", retrained) if "metrics" in entry]
         return model, measured[-1] if measured else {}

@@ -19,8 +19,7 @@ from nasmvt.space import Arch, SearchSpace, Sharing, load_space
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.kinds import KINDS
 from nasmvt.tasks.task import Task
-from nasmvt.training.checkpoint import Checkpoint
-from nasmvt.training.loop import signatures
+from nasmvt.training.checkpoint import Checkpoints, signatures
 
 EXPERIMENT = "vit_mvt"
 """The experiment whose tasks a space is profiled with when none is named."""
@@ -166,11 +165,11 @@ def _of_run(path: Path, arch: str | None) -> Subject:
 
 def _scored_sharing(run: Run) -> Sharing | None:
     """Return the sharing by the scores of a run's checkpoint, or None where there is none; nothing else is built."""
-    path = run.folder("supernet") / "checkpoint.pt"
-    if not path.is_file():
+    checkpoints = Checkpoints(run.folder("supernet"))
+    if not checkpoints.exist():
         return None
-    checkpoint = Checkpoint.load(path)
-    checkpoint.check(path, run.experiment.space.model_dump(mode="json"), signatures(run.tasks))
+    checkpoint = checkpoints.load()
+    checkpoint.check(checkpoints.newest, run.experiment.space.model_dump(mode="json"), signatures(run.tasks))
     with torch.device("meta"):
         supernet = build_supernet(run.experiment, run.infos)
     scores = {name: tensor for name, tensor in checkpoint.weights.items() if name.startswith("scores.")}

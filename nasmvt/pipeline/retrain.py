@@ -1,10 +1,9 @@
 """The chosen arch, trained on as plain networks with tied tensors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from nasmvt.errors import UserError
@@ -16,8 +15,8 @@ from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
-from nasmvt.tasks.network import TaskNetwork
-from nasmvt.training.loop import Listener, load_weights
+from nasmvt.training.checkpoint import load_weights
+from nasmvt.training.loop import Listener
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,11 @@ def retrain(
     if resume and not folder.exists():
         raise UserError(f"--resume goes on with a retraining, but there is no {folder}: leave --resume out")
     model = _start(run, chosen, supernet, from_scratch).to(device)
+    model.name = chosen.name
     path = run.retrained_path(chosen.name)
     arch = ArchFile.of(chosen.arch, model.sharing)
     if resume and path.is_file() and ArchFile.read(path) != arch:
         raise UserError(f"{path} is not the arch that {chosen.name!r} now means: delete {folder} and retrain it anew")
-
-    def draw(rng: np.random.Generator) -> tuple[Arch, Callable[[str], TaskNetwork]]:
-        return chosen.arch, model.task
 
     stage = Stage(
         folder=folder,
@@ -103,12 +100,7 @@ def retrain(
         resume=resume,
         listener=listener,
     )
-    stage.run(
-        model,
-        draw,
-        lambda: {chosen.name: model},
-        begin=lambda: arch.write(path),
-    )
+    stage.run(model, begin=lambda: arch.write(path))
     return model
 
 
@@ -118,7 +110,6 @@ def load_retrained(run: Run, name: str) -> MultiTaskModel:
     Raises:
         UserError: if it was not trained to the end yet.
     """
-    folder = run.folder("retrain", name)
     path = run.retrained_path(name)
     content = run.retrained(name)
     sharing = content.read_sharing()
@@ -127,7 +118,7 @@ def load_retrained(run: Run, name: str) -> MultiTaskModel:
     model = MultiTaskModel.fresh(
         run.experiment.space, run.tasks, content.read_arch(run.experiment.space, path), sharing
     )
-    load_weights(model, folder / "checkpoint.pt", run.experiment.retrain.steps)
+    load_weights(model, run.folder("retrain", name), run.experiment.retrain.steps)
     return model
 
 

@@ -1,23 +1,24 @@
 """What the trainings of a run have in common: loaders, evaluation, images and curves around one `Trainer`."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from nasmvt.model import MultiTaskModel
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.pictures import save_batches, save_predictions
 from nasmvt.report.curves import plot_curves
-from nasmvt.supernet import Supernet
 from nasmvt.tasks.evaluate import evaluate
 from nasmvt.tasks.recalibrate import recalibrate
+from nasmvt.tasks.trainable import Probe, Trainable
 from nasmvt.training.config import TrainingConfig
-from nasmvt.training.loop import Draw, Listener, Trainer
+from nasmvt.training.interrupt import deferred
+from nasmvt.training.loop import Figures, Listener, Trainer
 
-Figures = dict[str, dict[str, dict[str, float]]]
-"""Metrics by subnet, task and name, in percent."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Stage:
     """One training of a run: the supernet's, or that of a chosen arch."""
 
     folder: Path
-    """Where metrics, checkpoint and images go."""
+    """Where metrics, checkpoints and images go."""
     config: TrainingConfig
     seed: int
     data: Mapping[str, TaskData]
@@ -34,60 +35,74 @@ class Stage:
     """Go on from the folder's checkpoint, where there is one."""
     listener: Listener | None = None
 
-    def run(
-        self,
-        module: Supernet | MultiTaskModel,
-        draw: Draw,
-        probes: Callable[[], Mapping[str, MultiTaskModel]],
-        begin: Callable[[], None],
-    ) -> None:
-        """Train a module.
+    def run(self, trainable: Trainable, begin: Callable[[], None] = lambda: None) -> None:
+        """Train to the last step.
 
         Args:
-            module: its parameters are trained; it must be on the device.
-            draw: gives arch and networks of a step.
-            probes: gives the models that are evaluated on the search split, by name; the last one also predicts
-                the images.
+            trainable: what is trained; it must be on the device.
             begin: called when all that can be checked is checked, before the first file is written.
 
         Raises:
-            UserError: if a loss is not finite.
-            Interrupted: after Ctrl-C or SIGTERM, when the checkpoint is written.
+            UserError: if a loss is not finite, or the training can't go on.
+            Interrupted: after a signal, when the checkpoint is written.
         """
-        search = {name: data.search_images(self.config.evaluation_images) for name, data in self.data.items()}
-        plain = {name: data.recalibration_images(self.config.recalibration_images) for name, data in self.data.items()}
-
-        def evaluate_probes(step: int) -> Figures:
-            found: Figures = {}
-            for probe, model in probes().items():
-                found[probe] = {}
-                for name, task in module.tasks.items():
-                    network = model.task(name)
-                    if model is not module:  # a slice of the supernet: its BatchNorm statistics are everybody's
-                        recalibrate(network, plain[name], self.device)
-                    found[probe][name] = evaluate(network, search[name], task, self.device)
-            for name, task in module.tasks.items():
-                path = self.folder / "predictions" / f"{name}.png"
-                save_predictions(path, model.task(name), search[name], task, self.device)
-            return found
-
         loaders = {name: data.train_loader() for name, data in self.data.items()}
         trainer = Trainer(
-            module,
-            draw,
+            trainable,
             loaders,
             self.config,
             seed=self.seed,
             folder=self.folder,
             device=self.device,
-            evaluate=evaluate_probes,
+            evaluate=_Evaluation(self, trainable),
             listener=self.listener,
         )
         if self.resume:
             trainer.resume()
         begin()
-        save_batches(self.folder / "batches", {name: loader.batch(0) for name, loader in loaders.items()}, module.tasks)
-        try:
-            trainer.run()
-        finally:
-            plot_curves(self.folder, {name: task.primary for name, task in module.tasks.items()})
+        with deferred() as signals:
+            with _sparing("the images of the first batches"):
+                batches = {name: loader.batch(0) for name, loader in loaders.items()}
+                save_batches(self.folder / "batches", batches, trainable.tasks)
+            try:
+                trainer.run(signals)
+            finally:
+                with _sparing("the curves"):
+                    plot_curves(self.folder, {name: task.primary for name, task in trainable.tasks.items()})
+
+
+class _Evaluation:
+    """Measures the probes of a training on the search split and draws what the last of them predicts."""
+
+    def __init__(self, stage: Stage, trainable: Trainable) -> None:
+        config = stage.config
+        self._stage = stage
+        self._trainable = trainable
+        self._search = {n: data.search_images(config.evaluation_images) for n, data in stage.data.items()}
+        self._plain = {n: data.recalibration_images(config.recalibration_images) for n, data in stage.data.items()}
+
+    def __call__(self) -> Figures:
+        """Return the metrics by probe, task and name."""
+        found: Figures = {}
+        for probe in self._trainable.probes(self._stage.seed):
+            found[probe.name] = {name: self._measure(probe, name) for name in self._trainable.tasks}
+        with _sparing("the images of the predictions"):
+            for name, task in self._trainable.tasks.items():
+                path = self._stage.folder / "predictions" / f"{name}.png"
+                save_predictions(path, probe.networks[name], self._search[name], task, self._stage.device)
+        return found
+
+    def _measure(self, probe: Probe, name: str) -> dict[str, float]:
+        network = probe.networks[name]
+        if probe.stale_norms:
+            recalibrate(network, self._plain[name], self._stage.device)
+        return evaluate(network, self._search[name], self._trainable.tasks[name], self._stage.device)
+
+
+@contextmanager
+def _sparing(what: str) -> Iterator[None]:
+    """Let a failure inside the block cost what is drawn there and a warning, not the training."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 (whatever a plotting library or a disk raises)
+        _log.warning("%s can't be drawn (%s: %s); the training goes on", what, type(error).__name__, error)

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from nasmvt.data import DataInfo
-from nasmvt.model import MultiTaskModel
 from nasmvt.pipeline.data_report import TaskReport, check_report, report_data
 from nasmvt.pipeline.datasets import TaskData, open_data
 from nasmvt.pipeline.experiment import Experiment
@@ -15,11 +13,10 @@ from nasmvt.pipeline.identity import TaskRecord
 from nasmvt.pipeline.run import Run, make_tasks, reserved
 from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
-from nasmvt.space import Arch
 from nasmvt.supernet import Supernet
-from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.norms import check_norms
-from nasmvt.training.loop import Listener, load_weights
+from nasmvt.training.checkpoint import load_weights
+from nasmvt.training.loop import Listener
 
 
 def train_supernet(
@@ -87,7 +84,7 @@ def load_supernet(run: Run, device: torch.device) -> Supernet:
         UserError: if it was not trained to the end yet, or its checkpoint belongs to another space.
     """
     supernet = build_supernet(run.experiment, run.infos)
-    load_weights(supernet, run.folder("supernet") / "checkpoint.pt", run.experiment.training.steps)
+    load_weights(supernet, run.folder("supernet"), run.experiment.training.steps)
     return supernet.to(device)
 
 
@@ -100,25 +97,13 @@ def _train(
     begin: Callable[[], None] | None = None,
 ) -> None:
     """Train from the start, where `begin` writes the run directory, or go on in the one that is there."""
-    space, seed = run.experiment.space, run.experiment.seed
-    supernet.to(device)
-    fixed = space.sample(np.random.default_rng(derive_seed(seed, "fixed random subnet")))
-    archs = {"smallest": space.smallest, "random": fixed, "largest": space.largest}
-
-    def draw(rng: np.random.Generator) -> tuple[Arch, Callable[[str], TaskNetwork]]:
-        arch = space.sample(rng)
-        return arch, lambda task: supernet.subnet(arch, task)
-
-    def probes() -> dict[str, MultiTaskModel]:
-        return {name: supernet.materialize(arch) for name, arch in archs.items()}
-
     stage = Stage(
         folder=run.folder("supernet"),
         config=run.experiment.training,
-        seed=derive_seed(seed, "supernet"),
+        seed=derive_seed(run.experiment.seed, "supernet"),
         data=data,
         device=device,
         resume=begin is None,
         listener=listener,
     )
-    stage.run(supernet, draw, probes, begin or (lambda: None))
+    stage.run(supernet.to(device), begin or (lambda: None))

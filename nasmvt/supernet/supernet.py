@@ -1,15 +1,19 @@
 """The supernet: a store of weights that lends views of them to plain networks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import compress
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nasmvt.data.types import Batch
 from nasmvt.errors import UserError
 from nasmvt.families import family
 from nasmvt.model import MultiTaskModel
-from nasmvt.model.multi_task import backbone_no_decay, copy_of
+from nasmvt.model.multi_task import copy_of
+from nasmvt.seeding import derive_seed
 from nasmvt.space import Arch, Role, SearchSpace, Sharing
 from nasmvt.space.sharing import SharingRule, layer_of
 from nasmvt.supernet.config import SupernetConfig
@@ -18,6 +22,7 @@ from nasmvt.supernet.lending import leading
 from nasmvt.tasks.build import Slot, build_network, parameter_slots
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
+from nasmvt.tasks.trainable import Probe, Trained, trained_of, undecayed
 
 
 class Supernet(nn.Module):
@@ -49,6 +54,7 @@ class Supernet(nn.Module):
         self.shared = nn.ParameterDict()
         self.scores = nn.ParameterDict()
         self.layers = self._divide()
+        self._known: tuple[list[tuple[int, int]], Sharing] | None = None
         self.lenders = {
             name: Lender(space, task, self.networks[name], self._adaptive(name)) for name, task in tasks.items()
         }
@@ -167,9 +173,42 @@ class Supernet(nn.Module):
         each = {layer: part.expand(len(self.layers[layer])).tolist() for layer, part in parts}
         return {layer: tuple(compress(self.layers[layer], flags)) for layer, flags in each.items()}
 
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters that are not to decay: what backbones declare, and the scores."""
-        return backbone_no_decay(self.networks) | {f"scores.{key}" for key in self.scores}
+    # -- training (see `nasmvt.tasks.trainable`) --------------------------------------------------
+
+    def draw(self, rng: np.random.Generator) -> Arch:
+        """Draw the arch of a step, uniformly."""
+        return self.space.sample(rng)
+
+    def forward(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of a task's subnet; its gradients flow into the store."""
+        return self.subnet(arch, task, self._present_sharing()).train().loss(batch.images, batch.targets, batch.infos)
+
+    def probes(self, seed: int) -> Iterator[Probe]:
+        """Yield the smallest subnet, a random one that stays the same, and the largest."""
+        fixed = self.space.sample(np.random.default_rng(derive_seed(seed, "fixed random subnet")))
+        for name, arch in (("smallest", self.space.smallest), ("random", fixed), ("largest", self.space.largest)):
+            model = self.materialize(arch)
+            yield Probe(name, {task: model.task(task) for task in self.tasks}, stale_norms=True)
+
+    def trained(self) -> Iterator[Trained]:
+        """Yield every parameter once; a shared one decays as in the plain network, a score never."""
+        networks = self._task_networks()
+        yield from trained_of(networks)
+        exempt = set().union(*(undecayed(network) for network in networks.values()))
+        for key, parameter in self.shared.items():
+            yield Trained(f"shared.{key}", parameter, key.replace("/", ".") not in exempt)
+        for key, parameter in self.scores.items():
+            yield Trained(f"scores.{key}", parameter, decays=False)
+
+    def _present_sharing(self) -> Sharing:
+        """Return the sharing by the scores, read from the device once as long as no score changes."""
+        versions = [(id(score), score._version) for score in self.scores.values()]
+        if self._known is None or self._known[0] != versions:
+            self._known = (versions, self.sharing())
+        return self._known[1]
+
+    def _task_networks(self) -> dict[str, TaskNetwork]:
+        return cast(dict[str, TaskNetwork], dict(self.networks.items()))
 
 
 def _key(name: str) -> str:

@@ -1,5 +1,7 @@
-"""Checkpoints: one file, written whole, read without running code from it."""
+"""Checkpoints: files written whole, the last ones kept, read without running code from them."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,14 @@ import torch
 
 from nasmvt.errors import UserError, listed
 from nasmvt.files import DAMAGED, atomic
+from nasmvt.tasks.task import Task
+from nasmvt.tasks.trainable import Trainable
 
-FORMAT = 1
+_log = logging.getLogger(__name__)
+
+FORMAT = 2
+_WITHOUT_NAMES = 1
+"""The format of nasmvt 0.1.0, whose optimizer state goes by places; its weights are still read."""
 
 _STRUCTURE = ("family", "choices", "fixed", "roles")
 """What of a space the shapes of the weights depend on: neither its name nor its named archs."""
@@ -27,13 +35,21 @@ class Checkpoint:
     """Kind, classes and input size of each task: what the shapes of the weights depend on."""
     weights: dict[str, torch.Tensor]
     """State dict of the supernet or model."""
-    optimizer: dict[str, Any]
-    """State dict of the optimizer."""
+    optimizer: dict[str, Any] | None
+    """State dict of the `NamedOptimizer`; None in a file of format 1."""
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint to `path`, whole or not at all."""
-        with atomic(path) as temporary:
-            torch.save({"format": FORMAT, **vars(self)}, temporary)
+        """Write the checkpoint to `path`, whole or not at all.
+
+        Raises:
+            UserError: if the disk is full or can't be written.
+        """
+        try:
+            with atomic(path) as temporary:
+                torch.save({"format": FORMAT, **vars(self)}, temporary)
+        except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError when the disk is full
+            reason = getattr(error, "strerror", None) or "the disk is full or a file may not be that large"
+            raise UserError(f"the checkpoint {path} can't be written ({reason}): free some space") from None
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
@@ -51,11 +67,12 @@ class Checkpoint:
                 f"{path} is no readable checkpoint, but damaged, cut off or of another program: put a copy in its "
                 "place, or give another run directory"
             ) from None
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        found = content.pop("format", None) if isinstance(content, dict) else None
+        if found not in (FORMAT, _WITHOUT_NAMES):
             raise UserError(f"{path} is no checkpoint of format {FORMAT}: train again with this version of nasmvt")
         if content.keys() != {field.name for field in fields(cls)}:
             raise UserError(f"{path} is no checkpoint of nasmvt, it holds {listed(content)}: give a run directory")
-        return cls(**content)
+        return cls(**{**content, "optimizer": content["optimizer"] if found == FORMAT else None})
 
     def check(self, path: Path, space: dict[str, Any], tasks: dict[str, Any]) -> None:
         """Refuse a checkpoint that was written for another space or other tasks.
@@ -81,3 +98,102 @@ class Checkpoint:
                         f"{path} was written for task {name!r} with {key} {self.tasks[name].get(key)}, but this run "
                         f"has {value}: use the run's own checkpoint, or start a new run"
                     )
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The last checkpoints of a training: `checkpoint.pt`, the one before `checkpoint.1.pt`, and so on."""
+
+    folder: Path
+    keep: int = 2
+    """How many there are at most."""
+
+    @property
+    def newest(self) -> Path:
+        """Where the newest lies."""
+        return self._path(0)
+
+    def exist(self) -> bool:
+        """Return whether there is any."""
+        return bool(self._present())
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint as the newest; at every moment the last whole one is there.
+
+        Raises:
+            UserError: if it can't be written; those before stay.
+        """
+        fresh = self.folder / "checkpoint.new.pt"
+        checkpoint.save(fresh)
+        for age in range(self.keep - 1, 0, -1):
+            if self._path(age - 1).is_file():
+                self._path(age - 1).replace(self._path(age))
+        fresh.replace(self.newest)
+        for path in self._present()[self.keep :]:
+            path.unlink()
+
+    def load(self) -> Checkpoint:
+        """Return the newest checkpoint, or, with a warning, the one before if that is damaged.
+
+        Raises:
+            UserError: if there is none, or none that can be read.
+        """
+        paths = self._present()
+        if not paths:
+            return Checkpoint.load(self.newest)
+        for path, older in zip(paths, [*paths[1:], None], strict=True):
+            try:
+                return Checkpoint.load(path)
+            except UserError as error:
+                if older is None:
+                    raise
+                _log.warning("%s; the one before, %s, is taken instead", error, older)
+        raise AssertionError("the last path either loads or raises")
+
+    def _path(self, age: int) -> Path:
+        return self.folder / (f"checkpoint.{age}.pt" if age else "checkpoint.pt")
+
+    def _present(self) -> list[Path]:
+        """Return the checkpoints from the newest to the oldest; one that was about to become the newest is first."""
+        numbered = sorted(self.folder.glob("checkpoint.[0-9]*.pt"), key=lambda path: int(path.suffixes[0][1:]))
+        first = [path for path in (self.folder / "checkpoint.new.pt", self.newest) if path.is_file()]
+        return [*first, *numbered]
+
+
+def load_weights(module: Trainable, folder: Path, steps: int = 0) -> Checkpoint:
+    """Load the weights of a training's newest checkpoint into a supernet or model of the same space and tasks.
+
+    Args:
+        module: the supernet or model.
+        folder: holds the checkpoints.
+        steps: what the training must have done for the weights to be used.
+
+    Raises:
+        UserError: if the checkpoint is missing, damaged, of another space, tasks or arch, or of too few steps.
+    """
+    found = Checkpoints(folder)
+    checkpoint, path = found.load(), found.newest
+    checkpoint.check(path, module.space.model_dump(mode="json"), signatures(module.tasks))
+    if checkpoint.step < steps:
+        raise UserError(
+            f"{path} is of a training that ended at step {checkpoint.step} of {steps}: finish it with --resume first"
+        )
+    try:
+        module.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{path} does not fit this run ({reason}): use the run's own checkpoint") from None
+    return checkpoint
+
+
+def signatures(tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """Return, as plain values, what the shapes of the tasks' weights depend on."""
+    return {
+        name: {
+            "kind": task.config.kind,
+            "classes": list(task.info.classes),
+            "image_size": list(task.config.data.image_size),
+            "head": task.config.head.model_dump(mode="json"),
+        }
+        for name, task in tasks.items()
+    }

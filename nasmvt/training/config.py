@@ -1,6 +1,6 @@
 """Settings of a training."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,9 @@ class TrainingConfig(Config):
     lr: float = Field(default=1e-3, gt=0, le=1e3)
     """Highest learning rate (the paper: 8e-5 at 300k steps)."""
     weight_decay: float = Field(default=0.05, ge=0)
-    """Weight decay; none on norms, biases, position embeddings and scores."""
+    """Weight decay; none on norms, biases (relative position biases too), position tables and scores."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = None
+    """Decay rates of the running means of an Adam-like optimizer; None: the optimizer's own."""
     warmup_steps: int = Field(default=20, ge=0)
     """Steps of linear warm-up, part of `steps`."""
     final_lr_fraction: float = Field(default=0.01, ge=0, le=1)
@@ -33,6 +35,8 @@ class TrainingConfig(Config):
     recalibration_images: int = Field(default=64, ge=1)
     """Training images of each task that re-estimate a subnet's BatchNorm statistics before it is evaluated."""
     checkpoint_every: int = Field(default=100, ge=1)
-    """Steps between checkpoints."""
+    """Steps between checkpoints; one more is written before every evaluation and at the end."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Checkpoints that are kept, the last ones: if the newest is damaged, the one before serves."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines in metrics.jsonl."""

@@ -1,11 +1,20 @@
-"""Ctrl-C and SIGTERM end a training between two steps, not inside one."""
+"""Ctrl-C, SIGTERM and SIGHUP end a training between two steps, not inside one."""
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+from nasmvt.errors import UserError
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals by which terminals, schedulers and closed sessions ask a process to end."""
+
+_TWICE = 1.0
+"""Seconds within which two signals count as one: `timeout` and schedulers send theirs to a process and its group."""
 
 
 class Interrupted(Exception):
@@ -17,26 +26,57 @@ class Interrupted(Exception):
         self.checkpoint = checkpoint
 
 
+class Failed(UserError):
+    """Something outside the training broke it (a full disk, a killed worker); it can go on from a checkpoint."""
+
+    def __init__(self, sentence: str, checkpoint: Path) -> None:
+        super().__init__(sentence)
+        self.checkpoint = checkpoint
+
+
+class Signals:
+    """Whether the training was asked to end."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._since = 0.0
+        self._act = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt inside the block as soon as a signal comes: its work can be done again."""
+        self._act = True
+        try:
+            if self.seen:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._act = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Take down a signal; a second one that is no echo of the first acts at once."""
+        echo = self.seen and time.monotonic() - self._since < _TWICE
+        if not self.seen:
+            self.seen, self._since = True, time.monotonic()
+            if not self._act:
+                return
+        if not echo:
+            raise KeyboardInterrupt
+
+
 @contextmanager
-def deferred() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C or SIGTERM sets inside the block; a second signal acts at once."""
-    event = threading.Event()
+def deferred() -> Iterator[Signals]:
+    """Yield what takes down Ctrl-C, SIGTERM and SIGHUP inside the block; what is ignored (nohup) stays ignored."""
+    signals = Signals()
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield signals
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: FrameType | None) -> None:
-        event.set()
-        restore()
-
-    for number in previous:
-        signal.signal(number, note)
+    previous = {number: signal.getsignal(number) for number in HANDLED}
+    taken = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
+    for number in taken:
+        signal.signal(number, signals.note)
     try:
-        yield event
+        yield signals
     finally:
-        restore()
+        for number, handler in taken.items():
+            signal.signal(number, handler)

@@ -1,55 +1,42 @@
-"""The training loop, the same for a supernet and for a chosen model."""
+"""The training loop, the same for everything that can be trained."""
 
-import json
-import math
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
-from timm.scheduler import CosineLRScheduler
-from timm.utils import dispatch_clip_grad
-from torch import nn
+from torch import Tensor
 
 from nasmvt.data.loader import TrainLoader
-from nasmvt.errors import UserError, nearest
-from nasmvt.files import write_text
+from nasmvt.data.types import Batch
+from nasmvt.errors import UserError
 from nasmvt.seeding import derive_seed, seeded
-from nasmvt.space import Arch, SearchSpace
-from nasmvt.tasks.network import TaskNetwork
-from nasmvt.tasks.task import Task
-from nasmvt.training.checkpoint import Checkpoint
+from nasmvt.tasks.trainable import Trainable
+from nasmvt.training.checkpoint import Checkpoint, Checkpoints, load_weights, signatures
 from nasmvt.training.config import TrainingConfig
-from nasmvt.training.interrupt import Interrupted, deferred
+from nasmvt.training.interrupt import Failed, Interrupted, Signals
+from nasmvt.training.ledger import Ledger, Losses
+from nasmvt.training.metrics import MetricsLog
+from nasmvt.training.optimizer import NamedOptimizer
+from nasmvt.training.update import Update
 
-Draw = Callable[[np.random.Generator], tuple[Arch, Callable[[str], TaskNetwork]]]
-"""Gives the arch of a step and, for each task, the network to run: the supernet's subnet or the model's own."""
+_log = logging.getLogger(__name__)
 
-
-class Trainable(Protocol):
-    """What can be trained: a `Supernet` or a `MultiTaskModel`."""
-
-    space: SearchSpace
-    tasks: dict[str, Task]
-
-    def no_weight_decay(self) -> set[str]:
-        """Return names of parameters without weight decay."""
+Figures = dict[str, dict[str, dict[str, float]]]
+"""Metrics by subnet, task and name, in percent."""
 
 
 class Listener(Protocol):
     """Hears what happens, to show it."""
 
     def on_step(self, step: int, steps: int, losses: Mapping[str, float], lr: float) -> None:
-        """A step is done; `losses` by task."""
+        """A step is done; `losses` by task, of the last step that was logged."""
 
     def on_evaluation(self, step: int, metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
         """An evaluation is done; metrics by subnet, task and name."""
-
-
-Evaluate = Callable[[int], Mapping[str, Mapping[str, Mapping[str, float]]]]
 
 
 class Trainer:
@@ -57,216 +44,214 @@ class Trainer:
 
     Every step draws an arch, runs every task on it and sums their gradients into one optimizer step.
     All that is random in step n (arch, data, drop path, sampled regions) is a function of (seed, n).
+    Between two steps that are logged, nothing waits for the device.
 
     Args:
-        module: the `Supernet` or `MultiTaskModel`; its parameters are trained.
-        draw: gives arch and networks of a step.
+        trainable: what is trained; it must be on `device`.
         loaders: training batches of each task.
         config: settings.
         seed: of everything random.
-        folder: where metrics.jsonl and checkpoint.pt are written.
-        device: where the batches are moved to; `module` must be there.
-        evaluate: called every `config.evaluate_every` steps and after the last one.
+        folder: where metrics.jsonl and the checkpoints are written.
+        device: where the batches are moved to.
+        evaluate: called every `config.evaluate_every` steps and after the last one, when a checkpoint is written.
         listener: hears of every step and evaluation.
     """
 
     def __init__(
         self,
-        module: nn.Module,
-        draw: Draw,
+        trainable: Trainable,
         loaders: Mapping[str, TrainLoader],
         config: TrainingConfig,
         *,
         seed: int,
         folder: Path,
         device: torch.device,
-        evaluate: Evaluate | None = None,
+        evaluate: Callable[[], Figures] | None = None,
         listener: Listener | None = None,
     ) -> None:
-        self.module = module
-        self.tasks: dict[str, Task] = module.tasks  # type: ignore[assignment]
-        self.draw = draw
+        self.trainable = trainable
         self.loaders = loaders
         self.config = config
         self.seed = seed
-        self.folder = folder
         self.device = device
         self.evaluate = evaluate
         self.listener = listener
         self.step = 0
-        try:
-            self.optimizer = create_optimizer_v2(
-                module, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay
-            )
-        except (ValueError, KeyError, AssertionError) as error:
-            raise UserError(
-                f"the optimizer must be one of timm's that works here, not {config.optimizer!r} ({error})"
-                f"{nearest(config.optimizer, list_optimizers())}"
-            ) from None
-        self.scheduler = CosineLRScheduler(
-            self.optimizer,
-            t_initial=config.steps,
-            lr_min=config.lr * config.final_lr_fraction,
-            warmup_t=min(config.warmup_steps, config.steps - 1),
-            warmup_lr_init=config.lr * 1e-3,
-            t_in_epochs=False,
-        )
+        self.optimizer = NamedOptimizer(trainable.trained(), config)
+        self.checkpoints = Checkpoints(folder, config.keep_checkpoints)
+        self._metrics = MetricsLog(folder)
+        self._update = Update(self.optimizer.optimizer, config)
+        self._ledger = Ledger()
+        self._saved: int | None = None
 
-    @property
-    def checkpoint_path(self) -> Path:
-        """Where the checkpoint lies."""
-        return self.folder / "checkpoint.pt"
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of the folder, or from the start where there is none yet.
 
-    def save(self) -> None:
-        """Write the state between two steps.
+        Later lines of metrics.jsonl are dropped.
 
         Raises:
-            UserError: if a weight is not finite: nobody could go on from there.
+            UserError: if the checkpoint does not fit this training.
         """
-        for name, weight in self.module.named_parameters():
-            if not torch.isfinite(weight).all():
+        path = self.checkpoints.newest
+        if self.checkpoints.exist():
+            checkpoint = load_weights(self.trainable, path.parent)
+            if checkpoint.optimizer is not None:
+                self.optimizer.load_state_dict(checkpoint.optimizer, path)
+            elif checkpoint.step < self.config.steps:
+                raise UserError(
+                    f"{path} was written in the middle of a training by nasmvt 0.1.0, whose optimizer state can't be "
+                    "used: finish the training with that version, or start a new run"
+                )
+            self.step = self._saved = checkpoint.step
+        self._metrics.cut(self.step)
+
+    def run(self, signals: Signals | None = None) -> None:
+        """Train to the last step, from where the state is.
+
+        Args:
+            signals: says when to end early.
+
+        Raises:
+            UserError: if a loss is not finite; the last checkpoint stays as it was.
+            Failed: if a loader's worker was killed or the disk is full.
+            Interrupted: after a signal, when the checkpoint is written.
+        """
+        signals = signals or Signals()
+        batches = {name: loader.batches(self.step) for name, loader in self.loaders.items()}
+        started, first = time.monotonic(), self.step
+        if self.step and self._evaluation_due():  # a kill came between the checkpoint and the figures
+            self._evaluate(signals)
+        while not self._done:
+            self._step(self._next(batches))
+            if self.step % self.config.log_every == 0 or self._done:
+                losses = self._ledger.read()
+                speed = round((self.step - first) / (time.monotonic() - started), 3)
+                self._write({"step": self.step, "lr": self.optimizer.lr, "steps_per_second": speed, "loss": losses})
+            self._tell(signals, "on_step", self.config.steps, _totals(self._ledger.last), self.optimizer.lr)
+            due = self._done or self.step % self.config.checkpoint_every == 0
+            if due or signals.seen or self._evaluation_due():
+                self.save()
+            if signals.seen and not self._done:
+                raise Interrupted(self.step, self.checkpoints.newest)
+            if self._evaluation_due():
+                self._evaluate(signals)
+
+    def save(self) -> None:
+        """Write the state between two steps, unless that was done.
+
+        Raises:
+            UserError: if a loss since the last time or a weight is not finite: nobody could go on from there.
+            Failed: if it can't be written.
+        """
+        if self._saved == self.step:
+            return
+        self._ledger.read()
+        weights = self.trainable.state_dict()
+        for name, finite in _finite(weights):
+            if not finite:
                 raise UserError(
                     f"the weight {name} is not finite after step {self.step}: lower training.lr; the last checkpoint "
                     "is kept"
                 )
-        Checkpoint(
+        checkpoint = Checkpoint(
             step=self.step,
-            space=self.module.space.model_dump(mode="json"),  # type: ignore[union-attr,operator]
-            tasks=signatures(self.tasks),
-            weights=self.module.state_dict(),
+            space=self.trainable.space.model_dump(mode="json"),
+            tasks=signatures(self.trainable.tasks),
+            weights=weights,
             optimizer=self.optimizer.state_dict(),
-        ).save(self.checkpoint_path)
-
-    def resume(self) -> None:
-        """Go on from the checkpoint of the folder, or from the start where there is none yet.
-
-        Later lines of metrics.jsonl are dropped.
-        """
-        if self.checkpoint_path.is_file():
-            checkpoint = load_weights(self.module, self.checkpoint_path)
-            groups = checkpoint.optimizer["param_groups"]
-            if [group.keys() for group in groups] != [group.keys() for group in self.optimizer.param_groups]:
-                raise UserError(
-                    f"{self.checkpoint_path} was written with another optimizer than {self.config.optimizer!r}: go on "
-                    "with the same one, or start a new run"
-                )
-            self.optimizer.load_state_dict(checkpoint.optimizer)
-            self.step = checkpoint.step
-        path = self.folder / "metrics.jsonl"
-        if path.is_file():
-            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= self.step]
-            write_text(path, "".join(line + "\n" for line in lines))
-
-    def run(self) -> None:
-        """Train to the last step, from where the state is.
-
-        Raises:
-            UserError: if a loss is not finite; the last checkpoint stays as it was.
-            Interrupted: after Ctrl-C or SIGTERM, when the checkpoint is written.
-        """
-        batches = {name: loader.batches(self.step) for name, loader in self.loaders.items()}
-        started, first = time.monotonic(), self.step
-        with deferred() as interrupted:
-            while self.step < self.config.steps:
-                with seeded(self.seed, "step", self.step):
-                    losses = self._step({name: next(stream) for name, stream in batches.items()})
-                self.step += 1
-                done = self.step == self.config.steps
-                lr = self.optimizer.param_groups[0]["lr"]
-                if self.step % self.config.log_every == 0 or done:
-                    speed = (self.step - first) / (time.monotonic() - started)
-                    self._log({"step": self.step, "lr": lr, "steps_per_second": round(speed, 3), "loss": losses})
-                if self.listener:
-                    self.listener.on_step(
-                        self.step, self.config.steps, {k: sum(v.values()) for k, v in losses.items()}, lr
-                    )
-                every = self.config.evaluate_every
-                if self.evaluate and (done or (every and self.step % every == 0)):
-                    metrics = self.evaluate(self.step)
-                    self._log({"step": self.step, "metrics": metrics})
-                    if self.listener:
-                        self.listener.on_evaluation(self.step, metrics)
-                if done or interrupted.is_set() or self.step % self.config.checkpoint_every == 0:
-                    self.save()
-                if interrupted.is_set() and not done:
-                    raise Interrupted(self.step, self.checkpoint_path)
-
-    def _step(self, batches: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-        """Run every task on one arch and take one optimizer step; return the losses by task and name."""
-        self.scheduler.step_update(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        arch, network_of = self.draw(np.random.default_rng(derive_seed(self.seed, "arch", self.step)))
-        parts: dict[str, dict[str, float]] = {}
-        for name, batch in batches.items():
-            batch = batch.to(self.device)
-            losses = network_of(name).train().loss(batch.images, batch.targets)
-            total = torch.stack(list(losses.values())).sum()
-            parts[name] = {key: loss.item() for key, loss in losses.items()}
-            if not math.isfinite(total.item()):
-                values = ", ".join(f"{key} {value:g}" for key, value in parts[name].items())
-                raise UserError(
-                    f"the loss of task {name!r} is not finite at step {self.step + 1} ({values}; arch {arch}): "
-                    "lower training.lr or check the labels; the last checkpoint is kept"
-                )
-            (total * self.tasks[name].config.loss_weight).backward()
-        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
-        if not torch.nn.utils.get_total_norm(gradients).isfinite():
-            raise UserError(
-                f"the gradients are not finite at step {self.step + 1} (arch {arch}): lower training.lr; the last "
-                "checkpoint is kept"
-            )
-        if self.config.clip is not None:
-            dispatch_clip_grad(self.module.parameters(), self.config.clip, mode=self.config.clip_mode)
-        self.optimizer.step()
-        return parts
-
-    def _log(self, entry: Mapping[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-
-
-def load_weights(module: nn.Module, path: Path, steps: int = 0) -> Checkpoint:
-    """Load the weights of a checkpoint into a supernet or model of the same space and tasks.
-
-    Args:
-        module: the supernet or model.
-        path: the checkpoint.
-        steps: what the training must have done for the weights to be used.
-
-    Raises:
-        UserError: if the checkpoint is missing, damaged, of another space, tasks or arch, or of too few steps.
-    """
-    checkpoint = Checkpoint.load(path)
-    checkpoint.check(path, module.space.model_dump(mode="json"), signatures(module.tasks))  # type: ignore[union-attr,operator,arg-type]
-    if checkpoint.step < steps:
-        raise UserError(
-            f"{path} is of a training that ended at step {checkpoint.step} of {steps}: finish it with --resume first"
         )
-    try:
-        module.load_state_dict(checkpoint.weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{path} does not fit this run ({reason}): use the run's own checkpoint") from None
-    return checkpoint
+        try:
+            self.checkpoints.save(checkpoint)
+        except UserError as error:
+            raise Failed(f"{error}; the last checkpoint is kept", self.checkpoints.newest) from None
+        self._saved = self.step
+
+    @property
+    def _done(self) -> bool:
+        return self.step >= self.config.steps
+
+    def _next(self, batches: Mapping[str, Iterator[Batch]]) -> dict[str, Batch]:
+        """Return the batches of the next step; if a loader can't, what was trained so far is saved."""
+        try:
+            return {name: next(stream) for name, stream in batches.items()}
+        except UserError as error:
+            if self.step:
+                self.save()
+            raise Failed(str(error), self.checkpoints.newest) from None
+
+    def _step(self, batches: Mapping[str, Batch]) -> None:
+        """Run every task on one arch and take one optimizer step, without waiting for the device."""
+        self.optimizer.schedule(self.step)
+        arch = self.trainable.draw(np.random.default_rng(derive_seed(self.seed, "arch", self.step)))
+        losses: dict[str, dict[str, Tensor]] = {}
+        try:
+            with seeded(self.seed, "step", self.step):
+                self._update.begin()
+                for name, batch in batches.items():
+                    losses[name] = self.trainable(arch, name, batch.to(self.device))
+                    total = torch.stack(list(losses[name].values())).sum()
+                    self._update.backward(total * self.trainable.tasks[name].config.loss_weight)
+                norm = self._update.step()
+        except (torch.OutOfMemoryError, MemoryError):
+            raise Failed(
+                f"the memory does not suffice for step {self.step + 1} (arch {arch}): lower the tasks' batch_size",
+                self.checkpoints.newest,
+            ) from None
+        except Exception:
+            self._ledger.read()  # losses that are not finite explain what broke after them
+            raise
+        self.step += 1
+        self._ledger.add(self.step, arch, losses, norm)
+
+    def _evaluation_due(self) -> bool:
+        every = self.config.evaluate_every
+        wanted = self._done or bool(every and self.step % every == 0)
+        return self.evaluate is not None and wanted and not self._metrics.evaluated(self.step)
+
+    def _evaluate(self, signals: Signals) -> None:
+        """Measure what is saved; a failure costs the figures, not the training."""
+        assert self.evaluate is not None
+        try:
+            with signals.at_once():
+                figures = self.evaluate()
+        except KeyboardInterrupt:
+            raise Interrupted(self.step, self.checkpoints.newest) from None
+        except Exception as error:  # noqa: BLE001 (whatever a metric raises: the training is worth more)
+            _log.warning("the evaluation of step %d failed (%s); the training goes on", self.step, _in_short(error))
+            return
+        self._write({"step": self.step, "metrics": figures})
+        self._tell(signals, "on_evaluation", figures)
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        try:
+            self._metrics.append(entry)
+        except OSError as error:
+            raise Failed(
+                f"metrics.jsonl in {self.checkpoints.folder} can't be written ({error.strerror}): free some space; the "
+                "last checkpoint is kept",
+                self.checkpoints.newest,
+            ) from None
+
+    def _tell(self, signals: Signals, event: str, *values: Any) -> None:
+        """Tell the listener; where its terminal or pipe is closed, the training ends as after a signal."""
+        if self.listener is None:
+            return
+        try:
+            getattr(self.listener, event)(self.step, *values)
+        except OSError:
+            signals.seen = True
 
 
-def signatures(tasks: Mapping[str, Task]) -> dict[str, Any]:
-    """Return, as plain values, what the shapes of the tasks' weights depend on."""
-    return {
-        name: {
-            "kind": task.config.kind,
-            "classes": list(task.info.classes),
-            "image_size": list(task.config.data.image_size),
-            "head": task.config.head.model_dump(mode="json"),
-        }
-        for name, task in tasks.items()
-    }
+def _totals(losses: Losses) -> dict[str, float]:
+    return {task: sum(parts.values()) for task, parts in losses.items()}
 
 
-def _step_of(line: str) -> float:
-    """Return the step of a line of metrics.jsonl; a line cut short by a kill counts as later than all."""
-    try:
-        return int(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return math.inf
+def _finite(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, bool]]:
+    """Yield for every floating tensor whether all its values are finite, read from the device at once."""
+    names = [name for name, tensor in weights.items() if tensor.is_floating_point()]
+    flags = torch.stack([weights[name].isfinite().all() for name in names]).tolist()
+    yield from zip(names, flags, strict=True)
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -43,10 +43,3 @@ def test_state_dict_round_trip(space, tasks):
     assert models[1].task("cls").get_parameter(f"{SHARED}.weight") is models[1].task("seg").get_parameter(
         f"{SHARED}.weight"
     )
-
-
-def test_position_embeddings_do_not_decay(space, tasks):
-    model = MultiTaskModel.fresh(space, tasks, space.smallest, SHARING)
-    names = dict(model.named_parameters())
-    assert model.no_weight_decay() == {f"networks.{task}.backbone.pos_embed" for task in tasks}
-    assert model.no_weight_decay() <= set(names)

@@ -1,0 +1,89 @@
+"""What the training loop asks of anything that it trains."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from nasmvt.data.types import Batch
+from nasmvt.space import Arch, SearchSpace
+from nasmvt.tasks.network import TaskNetwork
+from nasmvt.tasks.task import Task
+
+
+class Trained(NamedTuple):
+    """A parameter that is trained."""
+
+    name: str
+    """Its name in the state dict of the whole."""
+    parameter: nn.Parameter
+    decays: bool
+    """Whether weight decay applies to it."""
+
+
+class Probe(NamedTuple):
+    """Networks to be evaluated in the course of a training."""
+
+    name: str
+    """What their figures are called."""
+    networks: Mapping[str, TaskNetwork]
+    """The network of each task."""
+    stale_norms: bool
+    """Whether BatchNorm statistics are to be estimated anew first, for they were averaged over many subnets."""
+
+
+class Trainable(Protocol):
+    """Weights of several tasks that a step trains on one arch: a `Supernet`, a `MultiTaskModel`."""
+
+    space: SearchSpace
+    tasks: dict[str, Task]
+
+    def draw(self, rng: np.random.Generator) -> Arch:
+        """Return the arch of a step."""
+        ...
+
+    def __call__(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
+        """Return named scalars whose sum is the loss of a task's network of this arch."""
+        ...
+
+    def probes(self, seed: int) -> Iterator[Probe]:
+        """Yield what is evaluated, one after the other; what is drawn by chance depends on `seed` alone."""
+        ...
+
+    def trained(self) -> Iterable[Trained]:
+        """Return the parameters to train, each once."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return parameters and buffers by name, as in `nn.Module`."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
+        """Take over parameters and buffers, as in `nn.Module`."""
+        ...
+
+
+def undecayed(network: TaskNetwork) -> set[str]:
+    """Return the names of a plain network's parameters to which no weight decay applies.
+
+    These are biases of any shape (tables of relative position biases too), all that has fewer than two dimensions
+    (norms, layer scales), and what the backbone declares in `no_weight_decay()` (position tables, class tokens).
+    """
+    declared: set[str] = getattr(network.backbone, "no_weight_decay", set)()
+    return {
+        name
+        for name, parameter in network.named_parameters(remove_duplicate=False)
+        if parameter.ndim < 2 or "bias" in name.rpartition(".")[2] or name.removeprefix("backbone.") in declared
+    }
+
+
+def trained_of(networks: Mapping[str, TaskNetwork]) -> Iterator[Trained]:
+    """Yield the parameters of task networks held as `networks.<task>`; those that several hold come once."""
+    seen: set[int] = set()
+    for task, network in networks.items():
+        exempt = undecayed(network)
+        for name, parameter in network.named_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield Trained(f"networks.{task}.{name}", parameter, name not in exempt)

@@ -1,0 +1,153 @@
+"""The optimizer: settings come from the configuration, what it has gathered comes from the checkpoint."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nasmvt.errors import UserError, listed, nearest
+from nasmvt.tasks.trainable import Trained
+from nasmvt.training.config import TrainingConfig
+
+_SCHEDULED = {"lr", "params"}
+"""Entries of a parameter group that change from step to step and are set anew in each."""
+
+
+class NamedOptimizer:
+    """A timm optimizer whose state is kept by the names of the parameters.
+
+    Its state dict holds no settings: a resumed training honours those of its configuration, edited or not.
+
+    Raises:
+        UserError: if there is no such optimizer, or it takes no betas although some are set.
+    """
+
+    def __init__(self, trained: Iterable[Trained], config: TrainingConfig) -> None:
+        parameters = list(trained)
+        self._name = config.optimizer
+        self._names: dict[Tensor, str] = {item.parameter: item.name for item in parameters}
+        groups: list[dict[str, Any]] = [
+            {"params": [item.parameter for item in parameters if item.decays]},
+            {"params": [item.parameter for item in parameters if not item.decays], "weight_decay": 0.0},
+        ]
+        self._config = config
+        self.optimizer = _make([group for group in groups if group["params"]], config)
+        self.scheduler = CosineLRScheduler(
+            self.optimizer,
+            t_initial=config.steps,
+            lr_min=config.lr * config.final_lr_fraction,
+            warmup_t=min(config.warmup_steps, config.steps - 1),
+            warmup_lr_init=config.lr * 1e-3,
+            t_in_epochs=False,
+        )
+        self._first = [_entries(group) for group in self.optimizer.param_groups]
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the present step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def schedule(self, step: int) -> None:
+        """Set the learning rate of a step, counted from 0."""
+        self.scheduler.step_update(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the optimizer has gathered, as plain values and tensors by parameter name."""
+        return {
+            "name": self._name,
+            "groups": _gathered(self.optimizer, self._first),
+            "state": {self._names[parameter]: dict(state) for parameter, state in self.optimizer.state.items()},
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any], path: Path) -> None:
+        """Take over what an optimizer has gathered, also that of another one which gathers the same (adam, adamw).
+
+        Raises:
+            UserError: if this optimizer can't use it.
+        """
+        if saved["name"] != self._name and saved["state"]:
+            had = _Gathered.of(saved["state"].values(), saved["groups"])
+            wanted = _probe(self._config)
+            if had != wanted:
+                raise UserError(
+                    f"{path} was written with the optimizer {saved['name']!r}, which keeps {had}, but {self._name!r} "
+                    f"keeps {wanted}: go on with {saved['name']!r}, or start a new run"
+                )
+        own = self.optimizer.state_dict()
+        names = [self._names[parameter] for group in self.optimizer.param_groups for parameter in group["params"]]
+        unknown = saved["state"].keys() - names
+        if unknown or len(saved["groups"]) != len(own["param_groups"]):
+            raise UserError(
+                f"{path} was written for other parameters ({listed(sorted(unknown)[:3]) or 'other groups'}): use the "
+                "run's own checkpoint, or start a new run"
+            )
+        own["state"] = {index: saved["state"][name] for index, name in enumerate(names) if name in saved["state"]}
+        for group, gathered in zip(own["param_groups"], saved["groups"], strict=True):
+            group.update(gathered)
+        self.optimizer.load_state_dict(own)
+
+
+def _make(groups: list[dict[str, Any]], config: TrainingConfig) -> Optimizer:
+    more = {} if config.betas is None else {"betas": config.betas}
+    try:
+        return create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, **more)
+    except TypeError as error:
+        if "betas" not in str(error):
+            raise
+        raise UserError(f"the optimizer {config.optimizer!r} takes no betas: leave training.betas out") from None
+    except (ValueError, KeyError, AssertionError) as error:
+        raise UserError(
+            f"the optimizer must be one of timm's that works here, not {config.optimizer!r} ({error})"
+            f"{nearest(config.optimizer, list_optimizers())}"
+        ) from None
+
+
+def _entries(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key not in _SCHEDULED}
+
+
+def _gathered(optimizer: Optimizer, first: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, for each group, the entries that the optimizer changed by itself (the step count of lamb)."""
+    return [
+        {key: value for key, value in _entries(group).items() if key not in start or _differ(start[key], value)}
+        for group, start in zip(optimizer.param_groups, first, strict=True)
+    ]
+
+
+def _differ(first: Any, second: Any) -> bool:
+    return isinstance(second, Tensor) or bool(first != second)
+
+
+class _Gathered:
+    """The names of what an optimizer gathers, per parameter and per group."""
+
+    def __init__(self, state: set[str], groups: set[str]) -> None:
+        self._names = (state, groups)
+
+    @classmethod
+    def of(cls, states: Iterable[Mapping[str, Any]], groups: Iterable[Mapping[str, Any]]) -> "_Gathered":
+        return cls({key for state in states for key in state}, {key for group in groups for key in group})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Gathered) and self._names == other._names
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        return listed(sorted(self._names[0] | self._names[1])) or "nothing"
+
+
+def _probe(config: TrainingConfig) -> _Gathered:
+    """Return what the optimizer of a configuration gathers, seen on one small step."""
+    parameter = nn.Parameter(torch.ones(2, 2))
+    optimizer = _make([{"params": [parameter]}], config)
+    first = [_entries(group) for group in optimizer.param_groups]
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    state: dict[str, Tensor] = optimizer.state[parameter]
+    return _Gathered.of([state], _gathered(optimizer, first))

@@ -55,19 +55,21 @@ def reports_errors(command: F) -> F:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         warnings.filterwarnings("ignore", module=r"(torch|torchvision|timm|ray)\b")
-        from nasmvt.training.interrupt import Interrupted
+        from nasmvt.training.interrupt import Failed, Interrupted, interrupting
+
+        def go_on(checkpoint: Path) -> str:
+            how = f"pass {_RESUME[command.__name__]}" if command.__name__ in _RESUME else "run the same command again"
+            return f"to go on, {how.format(run=quoted(checkpoint.parent.parent))}"
 
         try:
-            return command(*args, **kwargs)
+            with interrupting():
+                return command(*args, **kwargs)
+        except Failed as error:
+            _fail(f"error: {error}; {go_on(error.checkpoint)}")
         except UserError as error:
             _fail(f"error: {error}")
         except Interrupted as event:
-            how = f"pass {_RESUME[command.__name__]}" if command.__name__ in _RESUME else "run the same command again"
-            run = event.checkpoint.parent.parent
-            _fail(
-                f"interrupted after step {event.step}: {event.checkpoint} is written; "
-                f"to go on, {how.format(run=quoted(run))}"
-            )
+            _fail(f"interrupted after step {event.step}: {event.checkpoint} is written; {go_on(event.checkpoint)}")
         except KeyboardInterrupt:
             _fail("interrupted: what was finished is kept; run the same command again to go on")
         except typer.Exit:

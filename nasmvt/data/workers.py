@@ -1,13 +1,32 @@
-"""Computing batches in other processes, which must not change them."""
+"""Computing batches in other processes, which must not change them.
 
-from collections.abc import Callable, Iterable, Iterator
+Every worker has a pipe of its own: its values come back as bytes, so neither /dev/shm nor a lock is needed, and the
+end of a worker, or of the process that feeds it, is seen at once as the end of the pipe.
+"""
+
+import itertools
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from nasmvt.errors import UserError
+
+_AHEAD = 2
+"""Keys that a worker holds: one whose value it computes, one whose value waits to be fetched."""
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals to the group or the terminal that the process in charge answers, also for its workers."""
 
 
 def prepare(function: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> Iterator[Any]:
@@ -19,47 +38,178 @@ def prepare(function: Callable[[Any], Any], keys: Iterable[Any], workers: int) -
         workers: processes that compute ahead; 0 computes each value when it is asked for.
 
     Raises:
-        UserError: what `function` raises.
+        UserError: what `function` raises, or if a worker can't be started or is killed.
     """
     if not workers:
         yield from map(function, keys)
         return
-    # One key is one whole batch: `batch_size=None` turns off DataLoader's own batching.
-    loader: DataLoader[Any] = DataLoader(
-        _Prepared(function),
-        batch_size=None,
-        sampler=keys,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        # Its own generator, or it would draw from the global one and change what the network draws.
-        generator=torch.Generator(),
-    )
-    for value in loader:
+    remaining = iter(keys)
+    pool = _Pool(function, workers)
+    try:
+        asked = 0
+        for key in itertools.islice(remaining, workers * _AHEAD):
+            pool.ask(asked % workers, key)
+            asked += 1
+        fetched = 0
+        while fetched < asked:
+            value = pool.fetch(fetched % workers)
+            for key in itertools.islice(remaining, 1):
+                pool.ask(asked % workers, key)
+                asked += 1
+            fetched += 1
+            yield value
+    finally:
+        pool.close()
+
+
+class _Pool:
+    """Worker processes, each at the other end of a pipe."""
+
+    def __init__(self, function: Callable[[Any], Any], count: int) -> None:
+        self._processes: list[BaseProcess] = []
+        self._pipes: list[Connection] = []
+        # Also when the interpreter ends, or it would wait for workers that wait for keys.
+        self.close = Finalize(self, _end, args=(self._processes, self._pipes), exitpriority=1)
+        forks = sys.platform == "linux"
+        context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+        try:
+            for _ in range(count):
+                ours, theirs = context.Pipe()
+                # A forked worker holds copies of the pipes made before; while it does, they never end.
+                inherited = [*self._pipes, ours] if forks else []
+                self._pipes.append(ours)
+                process = context.Process(target=_work, args=(function, theirs, inherited), daemon=True)
+                with _blocked_signals():
+                    process.start()
+                self._processes.append(process)
+                theirs.close()
+        except OSError as error:
+            self.close()
+            raise UserError(
+                f"the {count} loader workers can't be started ({error.strerror}): lower data.workers; 0 reads "
+                "images in the main process"
+            ) from None
+
+    def ask(self, worker: int, key: Any) -> None:
+        try:
+            self._pipes[worker].send(key)
+        except OSError:
+            raise self._lost(worker) from None
+
+    def fetch(self, worker: int) -> Any:
+        """Return a worker's next value.
+
+        Raises:
+            UserError: what the function raised, or if the worker is gone.
+        """
+        try:
+            value = _receive(self._pipes[worker])
+        except (EOFError, OSError):
+            raise self._lost(worker) from None
         if isinstance(value, _Failure):
             raise value.error
-        yield value
+        return value
+
+    def _lost(self, worker: int) -> UserError:
+        process = self._processes[worker]
+        process.join(timeout=5)
+        code = process.exitcode
+        how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended (exit code {code})"
+        return UserError(
+            f"a loader worker (process {process.pid}) {how} while it read images, as the system does where memory runs "
+            "out: lower data.workers (0 reads images in the main process) or batch_size"
+        )
 
 
-class _Prepared(TorchDataset[Any]):
-    """What `DataLoader` asks: the value of a function for a key."""
+def _end(processes: Sequence[BaseProcess], pipes: Sequence[Connection]) -> None:
+    for pipe in pipes:
+        pipe.close()
+    for process in processes:
+        process.kill()  # it holds nothing that could be lost
+    for process in processes:
+        process.join()
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self._function = function
 
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            return self._function(key)
-        except UserError as error:
-            # A worker's exception would come back with its traceback as its text.
-            return _Failure(error)
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Hold back signals while a worker starts, until it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Failure:
-    """An error on its way from a worker to the training process."""
+    """An error on its way from a worker to the process in charge."""
 
-    def __init__(self, error: UserError) -> None:
+    def __init__(self, error: Exception) -> None:
         self.error = error
 
 
-def _unchanged(value: Any) -> Any:
-    return value
+def _work(function: Callable[[Any], Any], pipe: Connection, inherited: Sequence[Connection]) -> None:
+    """Answer keys until the pipe ends."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
+    for other in inherited:
+        other.close()
+    torch.set_num_threads(1)  # the threads of the process in charge were not forked
+    try:
+        while True:
+            key = pipe.recv()
+            _send(pipe, _value(function, key))
+    except (EOFError, OSError):
+        return  # nobody listens any more
+
+
+def _value(function: Callable[[Any], Any], key: Any) -> Any:
+    try:
+        return function(key)
+    except UserError as error:
+        return _Failure(error)
+    except MemoryError:
+        return _Failure(UserError("the memory does not suffice to read images: lower data.workers or batch_size"))
+    except Exception:  # noqa: BLE001 (raised again in the process in charge)
+        return _Failure(RuntimeError(f"a loader worker failed:\n{traceback.format_exc()}"))
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles tensors as arrays, whose bytes travel as they lie in memory; torch would put them into /dev/shm."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is torch.Tensor:
+            return torch.from_numpy, (value.contiguous().numpy(),)
+        return NotImplemented
+
+
+def _send(pipe: Connection, value: Any) -> None:
+    stream, buffers = BytesIO(), list[pickle.PickleBuffer]()
+    _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
+    views = [buffer.raw() for buffer in buffers]
+    pipe.send_bytes(pickle.dumps([view.nbytes for view in views]))
+    pipe.send_bytes(stream.getbuffer())
+    for view in views:
+        _write(pipe.fileno(), view)
+
+
+def _receive(pipe: Connection) -> Any:
+    sizes = pickle.loads(pipe.recv_bytes())
+    content = pipe.recv_bytes()
+    buffers = [bytearray(size) for size in sizes]
+    for buffer in buffers:
+        _read(pipe.fileno(), memoryview(buffer))
+    return pickle.loads(content, buffers=buffers)
+
+
+def _write(descriptor: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _read(descriptor: int, view: memoryview) -> None:
+    while view:
+        count = os.readv(descriptor, [view])
+        if not count:
+            raise EOFError
+        view = view[count:]

@@ -80,3 +80,24 @@ def deferred() -> Iterator[Signals]:
     finally:
         for number, handler in taken.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP act inside the block as Ctrl-C does: files are left whole, and the command says so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    default = [number for number, handler in previous.items() if handler is signal.SIG_DFL]
+    for number in default:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in default:
+            signal.signal(number, signal.SIG_DFL)

@@ -58,10 +58,11 @@ class NamedOptimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the optimizer has gathered, as plain values and tensors by parameter name."""
+        held = self.optimizer.state_dict()["state"]
         return {
             "name": self._name,
             "groups": _gathered(self.optimizer, self._first),
-            "state": {self._names[parameter]: dict(state) for parameter, state in self.optimizer.state.items()},
+            "state": {name: held[index] for index, name in enumerate(self._places()) if index in held},
         }
 
     def load_state_dict(self, saved: Mapping[str, Any], path: Path) -> None:
@@ -79,7 +80,7 @@ class NamedOptimizer:
                     f"keeps {wanted}: go on with {saved['name']!r}, or start a new run"
                 )
         own = self.optimizer.state_dict()
-        names = [self._names[parameter] for group in self.optimizer.param_groups for parameter in group["params"]]
+        names = self._places()
         unknown = saved["state"].keys() - names
         if unknown or len(saved["groups"]) != len(own["param_groups"]):
             raise UserError(
@@ -91,20 +92,23 @@ class NamedOptimizer:
             group.update(gathered)
         self.optimizer.load_state_dict(own)
 
+    def _places(self) -> list[str]:
+        """Return the names of the parameters in the optimizer's order."""
+        return [self._names[parameter] for group in self.optimizer.param_groups for parameter in group["params"]]
+
 
 def _make(groups: list[dict[str, Any]], config: TrainingConfig) -> Optimizer:
     more = {} if config.betas is None else {"betas": config.betas}
     try:
-        return create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, **more)
-    except TypeError as error:
-        if "betas" not in str(error):
-            raise
-        raise UserError(f"the optimizer {config.optimizer!r} takes no betas: leave training.betas out") from None
+        made = create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, **more)
     except (ValueError, KeyError, AssertionError) as error:
         raise UserError(
             f"the optimizer must be one of timm's that works here, not {config.optimizer!r} ({error})"
             f"{nearest(config.optimizer, list_optimizers())}"
         ) from None
+    if more and "betas" not in made.param_groups[0]:
+        raise UserError(f"the optimizer {config.optimizer!r} takes no betas: leave training.betas out")
+    return made
 
 
 def _entries(group: Mapping[str, Any]) -> dict[str, Any]:

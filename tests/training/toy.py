@@ -1,0 +1,46 @@
+"""Something small to train that is neither supernet nor model: two tasks, one linear layer each, one in common."""
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from nasmvt.data.types import Batch
+from nasmvt.space import Arch
+from nasmvt.tasks.trainable import Trained
+from tests.conftest import make_tasks
+
+
+class Toy(nn.Module):
+    """Implements `Trainable`."""
+
+    def __init__(self, space) -> None:
+        super().__init__()
+        self.space = space
+        self.tasks = {name: task for name, task in make_tasks().items() if name != "det"}
+        self.common = nn.Linear(4, 4)
+        self.own = nn.ModuleDict({name: nn.Linear(4, 1) for name in self.tasks})
+
+    def draw(self, rng) -> Arch:
+        return self.space.sample(rng)
+
+    def forward(self, arch: Arch, task: str, batch: Batch) -> dict[str, torch.Tensor]:
+        out = self.own[task](torch.tanh(self.common(batch.images)))
+        return {"square": (out - batch.targets).square().mean(), "size": 0.01 * out.abs().mean()}
+
+    def probes(self, seed: int):
+        return iter(())
+
+    def trained(self) -> Iterator[Trained]:
+        for name, parameter in self.named_parameters():
+            yield Trained(name, parameter, decays=parameter.ndim > 1)
+
+
+class ToyLoader:
+    """Batches that are a function of the step."""
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        for step in itertools.count(start):
+            generator = torch.Generator().manual_seed(step)
+            yield Batch(images=torch.rand(3, 4, generator=generator), targets=torch.ones(3, 1), infos=[])

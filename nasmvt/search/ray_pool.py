@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,10 +19,21 @@ from nasmvt.space import Arch
 Factory = Callable[[], Evaluate]
 """Builds the evaluator inside a worker; picklable. Its arrays are read where they lie in shared memory."""
 
+_log = logging.getLogger(__name__)
+
 _ENVIRONMENT = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what a lost node's raylet leaves behind fills the terminal; we say a sentence
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what later versions of Ray do, so that 2.x does not warn
 }
+
+_BEAT = 1.0
+"""Seconds between two looks at how many workers are left."""
+_ROOM_PATIENCE = 5.0
+"""Seconds in which resources that were just given back become free."""
+_STARTS = 3
+"""Failed starts per worker, in a row, after which something must be wrong."""
 
 
 class _Worker:
@@ -31,6 +43,9 @@ class _Worker:
         torch.set_num_threads(threads)
         self._factory = factory
         self._evaluator: Evaluate | None = None
+
+    def alive(self) -> None:
+        """Return as soon as the process runs."""
 
     def evaluate(self, arch: Arch, task: str) -> Evaluation:
         if self._evaluator is None:
@@ -46,10 +61,11 @@ class _Unit:
 
 
 class RayPool(Pool):
-    """Workers that evaluate one unit each at a time, and are replaced when they die.
+    """Workers that evaluate one unit each at a time, and are replaced when they or their node die.
 
-    An initialised Ray is used as it is; otherwise one is started, or the cluster at `address` connected to,
-    and let go by `close`.
+    A worker is given a unit once it is alive: one that waits for a place on the cluster holds up nothing. An
+    initialised Ray is used as it is; otherwise one is started, or the cluster at `address` connected to, and let go by
+    `close`.
 
     Args:
         factory: builds the evaluator; put into Ray's object store once.
@@ -58,9 +74,11 @@ class RayPool(Pool):
         cpus_per_worker: cores, and torch threads, of a worker.
         gpus_per_worker: GPUs of a worker, fractions allowed.
         retries: how often a unit is tried again after its worker died.
+        patience: seconds without a single living worker after which the search stops.
 
     Raises:
-        UserError: if Ray is not installed, the cluster can't be reached, or it has too few CPUs or GPUs.
+        UserError: if Ray is not installed or can't be started, the cluster can't be reached, or too few of its CPUs or
+            GPUs are free.
     """
 
     def __init__(
@@ -72,19 +90,25 @@ class RayPool(Pool):
         cpus_per_worker: int = 1,
         gpus_per_worker: float = 0.0,
         retries: int = 3,
+        patience: float = 120.0,
     ) -> None:
         try:
-            import ray
+            with _environment(_ENVIRONMENT):  # part of it is read when Ray is imported
+                import ray
         except ImportError:
             raise UserError(
                 f"a search with {workers} workers needs Ray, which is not installed: install ray or pass --workers 0"
             ) from None
         self._ray: Any = ray
         self._owned = not ray.is_initialized()
+        self._wanted = workers
         self._retries = retries
+        self._patience = patience
         self._units: deque[_Unit] = deque()
+        self._starting: dict[Any, Any] = {}  # reference of `alive` -> worker
+        self._idle: deque[Any] = deque()
         self._running: dict[Any, tuple[Any, _Unit]] = {}  # reference of a result -> (worker, unit)
-        self._workers: list[Any] = []
+        self._failed_starts = 0  # in a row
         if self._owned:
             self._connect(address, workers * cpus_per_worker)
         with ExitStack() as undo:
@@ -92,16 +116,22 @@ class RayPool(Pool):
             self._check_room(workers, {"CPU": cpus_per_worker, "GPU": gpus_per_worker})
             remote = ray.remote(_Worker).options(num_cpus=cpus_per_worker, num_gpus=gpus_per_worker)
             shared = ray.put(factory)
-            self._spawn = lambda: remote.remote(shared, cpus_per_worker)
-            self._workers = [self._spawn() for _ in range(workers)]
+            self._new_worker = lambda: remote.remote(shared, cpus_per_worker)
+            for _ in range(workers):
+                self._start()
             undo.pop_all()
-        self._idle = deque(self._workers)
 
     def _connect(self, address: str | None, cpus: int) -> None:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         with _environment(_ENVIRONMENT):
-            if address is None:  # "local": without an address Ray joins whatever runs on this machine
-                self._ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+            if address is None:
+                try:  # "local": without an address Ray joins whatever runs on this machine
+                    self._ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+                except Exception as error:  # noqa: BLE001  Ray raises plain Exception where its processes don't come up
+                    raise UserError(
+                        f"Ray can't be started on this machine ({_first_line(error)}): give it a writable HOME, a "
+                        "short writable path in RAY_TMPDIR and room in /dev/shm, or pass --workers 0"
+                    ) from None
                 return
             try:
                 _knock(address)
@@ -113,19 +143,29 @@ class RayPool(Pool):
                 ) from None
 
     def _check_room(self, workers: int, each: Mapping[str, float]) -> None:
-        """Refuse workers that would wait for resources for ever."""
-        there = self._ray.cluster_resources()
-        for resource, need in each.items():
-            if need and workers * need > there.get(resource, 0) + 1e-6:
+        """Refuse workers for which no place is free; what just ended may need a moment to give back its own."""
+        deadline = time.monotonic() + _ROOM_PATIENCE
+        while lacking := self._lacking(workers, each):
+            if time.monotonic() > deadline:
+                resource, need, free = lacking
                 raise UserError(
-                    f"{workers} workers of {need:g} {resource} each need {workers * need:g}, but Ray has "
-                    f"{there.get(resource, 0):g}: lower --workers or {resource.lower()}s_per_worker"
+                    f"{workers} workers of {need:g} {resource} each need {workers * need:g}, but Ray has {free:g} "
+                    f"free: lower --workers or {resource.lower()}s_per_worker"
                 )
+            time.sleep(0.1)
+
+    def _lacking(self, workers: int, each: Mapping[str, float]) -> tuple[str, float, float] | None:
+        """Return a resource of which too little is free, with what a worker needs and what there is."""
+        free = self._ray.available_resources()
+        for resource, need in each.items():
+            if need and workers * need > free.get(resource, 0) + 1e-6:
+                return resource, need, free.get(resource, 0)
+        return None
 
     @property
     def capacity(self) -> int:
         """Every worker has one unit, and the next lie ready."""
-        return 2 * len(self._workers)
+        return 2 * self._wanted
 
     @property
     def pending(self) -> int:
@@ -141,51 +181,103 @@ class RayPool(Pool):
         """Wait for the first unit to end and return it.
 
         Raises:
-            UserError: if an evaluation raised an exception, or a unit's workers kept dying.
+            UserError: if an evaluation raised an exception, a unit's workers kept dying, or no worker is left and none
+                comes for `patience` seconds.
         """
-        errors = self._ray.exceptions
+        lonely_since = time.monotonic()
         while True:
-            (reference, *_), _ = self._ray.wait(list(self._running), num_returns=1)
-            worker, unit = self._running.pop(reference)
-            try:
-                evaluation: Evaluation = self._ray.get(reference)
-            except errors.RayTaskError as error:
-                raise UserError(_failure(unit, error.cause)) from None
-            except (errors.RayActorError, errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
-                self._replace(worker, unit, error)
-                continue
-            self._idle.append(worker)
-            self._dispatch()
-            return evaluation
+            ended, _ = self._ray.wait([*self._running, *self._starting], num_returns=1, timeout=_BEAT)
+            if self._running or self._idle:
+                lonely_since = time.monotonic()
+            elif time.monotonic() - lonely_since > self._patience:
+                raise UserError(
+                    f"no Ray worker has been alive for {self._patience:g} s: bring nodes back or free their CPUs, and "
+                    "run the same command again; what was evaluated is kept"
+                )
+            for reference in ended:
+                evaluation = None
+                if reference in self._starting:
+                    self._began(reference)
+                else:
+                    evaluation = self._ended(reference)
+                self._dispatch()
+                if evaluation is not None:
+                    return evaluation
+
+    def _began(self, reference: Any) -> None:
+        """Take a worker that is alive into service, or start another one in the place of one that is not."""
+        worker = self._starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._deaths as error:
+            self._failed_starts += 1
+            if self._failed_starts > _STARTS * self._wanted:
+                raise UserError(
+                    f"Ray's workers die as they start ({_first_line(error)}): check the nodes' memory and that nasmvt "
+                    "is installed on each, or pass --workers 0"
+                ) from None
+            self._bury(worker)
+            return
+        self._failed_starts = 0
+        self._idle.append(worker)
+
+    def _ended(self, reference: Any) -> Evaluation | None:
+        """Return an evaluation, or None where its worker died and its unit waits again."""
+        worker, unit = self._running.pop(reference)
+        try:
+            evaluation: Evaluation = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise UserError(_failure(unit, error.cause)) from None
+        except self._deaths as error:
+            deaths = unit.deaths + 1
+            if deaths > self._retries:
+                raise UserError(
+                    f"the worker evaluating {_name(unit)} died {deaths} times ({_first_line(error)}): check the "
+                    "machine's memory, lower --workers, or pass --workers 0"
+                ) from None
+            self._units.appendleft(_Unit(unit.arch, unit.task, deaths))
+            self._bury(worker)
+            return None
+        self._idle.append(worker)
+        return evaluation
+
+    @property
+    def _deaths(self) -> tuple[type[Exception], ...]:
+        """What Ray raises where a worker, its node or what it needs of another node is gone."""
+        errors = self._ray.exceptions
+        return (
+            errors.RayActorError,
+            errors.WorkerCrashedError,
+            errors.OutOfMemoryError,
+            errors.ObjectLostError,
+            errors.ObjectFetchTimedOutError,
+            errors.NodeDiedError,
+        )
+
+    def _bury(self, worker: Any) -> None:
+        """Start a fresh worker in the place of a dead one; it serves when the cluster has a place for it."""
+        self._ray.kill(worker)
+        self._start()
+        alive = len(self._idle) + len(self._running)
+        _log.warning("a worker died: the search goes on with %d of %d until another one starts", alive, self._wanted)
+
+    def _start(self) -> None:
+        worker = self._new_worker()
+        self._starting[worker.alive.remote()] = worker
 
     def _dispatch(self) -> None:
         while self._idle and self._units:
             worker, unit = self._idle.popleft(), self._units.popleft()
             self._running[worker.evaluate.remote(unit.arch, unit.task)] = (worker, unit)
 
-    def _replace(self, worker: Any, unit: _Unit, error: Exception) -> None:
-        """Start a fresh worker in the place of a dead one and try its unit again."""
-        deaths = unit.deaths + 1
-        if deaths > self._retries:
-            raise UserError(
-                f"the worker evaluating {_name(unit)} died {deaths} times ({_first_line(error)}): check the "
-                "machine's memory, lower --workers, or pass --workers 0"
-            )
-        self._ray.kill(worker)
-        self._workers.remove(worker)
-        fresh = self._spawn()
-        self._workers.append(fresh)
-        self._idle.append(fresh)
-        self._units.appendleft(_Unit(unit.arch, unit.task, deaths))
-        self._dispatch()
-
     def close(self) -> None:
         """Stop the workers; leave Ray, or end it if this pool started it."""
         if not self._ray.is_initialized():
             return
-        for worker in self._workers:
+        for worker in (*self._starting.values(), *self._idle, *(worker for worker, _ in self._running.values())):
             self._ray.kill(worker)
-        self._workers.clear()
+        self._starting.clear()
+        self._idle.clear()
         self._running.clear()
         self._units.clear()
         if self._owned:

@@ -7,7 +7,7 @@ import pytest
 
 from nasmvt.errors import UserError
 from nasmvt.search.ray_pool import RayPool
-from tests.search.toys import Broken, Failing, Fragile, Toy, make_space
+from tests.search.toys import SMALL, Broken, Failing, Fragile, Slow, Toy, every_arch, make_space
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's own sockets and files
 
@@ -71,7 +71,7 @@ def test_errors_of_an_evaluation_are_told_in_one_sentence(cluster, factory, mess
 
 
 def test_more_workers_than_the_cluster_holds_are_refused(cluster) -> None:
-    with pytest.raises(UserError, match=r"9 workers of 1 CPU each need 9, but Ray has 2: lower --workers"):
+    with pytest.raises(UserError, match=r"9 workers of 1 CPU each need 9, but Ray has 2 free: lower --workers"):
         RayPool(Toy(), 9)
     with pytest.raises(UserError, match="1 workers of 1 GPU"):
         RayPool(Toy(), 1, gpus_per_worker=1)
@@ -95,3 +95,65 @@ def test_without_ray_the_way_out_is_named(monkeypatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match="install ray or pass --workers 0"):
         RayPool(Toy(), 2)
+
+
+def test_a_machine_on_which_ray_does_not_start_is_told_the_way_out(monkeypatch, tmp_path) -> None:
+    """A path of sockets may have 107 bytes."""
+    pytest.importorskip("ray").shutdown()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 30)))
+    with pytest.raises(UserError, match=r"Ray can't be started on this machine \(.*RAY_TMPDIR.*--workers 0"):
+        RayPool(Toy(), 1)
+
+
+def test_losing_a_node_costs_neither_results_nor_the_search(tmp_path, caplog) -> None:
+    """Two nodes of two CPUs, four workers, one node killed in the middle: before, the search never ended."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        second = cluster.add_node(num_cpus=2)
+        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+        cluster.wait_for_nodes()
+        archs = every_arch(make_space(SMALL))
+        with RayPool(Slow(0.5), 4) as pool:
+            for arch in archs:
+                pool.submit(arch, "cls")
+            found = [pool.result() for _ in range(4)]
+            cluster.remove_node(second, allow_graceful=False)
+            found += [pool.result() for _ in range(len(archs) - 4)]
+            assert pool.pending == 0
+        assert {evaluation.arch for evaluation in found} == set(archs)
+        assert all(evaluation.metrics == Toy().evaluate(evaluation.arch, "cls") for evaluation in found)
+        assert "the search goes on with" in caplog.text
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_a_search_without_a_living_worker_stops_by_itself(tmp_path) -> None:
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        second = cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+        cluster.wait_for_nodes()
+        with RayPool(Slow(0.2), 1, patience=15) as pool:
+            pool.submit(ARCH, "cls")
+            pool.result()
+            cluster.remove_node(second, allow_graceful=False)
+
+            def work_on() -> None:
+                for _ in range(300):  # the worker outlives its node for a moment
+                    pool.submit(ARCH, "det")
+                    pool.result()
+
+            with pytest.raises(UserError, match=r"no Ray worker has been alive for 15 s.*what was evaluated is kept"):
+                work_on()
+    finally:
+        ray.shutdown()
+        cluster.shutdown()

@@ -1,6 +1,7 @@
 """Stand-ins for networks: sizes and scores as plain functions of an arch."""
 
 import os
+import time
 from itertools import product
 from pathlib import Path
 
@@ -87,6 +88,17 @@ class Fragile(Toy):
         if task == "det" and marks < self.deaths:
             (self.folder / str(marks)).touch()
             os._exit(1)
+        return super().evaluate(arch, task)
+
+
+class Slow(Toy):
+    """Takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def evaluate(self, arch: Arch, task: str) -> dict[str, float]:
+        time.sleep(self.seconds)
         return super().evaluate(arch, task)
 
 

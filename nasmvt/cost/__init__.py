@@ -1,4 +1,4 @@
-"""What an arch costs, and the bounds on it. Tables and feasible sets need no torch: it is imported when first used."""
+"""Costs of archs and bounds on them. Tables and feasible sets need no torch: it is imported on first use."""
 
 from typing import TYPE_CHECKING
 

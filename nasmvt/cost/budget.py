@@ -1,4 +1,4 @@
-"""Upper bounds on what a network may cost."""
+"""Upper bounds on the costs of a network."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -62,9 +62,9 @@ class Budget:
     """Upper bounds on the networks of an arch."""
 
     parameters: int | None = None
-    """Most parameters of all task networks together, heads included; None: no bound."""
+    """Upper bound on the total parameters of all task networks, heads included; None: no bound."""
     macs: Mapping[str, int] = field(default_factory=dict)
-    """Most multiply-accumulates of a task's network for one image of its size, by task."""
+    """Upper bound on the multiply-accumulates of a task's network for one image of its size, by task."""
     sharing: SharingRule = "learned"
     """How parameters are counted: by the sharing that the scores give, or as if `all` or `none` of the adaptive layers
     were shared (see `Supernet.sharing`)."""
@@ -73,7 +73,7 @@ class Budget:
         """Return the archs within the bounds.
 
         Raises:
-            UserError: if there are none, naming the least that the space needs; or if a bound names no task.
+            UserError: if there are none, naming the minimum that the space needs; or if a bound names no task.
         """
         for task in self.macs:
             if task not in costs.tasks:
@@ -100,7 +100,7 @@ class Budget:
         return found
 
     def describe(self, costs: Costs) -> list[str]:
-        """Return sentences that say what the bounds leave of the space, and which of them do not bind.
+        """Return sentences on how much of the space is within the bounds, and which bounds are not binding.
 
         Raises:
             UserError: as `feasible` does.

@@ -1,4 +1,4 @@
-"""What the archs of a space cost, many at once."""
+"""Costs of the archs of a space, many at once."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -17,7 +17,7 @@ from nasmvt.tasks.task import Task
 class Costs:
     """Parameters and multiply-accumulates of archs, from tables that are derived when first needed.
 
-    The first count measures about a hundred archs on `meta`, which takes seconds; after it a count is a look-up.
+    The first count measures about a hundred archs on `meta`, which takes seconds; from then on counting is a look-up.
 
     Args:
         space: the search space.
@@ -32,7 +32,7 @@ class Costs:
         self._macs: dict[str, Tables] = {}
 
     def under(self, sharing: Sharing) -> "Costs":
-        """Return the costs under another sharing; what was measured serves both."""
+        """Return the costs under another sharing; measurements are reused."""
         other = Costs(self.space, self.tasks, sharing)
         other._items, other._macs = self._items, self._macs
         return other

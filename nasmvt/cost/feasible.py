@@ -1,9 +1,9 @@
-"""The archs within bounds on what they cost: their number, the smallest, and exactly uniform samples.
+"""The archs whose costs are within bounds: their number, the smallest, and exactly uniform samples.
 
 Given the options of a few slots (the widths, the depth: the *cut*), the rest of an arch falls into parts whose costs
 simply add up (each block's heads, say). So for every combination of options of the cut, dynamic programming over the
-parts gives the distinct sums and in how many ways each comes about; to draw a sum by its ways, and then one option
-after the other, is to draw uniformly from the archs. Nothing is drawn and thrown away.
+parts gives the distinct sums and in how many ways each comes about; drawing a sum in proportion to its ways, and
+then one option after the other, samples uniformly from the archs, without rejection.
 
 Shapes: N archs, S slots (see `SearchSpace.slots`), V bounds, P parts, O options of a part.
 """
@@ -147,7 +147,7 @@ class _Part:
     indices_OS: np.ndarray
     """The combinations of their options."""
     costs_OV: np.ndarray
-    """What each of them costs."""
+    """The costs of each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ class _Case:
 
     given: Mapping[int, int]
     base_V: np.ndarray
-    """What they cost alike."""
+    """The costs that they share."""
     parts: tuple[_Part, ...]
 
     @classmethod

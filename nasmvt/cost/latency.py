@@ -1,4 +1,4 @@
-"""Measuring how long a task network takes for an image, on the machine at hand."""
+"""Measuring the time that a task network takes for an image on this machine."""
 
 import time
 from statistics import median
@@ -11,10 +11,10 @@ from nasmvt.tasks.build import build_network
 from nasmvt.tasks.task import Task
 
 WARM_UP = 3
-"""Passes before the first that is timed: memory is reserved and kernels are chosen in them."""
+"""Passes before the first that is timed: they allocate memory and select kernels."""
 
 REPEATS = 10
-"""Passes that are timed."""
+"""Timed passes."""
 
 
 def measure_latency(

@@ -1,7 +1,7 @@
-"""Counting multiply-accumulates on `meta`: no weights, no gigabytes.
+"""Counting multiply-accumulates on `meta`: without weights.
 
 The formulas are torch's own (`torch.utils.flop_counter`): convolutions, matrix products and attention count, and
-what works element by element (norms, activations, resizing, pooling) does not.
+element-wise operations (norms, activations, resizing, pooling) do not.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Counting the parameters of one arch on `meta`: no weights, no gigabytes."""
+"""Counting the parameters of one arch on `meta`: without weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class ParameterCount:
     """Parameters of the task networks of one arch, a shared tensor counted once."""
 
     shared: int
-    """In tensors that several tasks use."""
+    """In tensors shared by several tasks."""
     specific: Mapping[str, int]
-    """In each task's own part of the backbone."""
+    """In the task-specific part of the backbone, by task."""
     heads: Mapping[str, int]
-    """In each task's neck and head."""
+    """In the neck and head, by task."""
 
     @property
     def total(self) -> int:

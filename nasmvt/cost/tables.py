@@ -1,9 +1,9 @@
-"""Tables of what archs cost, derived from a handful of measured archs of a space.
+"""Cost tables of archs, derived from about a hundred measured archs of a space.
 
 What one item of a network costs (a tensor's elements, a module's operations) depends on a few slots of the arch:
 the width and the block's own heads, say. The tables find these slots by changing one at a time, measure every
-combination of their options once, and are then checked on random archs; a contradiction names one more slot. No
-family is known here: all that is asked for is a function that measures an arch.
+combination of their options once, and are then checked on random archs; a contradiction names one more slot. They
+depend on no family, only on a function that measures an arch.
 
 Shapes: N archs, S slots of the space (see `SearchSpace.slots`), V columns.
 """
@@ -21,13 +21,13 @@ Measure = Callable[[Arch], Mapping[str, int]]
 """Gives the cost of every item of an arch by name; what an arch does not have is left out or 0."""
 
 CHECKS = 16
-"""Random archs in a row that tables must predict before they are believed."""
+"""Consecutive random archs that tables must predict before they are accepted."""
 LARGEST_TABLE = 100_000
 """Combinations that one item may depend on."""
 MERGED = 4096
 """Entries up to which tables are merged for adding up fast."""
 CHUNK = 8192
-"""Archs that are added up at once: what a processor's cache holds."""
+"""Archs whose costs are summed at once: as many as fit into a processor's cache."""
 
 Slots = tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""Small layers and reshapings that several families have in common.
+"""Small layers and reshapes shared by several families.
 
 Shapes: B batch, N tokens, C channels, H height, W width, S side of a window, h heads.
 """
@@ -23,14 +23,14 @@ def to_map(tokens_BNC: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def to_windows(x_BHWC: Tensor, side: int) -> Tensor:
-    """Cut (B, H, W, C) into windows (B * windows, S * S, C), row by row; H and W are multiples of `side`."""
+    """Partition (B, H, W, C) into windows (B * windows, S * S, C), row by row; H and W are multiples of `side`."""
     b, height, width, c = x_BHWC.shape
     x = x_BHWC.view(b, height // side, side, width // side, side, c)
     return x.transpose(2, 3).reshape(-1, side * side, c)
 
 
 def from_windows(windows: Tensor, side: int, size: Sequence[int]) -> Tensor:
-    """Put windows (B * windows, S * S, C) together to (B, H, W, C) of `size` (H, W): undo `to_windows`."""
+    """Merge windows (B * windows, S * S, C) into (B, H, W, C) of `size` (H, W); the inverse of `to_windows`."""
     rows, columns, c = size[0] // side, size[1] // side, windows.shape[-1]
     x = windows.view(-1, rows, columns, side, side, c)
     return x.transpose(2, 3).reshape(-1, size[0], size[1], c)
@@ -39,7 +39,7 @@ def from_windows(windows: Tensor, side: int, size: Sequence[int]) -> Tensor:
 def relative_position_index(height: int, width: int, device: torch.device) -> Tensor:
     """Return, for each pair of tokens of a map, its row in a table of relative positions: (N * N,) int64 (Swin).
 
-    Computed anew in every forward pass: a cached tensor would be a fake one after tracing (`torch.export`).
+    Recomputed in every forward pass: a tensor cached during tracing (`torch.export`) would be a fake one.
     """
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     row = (rows[:, None] - rows[None, :] + height - 1)[:, None, :, None]
@@ -59,9 +59,9 @@ def relative_bias(table: Tensor, index: Tensor) -> Tensor:
 
 
 def recomputed(enabled: bool, function: Callable[..., Tensor], *args: Any) -> Tensor:
-    """Call a function; if enabled and gradients are recorded, recompute its inside in the backward pass.
+    """Call a function; if enabled and gradients are recorded, recompute its activations in the backward pass.
 
-    Saves memory for time (gradient checkpointing). Not for a function with BatchNorm inside: its statistics
+    Gradient checkpointing: trades time for memory. Not for a function that contains BatchNorm, whose statistics
     would be updated twice.
     """
     if enabled and torch.is_grad_enabled():
@@ -71,7 +71,7 @@ def recomputed(enabled: bool, function: Callable[..., Tensor], *args: Any) -> Te
 
 
 def start_linear(module: nn.Module) -> None:
-    """Start a linear layer as vision transformers do, weights truncated normal 0.02, bias 0; for `Module.apply`."""
+    """Initialise a linear layer as in vision transformers (weights truncated normal 0.02); for `Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -97,11 +97,11 @@ class MeanLinear(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A published classification network: a backbone and what turns its maps into logits.
+    """A published classification network: a backbone and a head.
 
     Args:
         backbone: images (B, 3, H, W) to a tuple of maps.
-        head: the maps to logits (B, K).
+        head: module that maps the tuple of maps to logits (B, K).
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:

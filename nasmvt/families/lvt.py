@@ -3,7 +3,7 @@
 Four stages of an overlapping patch embedding and transformer blocks. The mixer of the first stage is
 convolutional self-attention (CSA): attention inside 3 x 3 windows, its weights predicted from the pooled window.
 That of the others is recursive atrous self-attention (RASA): the query passes through one depthwise kernel at
-several dilations, and the whole attention is applied to its own result again with the same weights.
+several dilations, and the whole attention is applied recursively to its own output with the same weights.
 
 Differences from the released code, all undone by `convert`: the rows of `kv` lie head by head (head, then k/v, then
 channel), and the nine value matrices of CSA are one tensor (output channel, tap, input channel), so that a leading
@@ -50,13 +50,13 @@ class LVT(nn.Module):
         mlp_ratios: hidden width of the MLP over the channels.
         mixers: "csa" or "rasa".
         sr_ratios: side of the squares of tokens that give one key and value; 1: all tokens do (not used by CSA).
-        mlp_depconv: whether a depthwise 3 x 3 convolution stands in the MLP.
+        mlp_depconv: whether the MLP contains a depthwise 3 x 3 convolution.
         atrous_rates: dilations of the one kernel that RASA's query passes through.
         recursions: how often RASA is applied.
         qkv_bias: whether queries, keys and values have a bias.
         drop_path: probability of dropping a residual branch in training: 0 in the first block, this in the last.
         final_norm: whether the last map is normed.
-        out_norms: whether every stage ends with a LayerNorm: its map is returned, and goes on, normed.
+        out_norms: whether every stage ends with a LayerNorm: the normed map is returned and passed to the next stage.
         gradient_checkpointing: whether blocks are recomputed in the backward pass, to save memory.
         norm_eps: epsilon of every LayerNorm.
 
@@ -143,7 +143,7 @@ class LVT(nn.Module):
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Draw weights as the released code does; a kernel's fan-out counts the outputs of one group."""
+    """Initialise weights as the released code does; a kernel's fan-out counts the outputs of one group."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, nn.Conv2d):
@@ -243,10 +243,10 @@ def build(
 ) -> LVT:
     """Build the backbone of an arch for one kind of task: four maps, the last one normed for classification.
 
-    The width of a head is fixed, so the channels of a stage, a multiple of it, say how many heads it has.
+    The width of a head is fixed, so the number of heads of a stage follows from its channels, a multiple of that width.
 
     Raises:
-        UserError: if the channels of a stage are no multiple of `head_dim`.
+        UserError: if the channels of a stage are not a multiple of `head_dim`.
     """
     for stage, dim in enumerate(per_stage(arch, "embed_dim"), 1):
         if dim % head_dim:

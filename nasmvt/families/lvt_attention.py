@@ -1,4 +1,4 @@
-"""The attentions of LVT, convolutional (CSA) and recursive atrous (RASA), and the layers that they are made of.
+"""The attention modules of LVT, convolutional (CSA) and recursive atrous (RASA), and their layers.
 
 Shapes: B batch, N tokens, C channels, H height and W width in tokens, h heads, c head width, M positions of CSA.
 """
@@ -31,7 +31,10 @@ class PatchEmbed(nn.Module):
 
 
 class CSA(nn.Module):
-    """Convolutional self-attention (section 3.1): 9 x 9 attention in each of M = ceil(H / 2) * ceil(W / 2) windows."""
+    """Convolutional self-attention (section 3.1 of the paper).
+
+    9 x 9 attention in each of M = ceil(H / 2) * ceil(W / 2) windows.
+    """
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool) -> None:
         super().__init__()
@@ -57,7 +60,7 @@ class CSA(nn.Module):
 
 
 class TapLinear(nn.Module):
-    """A linear layer of its own for each of a window's nine taps."""
+    """A separate linear layer for each of a window's nine taps."""
 
     def __init__(self, dim: int, bias: bool) -> None:
         super().__init__()
@@ -71,7 +74,7 @@ class TapLinear(nn.Module):
 
 
 class RASA(nn.Module):
-    """Recursive atrous self-attention (section 3.2)."""
+    """Recursive atrous self-attention (section 3.2 of the paper)."""
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
-"""What belongs to the published LVT only: its two classifiers, and the reader of their weights.
+"""The two classifiers of the published LVT, and the converter of their checkpoints.
 
 The classifiers are the plain one, and one with class attention ("Going deeper with image
 transformers", ICCV 2021, as in VOLO) and an auxiliary head over the tokens.
 
-In training the second returns the logits of the class token and those of every token, so that a token
-labelling loss can be written with them; the mix-token box of the released code belongs to that loss and is not here.
+In training the second returns the logits of the class token and of every token, as a token labelling loss needs
+them; the mix-token box of the released code belongs to that loss and is not included.
 Differences: the rows of `kv` lie head by head, as in `lvt.py`.
 
 Shapes: B batch, N tokens, C channels, H height, W width, K classes, h heads, c head width.
@@ -147,7 +147,7 @@ _FINAL_NORM = (r"norm\.(.+)", r"backbone.out_norms.3.\1")
 
 
 def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
-    """Bring published tensors of LVT into our names and layouts.
+    """Convert published tensors of LVT to our names and layouts.
 
     Args:
         state: tensors by their published names: of `lvt`, `lvt_cls`, or of the backbone with or without norms of

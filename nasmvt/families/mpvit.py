@@ -4,7 +4,7 @@ A convolutional stem, then four stages. A stage embeds its map several times in 
 convolutions: receptive fields 3, 5, 7), sends each embedding through a transformer path of its own and the first one
 also through a convolutional local path, and aggregates all of them by a 1x1 convolution, which gives the width of the
 next stage. Attention is factorised (CoaT's: linear in the number of tokens) and has two convolutional position
-encodings, of the tokens (CPE) and of the values (CRPE), which all blocks of a path have in common.
+encodings, of the tokens (CPE) and of the values (CRPE), which are shared by all blocks of a path.
 
 Differences in layout from the released code (https://github.com/youngwanLEE/MPViT), so that a leading slice is a
 smaller network of the same kind:
@@ -219,7 +219,7 @@ class Aggregation(nn.Module):
 
 
 class TransformerPath(nn.Module):
-    """Blocks of attention and MLP, each after the CPE that they have in common, on a map (B, C, H, W)."""
+    """Blocks of attention and MLP, each after the CPE that they share, on a map (B, C, H, W)."""
 
     def __init__(
         self,
@@ -289,7 +289,7 @@ class Attention(nn.Module):
 
 
 class RelativePosition(nn.Module):
-    """The CRPE: depthwise convolutions of the values, with another kernel for each group of heads.
+    """The CRPE: depthwise convolutions of the values, with a different kernel for each group of heads.
 
     Eight heads are divided into 2, 3 and 3, of the kernels 3, 5 and 7; other numbers in that proportion.
 

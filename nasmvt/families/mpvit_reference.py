@@ -31,7 +31,7 @@ _ALIAS = re.compile(r"(.+\.mhca_blks\.\d+\.)(MHCA_layers\.\d+\.)(?:factoratt_crp
 
 
 def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
-    """Rename the tensors of a published checkpoint and lay them out as in our `Classifier`.
+    """Convert the tensors of a published checkpoint to the names and layouts of our `Classifier`.
 
     The copies of a path's position encodings that its blocks hold are left out.
 

@@ -1,4 +1,4 @@
-"""Published networks by name: plain modules, with the weights that their authors gave out if you have them."""
+"""Published networks by name: plain modules, optionally with the weights that their authors released."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Published:
     name: str
     build: ClassifierBuilder
     sizes: Mapping[str, Any]
-    """What `build` is called with."""
+    """The arguments of `build`."""
     convert: Converter
-    """From published names to those of the classifier: `backbone.`, `head.`."""
+    """Converts published names to those of the classifier: `backbone.`, `head.`."""
 
 
 _NETWORKS: Registry[Published] = Registry("published network")
@@ -33,7 +33,7 @@ _NETWORKS: Registry[Published] = Registry("published network")
 def publishes(
     sizes: Mapping[str, Mapping[str, Any]], *, convert: Converter
 ) -> Callable[[ClassifierBuilder], ClassifierBuilder]:
-    """Register a function that builds classifiers: the published sizes by name, and the reader of their weights."""
+    """Register a builder of classifiers with the published sizes by name and the converter of their checkpoints."""
 
     def decorate(build: ClassifierBuilder) -> ClassifierBuilder:
         for name, values in sizes.items():

@@ -1,4 +1,4 @@
-"""Reading the checkpoints that other code wrote: rename, lay out anew, and leave nothing unsaid."""
+"""Reading checkpoints of other code: rename, change layouts, and account for every tensor."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ Converter = Callable[[State, nn.Module], dict[str, Tensor]]
 """`convert(state, network) -> tensors`: from published names and layouts to those of our network."""
 
 Rules = Sequence[tuple[str, str | None]]
-"""Pairs of a regular expression and what a key that it fits whole becomes (`\\1` for groups); None: left out."""
+"""Pairs of a regular expression and the new name of a key that it fully matches (`\\1` for groups); None: dropped."""
 
 _DAMAGED: tuple[type[Exception], ...] = (*DAMAGED, SafetensorError)
 _WRAPPERS = ("state_dict", "model", "model_state", "module")
@@ -28,7 +28,7 @@ _SHOWN = 12
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint: safetensors, or what `torch.save` wrote (loaded with `weights_only=True`).
 
-    A state dict under `state_dict` or `model` is found, and a `module.` before every key is taken off.
+    A state dict under `state_dict` or `model` is found, and the prefix `module.` of all keys is removed.
 
     Raises:
         UserError: if the file can't be read, or holds no tensors by name.
@@ -57,7 +57,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def rename(state: State, rules: Rules) -> dict[str, Tensor]:
-    """Rename tensors by the first rule that fits the whole key; a key that none fits keeps its name."""
+    """Rename tensors by the first rule that matches the whole key; a key that no rule matches keeps its name."""
     expressions = [(re.compile(pattern), name) for pattern, name in rules]
     renamed = {}
     for key, tensor in state.items():
@@ -72,7 +72,7 @@ def rename(state: State, rules: Rules) -> dict[str, Tensor]:
 def reordered(tensor: Tensor, sizes: Sequence[int], order: Sequence[int], dim: int = 0) -> Tensor:
     """Reorder a dimension that enumerates several indices, as rows of qkv do: (q/k/v, head, channel) to another order.
 
-    What does not divide so is of another size, and stays as it is for `check_fit` to refuse.
+    A tensor whose size does not divide accordingly is returned unchanged, and `check_fit` will refuse it.
 
     Args:
         tensor: published weights.
@@ -105,7 +105,7 @@ def load_reference(network: nn.Module, state: State, convert: Converter, source:
 
 
 def check_fit(given: State, wanted: State, source: str) -> None:
-    """Compare tensors with those a network wants, by name and shape.
+    """Compare tensors with those that a network needs, by name and shape.
 
     Raises:
         UserError: naming what is missing, left over or of another shape.

@@ -65,7 +65,7 @@ class ScalableViT(nn.Module):
         final_norm: whether the last map is normed, for classification.
         drop_path: probability of dropping a residual branch of the last block in training; it rises linearly from 0.
         norm_eps: epsilon of every LayerNorm but the one inside SSA, which has 1e-5.
-        gradient_checkpointing: recompute the inside of blocks in the backward pass, to save memory.
+        gradient_checkpointing: recompute the activations of blocks in the backward pass, to save memory.
 
     Raises:
         UserError: if sequences are of other lengths, a width does not divide by its heads, or a ratio leaves nothing.
@@ -293,7 +293,7 @@ _RULES = (
 
 
 def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
-    """Bring published tensors to the names and layouts of a classifier; a backbone without a norm needs none."""
+    """Convert published tensors to the names and layouts of a classifier; a backbone without a norm needs none."""
     tensors = rename(state, _RULES)
     for prefix, module in network.named_modules():
         if prefix == "backbone.norm" and isinstance(module, nn.Identity):
@@ -310,7 +310,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
 def _by_heads(rows: Tensor, parts: int, heads: int) -> Tensor:
     """Turn rows (part, head, channel) into (head, part, channel), one dimension; of a single part into (head, channel).
 
-    What does not divide so is of another size, and stays for `check_fit` to refuse.
+    Rows that do not divide accordingly are returned unchanged, and `check_fit` will refuse them.
     """
     if parts > 1:
         return reordered(rows, (parts, heads, -1), (1, 0, 2))

@@ -37,7 +37,7 @@ class IWSA(nn.Module):
         return self.proj(y + bhwc(self.lim(bchw(v))))
 
     def _joined(self, windows: Tensor, size: Sequence[int]) -> Tensor:
-        """Put windows (B * windows, h, S * S, d) together to a map (B, H, W, h * d) of `size` (H, W)."""
+        """Merge windows (B * windows, h, S * S, d) into a map (B, H, W, h * d) of `size` (H, W)."""
         rows, columns = size[0] // self.side, size[1] // self.side
         x = windows.unflatten(2, (self.side, self.side)).unflatten(0, (-1, rows, columns))
         return x.permute(0, 1, 4, 2, 5, 3, 6).reshape(-1, *size, windows.shape[1] * windows.shape[3])
@@ -125,7 +125,7 @@ def _padded(x_BHWC: Tensor, multiple: int) -> Tensor:
 def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Attend with queries and keys (B, h, N, e) and values (B, h, N, d).
 
-    Zeros make e and d equal: they change nothing, and fused kernels want it.
+    Zero padding makes e and d equal, as fused kernels require; it does not change the result.
     """
     width, extra = v.shape[-1], q.shape[-1] - v.shape[-1]
     if extra > 0:

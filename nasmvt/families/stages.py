@@ -1,4 +1,4 @@
-"""What the families of several stages have in common: choices made once per stage, `embed_dim1` to `embed_dim4`."""
+"""Shared by the families with several stages: choices made once per stage, `embed_dim1` to `embed_dim4`."""
 
 from collections.abc import Sequence
 from typing import Any

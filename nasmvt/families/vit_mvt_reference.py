@@ -1,11 +1,11 @@
-"""Reading the checkpoints of ViT-MVT's authors: names, layouts, scores, and the arch that the shapes tell.
+"""Reading the checkpoints of ViT-MVT's authors: names, layouts, scores, and the arch inferred from shapes.
 
-Their networks keep an adaptive layer as a shared weight, a specific weight and a score, all in the file of one
-task; which weight is in use is settled here, so that a converted backbone is plain. `convert` leaves out, by rule
-and never by chance, what `unused` lists; any other tensor that is missing, left over or misshapen is an error.
+Their networks keep an adaptive layer as a shared weight, a specific weight and a score, all in the file of one task;
+the weight in use is selected here, so that a converted backbone is plain. `convert` drops exactly the tensors that
+`unused` lists; any other tensor that is missing, left over or misshapen is an error.
 
-The authors' inference code reads the weight of `qkv` differently from what a score means: it takes the shared
-weight always, and switches the bias alone. That reading is had with `qkv="reference"`.
+The authors' inference code reads the weight of `qkv` differently from what a score means: it always takes
+the shared weight and switches only the bias. `qkv="reference"` selects that behaviour.
 
 Shapes: N patches, C channels, h heads, d head width, S rows of a relative position table.
 """
@@ -101,7 +101,7 @@ def kept(state: State) -> dict[str, Tensor]:
 def convert(
     state: State, backbone: ViTMVT, *, qkv: QKV = "specific", source: str = "the checkpoint"
 ) -> dict[str, Tensor]:
-    """Turn published tensors into those of our backbone: chosen by score, renamed, laid out anew, float32.
+    """Turn published tensors into those of our backbone: selected by score, renamed, in our layout, float32.
 
     Args:
         state: tensors by published name, below `backbone.`.
@@ -152,7 +152,7 @@ def parameters_in(state: State) -> int:
 
 
 def infer_arch(state: State, space: SearchSpace, source: str = "the checkpoint") -> Arch:
-    """Return the arch that the shapes of a published state tell.
+    """Infer the arch from the shapes of a published state.
 
     `embed_dim` is the width of the patch embedding, `depth` the number of layers, `num_heads` the rows of qkv over
     three head widths, `mlp_ratio` the first option of the space that gives the rows of fc1.
@@ -163,7 +163,7 @@ def infer_arch(state: State, space: SearchSpace, source: str = "the checkpoint")
         source: where the tensors come from, named in errors.
 
     Raises:
-        UserError: if a tensor that tells the arch is missing, or the arch is none of the space.
+        UserError: if a tensor that determines the arch is missing, or the arch is not in the space.
     """
     width = _rows(state, "patch_embed.proj.weight", source)
     depth = 1 + max((int(found[1]) for key in state if (found := _LAYER.fullmatch(key))), default=-1)
@@ -219,7 +219,7 @@ def _chosen_key(state: State, key: str, qkv: QKV) -> str:
 
 
 def _laid_out(name: str, tensor: Tensor, ours: Tensor, backbone: ViTMVT) -> Tensor:
-    """Bring a published tensor into our layout."""
+    """Convert a published tensor to our layout."""
     if name == "pos_embed":  # (1, N, C) -> (1, C, height, width)
         return tensor.transpose(1, 2).reshape(ours.shape)
     if name.endswith("relative_bias"):  # (S, heads of the space) -> (S, h)
@@ -250,7 +250,7 @@ def _unused(state: State, backbone: ViTMVT | None, qkv: QKV) -> Iterator[tuple[s
                     yield f"{rule} weights that the scores don't choose", key, state[key].numel()
     for key, tensor in state.items():
         if _INDEX.fullmatch(key):
-            yield "relative position indices, computed anew", key, tensor.numel()
+            yield "relative position indices, recomputed", key, tensor.numel()
         elif key.endswith("relative_position_bias_table"):
             spare = tensor.shape[1] - heads[int(key.split(".")[1])]
             if spare:

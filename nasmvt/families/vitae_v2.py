@@ -7,9 +7,9 @@ globally. The cells are in `vitae_v2_cells.py`.
 
 Differences from the released code: the rows of a normal cell's `qkv` are (head, q/k/v, channel), those of a reduction
 cell's (head, channel, q/k/v), and the channels of the pyramid are (channel, dilation), so that a leading slice is a
-network with fewer heads or channels. The drop-path rates rise over the whole depth (the released code starts each stage
-at a wrong place). A map that a reduction does not divide is padded right and below (the released code refuses it).
-The layer scales that the released code has as an option, off by default, are left out.
+network with fewer heads or channels. The drop-path rates rise over the whole depth (in the released code each stage
+starts at a wrong index). A map that a reduction does not divide is padded right and below (the released code refuses
+it). The layer scales that the released code has as an option, off by default, are left out.
 
 Shapes: B batch, C channels, H height, W width.
 """
@@ -35,7 +35,7 @@ Ratio = Annotated[float, Field(ge=0.125)]
 
 
 class ViTAEv2(nn.Module):
-    """The plain network. What is given as a sequence has one entry per stage.
+    """The plain network. Sequences have one entry per stage.
 
     Args:
         embed_dims: channels of the maps (`token_dims` of the released code).
@@ -204,9 +204,9 @@ def build(
     """Build the backbone of an arch; it is the same for every kind of task and size of image.
 
     `embed_dim` is the width of stage 1 and doubles with every stage, as in every published network: only then do the
-    grouped convolutions of narrower networks lie inside those of wider ones. A PCM has `group_width` channels of the
-    map that it reads in a group, and in stage 1 no groups. The PCM of a reduction cell is inside as wide as the map
-    that it reads, in stage 1 as the pyramid. The attention of a reduction cell has one head in stages 1 and 2, and
+    grouped convolutions of narrower networks lie inside those of wider ones. The groups of a PCM have `group_width`
+    channels of its input; there are no groups in stage 1. The hidden width of a reduction cell's PCM is that of its
+    input, in stage 1 that of the pyramid. The attention of a reduction cell has one head in stages 1 and 2, and
     heads of `reduction_head_dim` channels in 3 and 4; that of a normal cell has heads of `head_dim` in every stage.
 
     Raises:
@@ -256,7 +256,7 @@ _RULES: Rules = (
 
 
 def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
-    """Bring a published state dict to the names and layouts of our classifier.
+    """Convert a published state dict to the names and layouts of our classifier.
 
     The rows of `qkv` are published as (q/k/v, head, channel), the channels of the pyramid as (dilation, channel).
     The index of relative positions, a buffer that the released classifier always has, is computed and so left out.

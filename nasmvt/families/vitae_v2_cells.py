@@ -1,4 +1,4 @@
-"""The cells of ViTAEv2 (see `vitae_v2.py`): reduction and normal cell, their attentions and convolutions.
+"""The cells of ViTAEv2 (see `vitae_v2.py`): reduction and normal cell, their attention and convolutions.
 
 Shapes: B batch, N tokens, C channels, P channels of the pyramid, H height, W width, h heads, d head width.
 """
@@ -28,7 +28,7 @@ PCM_STRIDES = {2: (2, 1, 1), 4: (2, 2, 1)}
 
 
 class ReductionCell(nn.Module):
-    """PRM, attention over its tokens with a PCM beside it, MLP; the PRM's tokens themselves are not added on.
+    """PRM, attention over its tokens with a PCM beside it, MLP; there is no residual connection from the PRM's tokens.
 
     Args:
         inputs: channels of the map that it reads.

@@ -1,4 +1,4 @@
-"""Several task networks of one arch that hold their shared tensors in common."""
+"""Several task networks of one arch with tied shared tensors."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -55,8 +55,8 @@ class MultiTaskModel(nn.Module):
         """Build a model whose tensors come from `source`, asked once for each tensor.
 
         Each is copied into contiguous memory of its own: matrix libraries choose their kernels, and so their
-        rounding, by strides and alignment, and models of equal tensors are to compute equal outputs. `device` is
-        where they lie; constants, which `source` is not asked for, are put there too.
+        rounding, by strides and alignment, and models of equal tensors must compute equal outputs. Tensors are
+        placed on `device`, as are constants, which `source` is not asked for.
         """
         networks = {name: build_skeleton(space, task, arch, device) for name, task in tasks.items()}
         layers = {layer_of(slot.name) for network in networks.values() for slot in parameter_slots(network)}

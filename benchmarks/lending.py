@@ -1,10 +1,9 @@
 """Time to get the networks of a fresh arch for all tasks: lent, and built anew as 0.1.0 did, in one run.
 
 CPU time of the process, one thread, medians over fresh archs, the two ways alternating. Tasks are those of the
-experiment `vit_mvt`. The first lending of a task learns what its networks are made of; that is timed apart. With
-`--check`, the networks' losses, gradients and statistics are compared, bit for bit, on batches of 64 px instead.
+experiment `vit_mvt`. The first lending of a task learns what its networks are made of; that is timed apart.
 
-    PYTHONPATH=. python benchmarks/lending.py [--only vit_mvt_small] [--archs 20] [--check]
+    PYTHONPATH=. python benchmarks/lending.py [--only vit_mvt_small] [--archs 20]
 """
 
 import argparse
@@ -19,8 +18,9 @@ from benchmarks.anew import subnet_anew
 from benchmarks.networks import convnext_atto, resnet50
 from nasmvt.pipeline.profile_subject import find_subject
 from nasmvt.resources import shipped
-from nasmvt.space import SearchSpace, load_space
+from nasmvt.space import Arch, SearchSpace, load_space
 from nasmvt.supernet import Supernet
+from nasmvt.tasks.network import TaskNetwork
 
 SMALL = [name for name in shipped("search_spaces") if name.endswith("_small")]
 OTHERS: dict[str, Callable[[], SearchSpace]] = {"convnext_atto": convnext_atto, "resnet50": resnet50}
@@ -35,6 +35,12 @@ def measured(job: Callable[[], object]) -> float:
     return taken
 
 
+def lend(supernet: Supernet, arch: Arch) -> list[TaskNetwork]:
+    """Lend the networks of a step, for which sharing is decided once."""
+    sharing = supernet.sharing()
+    return [supernet.subnet(arch, task, sharing) for task in supernet.tasks]
+
+
 def compare(name: str, archs: int) -> None:
     space = OTHERS[name]() if name in OTHERS else load_space(name)
     tasks = find_subject("vit_mvt_small", "largest").tasks
@@ -45,7 +51,7 @@ def compare(name: str, archs: int) -> None:
     for number in range(archs):
         arch = space.sample(rng)
         ways = [
-            (lent, lambda arch=arch: [supernet.subnet(arch, task) for task in tasks]),
+            (lent, lambda arch=arch: lend(supernet, arch)),
             (anew, lambda arch=arch: [subnet_anew(supernet, arch, task, skeleton=True) for task in tasks]),
         ]
         for times, way in ways if number % 2 else reversed(ways):

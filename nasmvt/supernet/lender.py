@@ -64,14 +64,17 @@ class Lender:
     def lend(self, arch: Arch, sharing: Sharing) -> TaskNetwork:
         """Return a new network of an arch that holds views of the stored tensors."""
 
+        parameters, adaptives, task = self._parameters, self._adaptive, self._task.name
+
         def parameter(name: str, shape: torch.Size) -> Tensor:
-            own, adaptive = _parameter(self._parameters[name]), self._adaptive.get(name)
+            own = _parameter(parameters[name])
+            adaptive = adaptives.get(name)
             if adaptive is None:
                 return leading(own, shape)
             score = _parameter(adaptive.score)
             if adaptive.place is not None:
                 score = score[adaptive.place]
-            use_shared = self._task.name in sharing.tasks(adaptive.layer)
+            use_shared = task in sharing.tasks(adaptive.layer)
             return choose(_parameter(adaptive.shared), own, score, use_shared, shape)
 
         def buffer(name: str, shape: torch.Size) -> Tensor:

@@ -36,8 +36,7 @@ def finished_model(
     folder = run.folder("retrain", retrained)
     if Checkpoints(folder).exist():
         model = load_retrained(run, retrained)
-        measured = [entry["metrics"][retrained] for entry in run.metrics("retrain", retrained) if "metrics" in entry]
-        return model, measured[-1] if measured else {}
+        return model, run.figures(retrained)
     if folder.exists():
         raise UserError(f"{folder} holds no checkpoint: finish 'nasmvt retrain --resume' first")
     return _from_supernet(run, name, accept_unfinished, accept_changed_data)

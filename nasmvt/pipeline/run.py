@@ -16,7 +16,7 @@ from nasmvt.data.dataset import Split
 from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError, listed
 from nasmvt.files import write_json, write_text
-from nasmvt.pipeline.archs import ArchFile
+from nasmvt.pipeline.archs import ArchFile, Metrics
 from nasmvt.pipeline.comparison import Compared, ComparedRecord
 from nasmvt.pipeline.data_report import TaskReport
 from nasmvt.pipeline.datasets import TaskData, check_division
@@ -133,6 +133,21 @@ class Run:
             names: of its folder: `"supernet"`, or `"retrain", <arch>`.
         """
         return read_metrics(self.folder(*names) / "metrics.jsonl")
+
+    def figures(self, name: str) -> Metrics:
+        """Return the last figures of a retraining on the search split, in percent by task; empty if there are none.
+
+        Raises:
+            UserError: if they are damaged.
+        """
+        measured = [entry["metrics"] for entry in self.metrics("retrain", name) if "metrics" in entry]
+        try:
+            return TypeAdapter(dict[str, Metrics]).validate_python(measured[-1])[name] if measured else {}
+        except (ValidationError, KeyError):
+            raise UserError(
+                f"the last figures in {self.folder('retrain', name) / 'metrics.jsonl'} are damaged: put a copy of the "
+                "file in its place, or retrain anew"
+            ) from None
 
     @property
     def best_path(self) -> Path:

@@ -1,5 +1,6 @@
 """A run directory is one process's, has the data that it began with, and is read through one door."""
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -189,5 +190,32 @@ def test_candidates_are_read_as_they_were_written_and_damage_is_named(run):
 def test_metrics_leave_out_what_a_kill_cut_short(run):
     assert run.metrics("supernet") == []
     run.folder("supernet").mkdir()
-    (run.folder("supernet") / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
+    (run.folder("supernet") / "metrics.jsonl").write_bytes(b'{"step": 1}\n[3]\n\xd4{"st\n{"step": 2, "lo')
     assert run.metrics("supernet") == [{"step": 1}]
+
+
+def test_figures_are_the_last_ones_and_damage_is_named(run):
+    assert run.figures("best") == {}
+    path = run.folder("retrain", "best") / "metrics.jsonl"
+    path.parent.mkdir(parents=True)
+    lines = ['{"step": 1, "metrics": {"best": {"cls": {"top1": %s}}}}' % value for value in (1.5, 2.5)]  # noqa: UP031 (braces)
+    path.write_text("\n".join(lines))
+    assert run.figures("best") == {"cls": {"top1": 2.5}}
+    for line in ('{"step": 1, "metrics": {"best": {"cls": {"top1": "x"}}}}', '{"step": 1, "metrics": {"best": 3}}', '{"step": 1, "metrics": {}}'):
+        path.write_text("\n".join([*lines, line]))
+        with pytest.raises(UserError, match=r"metrics\.jsonl are damaged"):
+            run.figures("best")
+
+
+def test_a_place_that_is_no_text_goes_into_a_run_and_back(experiment, tmp_path):
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/b\xe4r")
+    shutil.move("data", place)
+    tasks = {"cls": {"kind": "classification", "batch_size": 2}}
+    tasks["cls"]["data"] = {"format": "imagefolder", "root": place, "image_size": 32, "labels": {0: "a", 7: "b"}}
+    odd = parse(Experiment, tiny_experiment(tasks=tasks), "tiny")
+    records = {name: TaskRecord.of(data, SPLITS) for name, data in open_data(odd).items()}
+    Run(Path("odd"), odd, records).write()
+    read = Run.open(Path("odd"))
+    assert read.experiment == odd
+    assert read.records == records
+    read.open_data(SPLITS)

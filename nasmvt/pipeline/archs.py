@@ -21,6 +21,8 @@ class ArchFile(Config):
     model_config = ConfigDict(extra="ignore")
 
     arch: dict[str, Any]
+    id: str | None = None
+    """Of the arch that `metrics` are of."""
     sharing: dict[str, tuple[str, ...]] | None = None
     """The tasks that share each layer; None: as the supernet's scores say."""
     complete: bool = True

@@ -60,7 +60,7 @@ def _from_supernet(
     path = arch_path(name, run.best_path)
     if path is not None and name not in run.experiment.space.archs:
         searched = ArchFile.read(path)
-        same = searched.weights is not None and searched.weights == fingerprint(supernet.state_dict())
+        same = (searched.id, searched.weights) == (chosen.arch.id, fingerprint(supernet.state_dict()))
         if same and searched.metrics.keys() == model.tasks.keys():
             return model, searched.metrics
     metrics = {

@@ -182,10 +182,11 @@ def test_figures_of_the_search_are_not_measured_again(run, tmp_path, monkeypatch
     assert json.loads((folder / "config.json").read_text())["metrics"] == {"split": "search", **run.best().metrics}
     folder = export(run, name="smallest", out=tmp_path / "smallest")
     assert json.loads((folder / "config.json").read_text())["metrics"]["cls"] == {"measured": 1.0}
-    other = yaml.safe_load(run.best_path.read_text()) | {"weights": "0" * 16}
-    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
-    folder = export(run, name=str(tmp_path / "other.yaml"), out=tmp_path / "other")
-    assert json.loads((folder / "config.json").read_text())["metrics"]["cls"] == {"measured": 1.0}
+    for key in ("weights", "id"):
+        other = yaml.safe_load(run.best_path.read_text()) | {key: "0" * 16}
+        (tmp_path / f"{key}.yaml").write_text(yaml.safe_dump(other))
+        folder = export(run, name=str(tmp_path / f"{key}.yaml"), out=tmp_path / key)
+        assert json.loads((folder / "config.json").read_text())["metrics"]["cls"] == {"measured": 1.0}
 
 
 def test_what_an_interrupted_search_found_is_marked_and_accepted_only_if_asked(run, tmp_path):

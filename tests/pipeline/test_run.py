@@ -201,7 +201,11 @@ def test_figures_are_the_last_ones_and_damage_is_named(run):
     lines = ['{"step": 1, "metrics": {"best": {"cls": {"top1": %s}}}}' % value for value in (1.5, 2.5)]  # noqa: UP031 (braces)
     path.write_text("\n".join(lines))
     assert run.figures("best") == {"cls": {"top1": 2.5}}
-    for line in ('{"step": 1, "metrics": {"best": {"cls": {"top1": "x"}}}}', '{"step": 1, "metrics": {"best": 3}}', '{"step": 1, "metrics": {}}'):
+    for line in (
+        '{"step": 1, "metrics": {"best": {"cls": {"top1": "x"}}}}',
+        '{"step": 1, "metrics": {"best": 3}}',
+        '{"step": 1, "metrics": {}}',
+    ):
         path.write_text("\n".join([*lines, line]))
         with pytest.raises(UserError, match=r"metrics\.jsonl are damaged"):
             run.figures("best")

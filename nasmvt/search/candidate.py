@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nasmvt.cost import ParameterCount
-from nasmvt.space import Arch, SearchSpace
+from nasmvt.space import Arch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Candidate:
     """Multiply-accumulates per image, of the tasks whose work is bounded."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON or YAML; `from_dict` reads them back."""
+        """Return plain values for JSON or YAML."""
         return {
             "arch": self.arch.to_dict(),
             "parameters": self.parameters.to_dict(),
@@ -35,20 +35,3 @@ class Candidate:
             "score": self.score,
             "generation": self.generation,
         }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> "Candidate":
-        """Read a candidate of a space from plain values.
-
-        Raises:
-            UserError: if the arch does not belong to the space.
-        """
-        count = values["parameters"]
-        return cls(
-            arch=space.arch(values["arch"], "the candidate"),
-            parameters=ParameterCount(shared=count["shared"], specific=count["specific"], heads=count["heads"]),
-            macs=values["macs"],
-            metrics=values["metrics"],
-            score=values["score"],
-            generation=values["generation"],
-        )

@@ -5,10 +5,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from nasmvt.cost.feasible import FeasibleSet
-from nasmvt.errors import UserError
 from nasmvt.search.config import SearchConfig
 from nasmvt.search.sampler import FreshSampler
 from nasmvt.space import Arch
@@ -94,33 +92,3 @@ class Searcher(ABC):
         """Return the `k` best archs (None: all) and scores, best first; of equals the earlier one."""
         scored = [(arch, record.score) for arch, record in self._records.items() if record.score is not None]
         return sorted(scored, key=lambda pair: math.inf if math.isnan(pair[1]) else -pair[1])[:k]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that the rest of the search depends on, as plain values for JSON."""
-        archs = [
-            {"arch": arch.to_dict(), "generation": record.generation, "score": record.score}
-            for arch, record in self._records.items()
-        ]
-        return {
-            "algorithm": self.config.algorithm,
-            "seed": self.seed,
-            "exhausted": self._exhausted,
-            "archs": archs,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another searcher was; archs that had no score yet are handed out again.
-
-        Raises:
-            UserError: if the state belongs to another algorithm or seed, or to another space.
-        """
-        for key, own in (("algorithm", self.config.algorithm), ("seed", self.seed)):
-            if state[key] != own:
-                raise UserError(f"a search with {key} {state[key]} can't go on with {own}: use the same {key}")
-        self._records = {
-            self.space.arch(entry["arch"], "the state of the search"): _Record(entry["generation"], entry["score"])
-            for entry in state["archs"]
-        }
-        self._queue = deque(arch for arch, record in self._records.items() if record.score is None)
-        self._open = len(self._queue)
-        self._exhausted = state["exhausted"]

@@ -1,9 +1,7 @@
-import json
 import random
 
 import pytest
 
-from nasmvt.errors import UserError
 from nasmvt.search import EvolutionSearcher, RandomSearcher, SearchConfig, make_searcher
 from tests.search.toys import LARGE, SMALL, every_arch, fitness, make_space, play, size, small_config, within
 
@@ -110,31 +108,6 @@ def test_random_archs_fill_a_generation() -> None:
 
 def test_a_single_parent_has_no_crossovers_but_the_search_goes_on() -> None:
     assert len(play(searcher(parents=1, mutants=0, crossovers=8))) == 32
-
-
-@BOTH
-@pytest.mark.parametrize("told", [0, 3, 8, 13, 31])
-def test_state_goes_on_in_the_middle_of_a_generation(algorithm, told) -> None:
-    reference = searcher(algorithm)
-    expected = play(reference)
-    first = searcher(algorithm)
-    seen = []
-    while len(seen) < told:
-        arch = first.ask(1)[0]
-        first.tell([(arch, fitness(arch))])
-        seen.append(arch)
-    first.ask(2)  # under way when the state is written
-    second = searcher(algorithm)
-    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    assert seen + play(second) == expected
-    assert second.best() == reference.best()
-
-
-def test_state_of_another_search_is_refused() -> None:
-    with pytest.raises(UserError, match="seed 1 can't go on with 0"):
-        searcher(seed=0).load_state_dict(searcher(seed=1).state_dict())
-    with pytest.raises(UserError, match="algorithm random"):
-        searcher().load_state_dict(searcher("random").state_dict())
 
 
 def test_the_best_come_first_and_not_a_number_last() -> None:

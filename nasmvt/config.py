@@ -89,7 +89,7 @@ def _sentence(model: type[BaseModel], error: ValidationError, values: Any, sourc
     rule = first["msg"].removeprefix("Value error, ").replace("Input should", "it should", 1)
     if not where:
         return f"{source}: {rule}"
-    if first["type"] == "string_type" and isinstance(given, (bool, int, float)):
+    if first["type"] in {"string_type", "path_type"} and isinstance(given, (bool, int, float)):
         rule += f", so write it in quotes: '{str(given).lower()}'"
     if first["type"] != "value_error" or not isinstance(given, (Mapping, BaseModel)):
         rule += f" (given: {_cut(given)})"

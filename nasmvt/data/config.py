@@ -1,4 +1,4 @@
-"""What a user may say about the data of one task."""
+"""Settings of the data of one task."""
 
 import re
 from pathlib import Path
@@ -16,25 +16,25 @@ Triple = tuple[float, float, float]
 
 
 class AugmentationConfig(Config):
-    """Random changes of training images; evaluation never sees them."""
+    """Random augmentation of training images; never applied in evaluation."""
 
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
 
     scale: tuple[float, float] = (0.5, 2.0)
     """Detection and segmentation: range of the random scale, as a factor of the scale at which the
-    image just fits the canvas. What is larger than the canvas is cropped at random, what is smaller is
-    padded with the mean colour on the right and below. (1, 1) turns it off."""
+    image just fits the canvas. Images larger than the canvas are cropped at random, smaller ones are
+    padded with the mean colour on the right and at the bottom. (1, 1) turns it off."""
 
     color_jitter: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Strength of the random change of brightness, contrast and saturation; 0 turns it off. In
-    classification it has no effect while `auto_augment` is on (timm's rule)."""
+    classification it has no effect if `auto_augment` is on (timm's rule)."""
 
     auto_augment: str | None = "rand-m9-mstd0.5"
     """Classification: timm's policy string (RandAugment of magnitude 9), or null for none."""
 
     crop_scale: Annotated[float, Field(ge=0.08, le=1.0)] = 0.08
-    """Classification: smallest part of the image's area that a random crop keeps; the largest is 1."""
+    """Classification: minimum fraction of the image's area in a random crop; the maximum is 1."""
 
     erasing: Probability = 0.25
     """Classification: probability of erasing one random rectangle with noise."""
@@ -63,13 +63,13 @@ class DataConfig(Config):
     yours registers."""
 
     root: Path | None = None
-    """Folder of the data set; needed to open one of any format but `shapes`."""
+    """Folder of the data set; required for every format but `shapes`."""
 
     train_split: str = "train"
     """Name of the training split in the data set's folders and files."""
 
     val_split: str = "val"
-    """Name of the validation split; only the final model ever sees it."""
+    """Name of the validation split; used only to evaluate final models."""
 
     image_size: tuple[int, int] = (64, 64)
     """Height and width in pixels of the canvas that training and test images are put on, and of the nominal image
@@ -112,29 +112,29 @@ class DataConfig(Config):
     """Number of validation images drawn; `shapes` only."""
 
     split: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Data without a validation split: the part of the training split that becomes it, chosen by the seed. An image
+    """Data without a validation split: the fraction of the training split that becomes it, chosen by the seed. An image
     folder may then hold its class folders directly. Null: the data have both."""
 
     limit: Annotated[int, Field(ge=1)] | None = None
     """Use only this many images of each split, chosen by the seed; null uses all."""
 
     search_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    """Part of the training split that is set aside to compare candidates in the search."""
+    """Fraction of the training split that is set aside to compare candidates in the search."""
 
     skip_unreadable: bool = False
-    """Go on without an image that can't be decoded (it is logged), instead of stopping."""
+    """Skip images that can't be decoded (and log them) instead of stopping."""
 
     mean: Triple = (0.485, 0.456, 0.406)
-    """Mean of red, green and blue in 0..1 (ImageNet's), for normalising; padding takes its colour."""
+    """Mean of red, green and blue in 0..1 (ImageNet's), for normalisation; also the colour of padding."""
 
     std: Triple = (0.229, 0.224, 0.225)
     """Standard deviation of red, green and blue in 0..1 (ImageNet's)."""
 
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that prepare batches, 0 for none beside the training process; the batches are the same."""
+    """Number of processes that prepare batches; 0: the training process itself does. The batches are the same."""
 
     augmentation: AugmentationConfig = AugmentationConfig()
-    """Random changes of training images."""
+    """Random augmentation of training images."""
 
     @field_validator("format")
     @classmethod

@@ -1,4 +1,4 @@
-"""Settings of the weight store."""
+"""Settings of the supernet."""
 
 from typing import Literal
 
@@ -13,6 +13,6 @@ class SupernetConfig(Config):
     granularity: Literal["layer", "layer_task"] = "layer"
     """One score per adaptive layer (the paper), or one per layer and task."""
     score_start: float | Literal["uniform"] = "uniform"
-    """Where every score starts: a constant, or drawn from uniform(0, 1) (the paper)."""
+    """Initial value of every score: a constant, or `uniform`, drawn from uniform(0, 1) (the paper)."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """A layer is shared while its score is above this."""

@@ -1,4 +1,4 @@
-"""What a user may say about one task: its data, its head, its weight."""
+"""Settings of one task: its data, its head, its weights."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -16,7 +16,7 @@ Weight = Annotated[float, Field(ge=0.0)]
 
 
 class TaskConfig(Config):
-    """One task: its kind, data and head, and what it counts."""
+    """One task: its kind, data, head and weights."""
 
     kind: str
     """`classification`, `detection` or `segmentation`, or `module:name` for one that a module of yours registers."""
@@ -31,7 +31,7 @@ class TaskConfig(Config):
     """Images per training step."""
 
     eval_batch_size: Count = 16
-    """Images per step of an evaluation; has no influence on the metrics."""
+    """Images per evaluation step; does not affect the metrics."""
 
     loss_weight: Weight = 1.0
     """Weight of the task's loss in the sum over the tasks."""
@@ -51,7 +51,7 @@ class TaskConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _head_of_kind(cls, values: Any) -> Any:
-        """Name the head of the kind where the user names none."""
+        """Use the default head of the kind if none is given."""
         if not isinstance(values, Mapping) or not isinstance(values.get("kind"), str):
             return values
         head = {} if values.get("head") is None else values["head"]
@@ -64,7 +64,7 @@ class TaskConfig(Config):
     @field_validator("head", mode="before")
     @classmethod
     def _own_settings(cls, head: Any) -> Any:
-        """Read a head by the settings of its type."""
+        """Validate a head with the settings class of its type."""
         if not isinstance(head, Mapping) or not isinstance(head.get("type"), str):
             return head
         try:

@@ -11,32 +11,32 @@ class TrainingConfig(Config):
     """One training, of a supernet or of a chosen model. A step runs every task once."""
 
     steps: int = Field(default=300, ge=1)
-    """Optimizer steps in all."""
+    """Total number of optimizer steps."""
     optimizer: str = "adamw"
     """Name of a timm optimizer."""
     lr: float = Field(default=1e-3, gt=0, le=1e3)
-    """Highest learning rate (the paper: 8e-5 at 300k steps)."""
+    """Peak learning rate (the paper: 8e-5 at 300k steps)."""
     weight_decay: float = Field(default=0.05, ge=0)
-    """Weight decay; none on norms, biases (relative position biases too), position tables and scores."""
+    """Weight decay; not applied to norms, biases (including relative position biases), position tables and scores."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = None
     """Decay rates of the running means of an Adam-like optimizer; None: the optimizer's own."""
     warmup_steps: int = Field(default=20, ge=0)
     """Steps of linear warm-up, part of `steps`."""
     final_lr_fraction: float = Field(default=0.01, ge=0, le=1)
-    """Learning rate at the end of the cosine over the highest one."""
+    """Final learning rate of the cosine schedule as a fraction of the peak."""
     clip: float | None = Field(default=1.0, gt=0)
     """Bound on the gradients; None: no clipping."""
     clip_mode: Literal["norm", "value"] = "norm"
     """Whether `clip` bounds the norm of all gradients, or each of their values (the paper)."""
     evaluate_every: int | None = Field(default=None, ge=1)
-    """Steps between evaluations on the search split; None: at the end only."""
+    """Steps between evaluations on the search split; None: only at the end."""
     evaluation_images: int | None = Field(default=128, ge=1)
     """Images of the search split per evaluation and task; None: all."""
     recalibration_images: int = Field(default=64, ge=1)
-    """Training images of each task that re-estimate a subnet's BatchNorm statistics before it is evaluated."""
+    """Training images of each task for re-estimating a subnet's BatchNorm statistics before it is evaluated."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints; one more is written before every evaluation and at the end."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Checkpoints that are kept, the last ones: if the newest is damaged, the one before serves."""
+    """Number of most recent checkpoints to keep: if the newest is damaged, the one before is used."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines in metrics.jsonl."""

@@ -120,6 +120,7 @@ def test_a_missing_experiment_is_refused_with_the_nearest(nasmvt):
         ("training.steps=true", "'training.steps' in tiny.yaml and --set: it should be a number, not true or false"),
         ("training={steps: 1, steps: 2}", "--set training has 'steps' in line 1 and in line 1"),
         ("tasks.cls.data.train_split=2017", "write it in quotes: '2017'"),
+        ("tasks.cls.data.root=2017", "write it in quotes: '2017'"),
         ("training.lr=.nan", "finite"),
         ("training.lr=1e999", "finite"),
         ("training.steps.more=3", "no keys of its own"),

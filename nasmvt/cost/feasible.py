@@ -1,27 +1,31 @@
 """The archs whose costs are within bounds: their number, the smallest, and exactly uniform samples.
 
-Given the options of a few slots (the widths, the depth: the *cut*), the rest of an arch falls into parts whose costs
-simply add up (each block's heads, say). So for every combination of options of the cut, dynamic programming over the
-parts gives the distinct sums and in how many ways each comes about; drawing a sum in proportion to its ways, and
-then one option after the other, samples uniformly from the archs, without rejection.
+The cost of an arch is a sum of table entries, and each entry depends on a few slots. So the slots are eliminated one by
+one (see `elimination`), which gives, for all options of the few slots that are left (the *root*), the distinct sums of
+the rest and in how many ways each comes about; drawing a sum in proportion to its ways, and then one option after the
+other, samples uniformly from the archs, without rejection. Only where there are so many distinct sums that costs are
+rounded down to a common unit, archs that exceed a bound by less than a unit per entry are counted as well; they are
+rejected when drawn.
 
-Shapes: N archs, S slots (see `SearchSpace.slots`), V bounds, P parts, O options of a part.
+Shapes: N archs, S slots (see `SearchSpace.slots`), V bounds.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, product
-from math import prod
 
 import numpy as np
 
-from nasmvt.cost.sums import BoundedSums
-from nasmvt.cost.tables import Slots, Tables, spread
+from nasmvt.cost.elimination import Elimination, Given, Order, Ranges, joint
+from nasmvt.cost.pairs import BoundedPairs
+from nasmvt.cost.sums import SumSets, TooManyError
+from nasmvt.cost.tables import Slots, Tables
 from nasmvt.space import Arch, SearchSpace
 
-LARGEST_PART = 64
-"""Combinations of options of a part; larger parts are cut."""
+LARGEST_ROOT = 64
+"""Combinations of options of the root; more slots are eliminated until it is as small."""
+LIMIT = 4_000_000
+"""Candidates for sums that are held in memory; above it costs are rounded."""
 _ROUNDS = 1000
 
 
@@ -49,18 +53,18 @@ class FeasibleSet:
     @cached_property
     def size(self) -> float:
         """Number of feasible archs; exact up to 2**53, beyond it rounded as floats are."""
-        return float(sum(self._ways))
+        return float(sum(case.pairs.ways for case in self._cases))
 
-    @cached_property
+    @property
     def least_V(self) -> np.ndarray:
         """The smallest cost of any arch of the space, by column, whatever the bounds."""
-        least_V: np.ndarray = np.min([case.least_V for case in self._cases], axis=0)
+        least_V: np.ndarray = self._range_2V[0]
         return least_V
 
-    @cached_property
+    @property
     def most_V(self) -> np.ndarray:
         """The largest cost of any arch of the space, by column, whatever the bounds."""
-        most_V: np.ndarray = np.max([case.most_V for case in self._cases], axis=0)
+        most_V: np.ndarray = self._range_2V[1]
         return most_V
 
     def sample(self, count: int, rng: np.random.Generator) -> list[Arch]:
@@ -77,7 +81,7 @@ class FeasibleSet:
             raise ValueError("no arch is feasible: there is nothing to draw from")
         drawn_NS = np.zeros((count, len(self.space.slots)), dtype=np.int64)
         open_N = np.arange(count)
-        for _ in range(_ROUNDS):  # one, unless costs were rounded (see `BoundedSums`)
+        for _ in range(_ROUNDS):  # one, unless costs were rounded (see `LIMIT`)
             drawn_NS[open_N] = self._draw(len(open_N), rng)
             open_N = open_N[(self.tables(drawn_NS[open_N]) > self.bounds_V).any(axis=1)]
             if not len(open_N):
@@ -100,144 +104,62 @@ class FeasibleSet:
     # -- counting ---------------------------------------------------------------------------------
 
     def _draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        weights = np.array(self._ways)
+        weights = np.array([case.pairs.ways for case in self._cases])
         drawn_NS = np.zeros((count, len(self.space.slots)), dtype=np.int64)
-        cases = rng.choice(len(weights), size=count, p=weights / weights.sum())
-        for place in np.unique(cases):
-            rows = np.flatnonzero(cases == place)
-            case, sums = self._cases[place], self._sums[place]
-            for slot, index in case.given.items():
-                drawn_NS[rows, slot] = index
-            if sums is None:
-                chosen = [rng.integers(len(part.costs_OV), size=len(rows)) for part in case.parts]
-            else:
-                chosen = list(sums.sample(len(rows), rng).T)
-            for part, options_N in zip(case.parts, chosen, strict=True):
-                drawn_NS[np.ix_(rows, part.slots)] = part.indices_OS[options_N]
+        cases_N = rng.choice(len(weights), size=count, p=weights / weights.sum())
+        for place in np.unique(cases_N):
+            rows_N = np.flatnonzero(cases_N == place)
+            for slot, option in self._cases[place].given.items():
+                drawn_NS[rows_N, slot] = option
+            self._cases[place].pairs.draw(rows_N, drawn_NS, rng)
         return drawn_NS
 
     @cached_property
-    def _ways(self) -> list[float]:
-        """Feasible archs of every case."""
-        every = [float(case.size if (case.most_V <= self.bounds_V).all() else 0) for case in self._cases]
-        return [every_one if sums is None else sums.ways for every_one, sums in zip(every, self._sums, strict=True)]
+    def _order(self) -> Order:
+        return Order(self.space, list(self.tables.entries), LARGEST_ROOT)
 
     @cached_property
-    def _sums(self) -> list[BoundedSums | None]:
-        """The sums of every case that the bounds divide; None where all of it is feasible, or nothing."""
-        return [
-            BoundedSums([part.costs_OV for part in case.parts], self.bounds_V - case.base_V)
-            if (case.least_V <= self.bounds_V).all() and (case.most_V > self.bounds_V).any()
-            else None
-            for case in self._cases
-        ]
+    def _range_2V(self) -> np.ndarray:
+        """The smallest and the largest cost of any arch of the space, by column, whatever the bounds."""
+        return _range(self.space, self._order, self.tables.entries)
 
     @cached_property
     def _cases(self) -> list["_Case"]:
-        cut, groups = _cut(self.tables)
-        given = (dict(zip(cut, options, strict=True)) for options in product(*map(range, _sizes(self.space, cut))))
-        return [_Case.of(self.tables, case, groups) for case in given if self.space.is_canonical(case)]
+        """The options of the root with which some archs are feasible; bounds that do not bind are not counted."""
+        if (self.least_V > self.bounds_V).any():
+            return []
+        binding = np.flatnonzero(self.most_V > self.bounds_V)
+        entries = {slots: values[..., binding] for slots, values in self.tables.entries.items()}
+        unit = 1
+        while True:
+            try:
+                return self._counted({slots: values // unit for slots, values in entries.items()}, binding, unit)
+            except TooManyError:
+                unit *= 4
+
+    def _counted(self, entries: Mapping[Slots, np.ndarray], binding: np.ndarray, unit: int) -> list["_Case"]:
+        bounds_V = self.bounds_V[binding] // unit
+        least_V = _range(self.space, self._order, entries)[0]
+        sets = SumSets(bounds_V - least_V, LIMIT)
+        found = []
+        for given, cost_V, messages in Elimination(self.space, self._order, entries, sets).cases():
+            left, right = sets.halves(messages)
+            if len(left) and len(right):
+                found.append(_Case(given, BoundedPairs(left, right, bounds_V - cost_V)))
+        return [case for case in found if case.pairs.ways]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """Slots whose costs depend on the cut and on each other alone."""
-
-    slots: Slots
-    indices_OS: np.ndarray
-    """The combinations of their options."""
-    costs_OV: np.ndarray
-    """The costs of each of them."""
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Case:
-    """The archs with certain options in the slots of the cut."""
+    """The feasible archs with certain options of the root."""
 
-    given: Mapping[int, int]
-    base_V: np.ndarray
-    """The costs that they share."""
-    parts: tuple[_Part, ...]
-
-    @classmethod
-    def of(cls, tables: Tables, given: Mapping[int, int], groups: Sequence[Slots]) -> "_Case":
-        space = tables.space
-        fixed = {slot: 0 for slot in range(len(space.slots)) if not space.is_active(slot, given)} | dict(given)
-        active = [tuple(slot for slot in group if slot not in fixed) for group in groups]
-        active = [slots for slots in active if slots]
-        home = {slot: place for place, slots in enumerate(active) for slot in slots}
-        base_V = np.zeros(tables.columns, dtype=np.int64)
-        costs = [np.zeros((*_sizes(space, slots), tables.columns), dtype=np.int64) for slots in active]
-        for slots, values in tables.entries.items():
-            part = values[tuple(fixed.get(slot, slice(None)) for slot in slots)]
-            free = tuple(slot for slot in slots if slot not in fixed)
-            if free:
-                costs[home[free[0]]] += spread(free, part, active[home[free[0]]])
-            else:
-                base_V += part
-        parts = tuple(
-            _Part(
-                slots=slots,
-                indices_OS=np.array(list(product(*map(range, _sizes(space, slots))))),
-                costs_OV=values.reshape(prod(_sizes(space, slots)), tables.columns),
-            )
-            for slots, values in zip(active, costs, strict=True)
-        )
-        return cls(given=given, base_V=base_V, parts=parts)
-
-    @cached_property
-    def least_V(self) -> np.ndarray:
-        return self.base_V + sum(part.costs_OV.min(axis=0) for part in self.parts)
-
-    @cached_property
-    def most_V(self) -> np.ndarray:
-        return self.base_V + sum(part.costs_OV.max(axis=0) for part in self.parts)
-
-    @property
-    def size(self) -> int:
-        return prod(len(part.costs_OV) for part in self.parts)
+    given: Given
+    pairs: BoundedPairs
 
 
-def _cut(tables: Tables) -> tuple[Slots, list[Slots]]:
-    """Return the slots to go through one by one, and the small groups into which the others then fall.
-
-    The cut holds the slots that count blocks, and as many of those that most tables have in common as it takes.
-    """
-    space = tables.space
-    neighbours: dict[int, set[int]] = {slot: set() for slot in range(len(space.slots))}
-    for slots in tables.entries:
-        for first, second in combinations(slots, 2):
-            neighbours[first].add(second)
-            neighbours[second].add(first)
-    counts = {choice.per for choice in space.choices.values() if choice.per is not None}
-    cut = {slot for slot, (name, _) in enumerate(space.slots) if name in counts}
-    while True:
-        groups = _groups(neighbours, cut)
-        large = [
-            slot for group in groups if prod(_sizes(space, group)) > LARGEST_PART and len(group) > 1 for slot in group
-        ]
-        if not large:
-            return tuple(sorted(cut)), groups
-        cut.add(max(large, key=lambda slot: (len(neighbours[slot] - cut), -slot)))
-
-
-def _groups(neighbours: Mapping[int, set[int]], cut: set[int]) -> list[Slots]:
-    """Return the connected groups of slots outside of the cut, in the order of their first slots."""
-    groups, seen = [], set(cut)
-    for start in neighbours:
-        if start in seen:
-            continue
-        group, reached = [], [start]
-        seen.add(start)
-        while reached:
-            slot = reached.pop()
-            group.append(slot)
-            new = neighbours[slot] - seen
-            seen |= new
-            reached += sorted(new)
-        groups.append(tuple(sorted(group)))
-    return groups
-
-
-def _sizes(space: SearchSpace, slots: Slots) -> list[int]:
-    return [space.slot_sizes[slot] for slot in slots]
+def _range(space: SearchSpace, order: Order, entries: Mapping[Slots, np.ndarray]) -> np.ndarray:
+    """Return the smallest and the largest sum of table entries, (2, V) column by column."""
+    columns = next(iter(entries.values())).shape[-1]
+    ranges = Ranges(columns)
+    cases = Elimination(space, order, entries, ranges).cases()
+    return joint([ranges.together(messages) + cost_V for _, cost_V, messages in cases])

@@ -1,148 +1,209 @@
-"""Distinct sums of independent parts under bounds, the ways in which each comes about, and uniform draws.
+"""Distinct sums of costs, the ways in which each comes about, and uniform draws of one way.
 
-Shapes: N draws, V bounds, P parts, O options of a part, D distinct sums.
+Sums are built from smaller ones: `Joined` chooses from two sets independently, `Either` chooses an option of a slot and
+then from the set that the option leaves. Each remembers which of its candidates make up a sum, in four bytes each.
+
+Shapes: N draws, S slots of the space, V bounds, D distinct sums, K candidates, O options.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-LIMIT = 4_000_000
-"""Sums that one step may form; above it costs are rounded (see `BoundedSums`)."""
-_CHUNK = 10_000_000
-"""Pairs of sums that are compared at once."""
+_NEVER = 2**62
+"""Above any sum."""
 
 
-class BoundedSums:
-    """All ways to choose one option of every part so that the costs add up to no more than the bounds.
-
-    The parts are added up from both ends towards the middle, the end with fewer sums first, since sums of like
-    parts coincide: two chains of thousands of sums where a single one would have millions.
-
-    Args:
-        parts: the costs of the options of every part, each (O, V), int64.
-        bounds_V: the largest sum allowed.
+class Sums(ABC):
+    """A set of sums; it may be empty where several bounds exclude all of it.
 
     Attributes:
-        ways: number of choices within the bounds, as a float (exact up to 2**53). Where there are more distinct
-            sums than `LIMIT`, costs are rounded down to a common unit, and choices that pass a bound by less than a
-            unit per part are counted and drawn as well.
+        values_DV: the distinct sums, int64.
+        ways_D: the number of ways in which each comes about, as a float (exact up to 2**53).
     """
 
-    def __init__(self, parts: Sequence[np.ndarray], bounds_V: np.ndarray) -> None:
-        unit = 1
-        while True:
-            try:
-                self._left, self._right = _two_chains([costs // unit for costs in parts], bounds_V // unit)
-                break
-            except _TooManyError:
-                unit *= 4
-        self._room_DV = bounds_V // unit - self._left.sums_DV
-        self._bind()
+    values_DV: np.ndarray
+    ways_D: np.ndarray
 
-    def _bind(self) -> None:
-        """Count, for every sum of the left chain, the ways to go on in the right one."""
-        right_DV = self._right.sums_DV
-        divides: Any = right_DV.max(axis=0) > self._room_DV.min(axis=0) if len(right_DV) and len(self._room_DV) else []
-        self._divides = np.flatnonzero(divides)
-        self._sorted = len(self._divides) <= 1
-        if self._sorted:
-            column = self._divides[0] if len(self._divides) else 0
-            self._order = np.argsort(right_DV[:, column], kind="stable")
-            self._cumulated = np.concatenate([[0.0], np.cumsum(self._right.ways_D[self._order])])
-            self._reach = np.searchsorted(right_DV[self._order, column], self._room_DV[:, column], side="right")
-            going_on_D = self._cumulated[self._reach]
-        else:
-            rows = max(_CHUNK // max(len(right_DV), 1), 1)
-            starts = range(0, len(self._room_DV), rows)
-            going_on_D = np.concatenate(
-                [self._fits(self._room_DV[at : at + rows]) @ self._right.ways_D for at in starts]
-            )
-        self._weights_D = self._left.ways_D * going_on_D
-        self.ways = float(self._weights_D.sum())
+    def __len__(self) -> int:
+        return len(self.values_DV)
 
-    def _fits(self, room_NV: np.ndarray) -> np.ndarray:
-        """Return which sums of the right chain fit into some rooms, (N, D)."""
-        columns = self._divides
-        fits: np.ndarray = np.all(self._right.sums_DV[None, :, columns] <= room_NV[:, None, columns], axis=2)
-        return fits
+    @abstractmethod
+    def draw(self, picked_N: np.ndarray, rows_N: np.ndarray, drawn_NS: np.ndarray, rng: np.random.Generator) -> None:
+        """Write into some rows of option indices, for a given sum each, one of the ways that lead to it.
 
-    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw uniformly among the ways: the options (N, P) of the parts."""
-        left_N = rng.choice(len(self._weights_D), size=count, p=self._weights_D / self.ways)
-        if self._sorted:
-            drawn_N = rng.random(count) * self._cumulated[self._reach[left_N]]
-            places_N = np.searchsorted(self._cumulated, drawn_N, side="right") - 1
-            right_N = self._order[places_N]
-        else:
-            right_N = np.empty(count, dtype=np.int64)
-            for end in np.unique(left_N):
-                rows = np.flatnonzero(left_N == end)
-                weights_D = self._fits(self._room_DV[end : end + 1])[0] * self._right.ways_D
-                right_N[rows] = rng.choice(len(weights_D), size=len(rows), p=weights_D / weights_D.sum())
-        left_NP, right_NP = self._left.sample(left_N, rng), self._right.sample(right_N, rng)
-        return np.concatenate([left_NP, right_NP[:, ::-1]], axis=1)
+        Args:
+            picked_N: places of the sums in `values_DV`.
+            rows_N: the rows of `drawn_NS` that are written, one per sum.
+            drawn_NS: option indices.
+            rng: source of randomness; each way has the same chance.
+        """
 
 
-class _Chain:
-    """Parts added one after the other: the distinct sums, and from which sum and option each came."""
+class Nothing(Sums):
+    """No choice at all: the sum is 0, in one way."""
 
-    def __init__(self, bounds: int) -> None:
-        self.sums_DV = np.zeros((1, bounds), dtype=np.int64)
-        self.ways_D: np.ndarray = np.ones(1)
-        self._least_V = np.zeros(bounds, dtype=np.int64)
-        self._steps: list[tuple[np.ndarray, np.ndarray]] = []
+    def __init__(self, columns: int) -> None:
+        self.values_DV = np.zeros((1, columns), dtype=np.int64)
+        self.ways_D = np.ones(1)
 
-    def extend(self, costs_OV: np.ndarray, slack_V: np.ndarray) -> None:
-        """Add a part; sums that pass the chain's least sum by more than the slack are dropped."""
-        self._least_V = self._least_V + costs_OV.min(axis=0)
-        bounds_V = self._least_V + slack_V
-        count, options = len(self.sums_DV), len(costs_OV)
-        if count > 1 and count * options > LIMIT:  # a single sum can't be rounded away
-            raise _TooManyError
-        sums = (self.sums_DV[:, None] + costs_OV[None]).reshape(count * options, len(bounds_V))
-        kept = np.flatnonzero((sums <= bounds_V).all(axis=1))
-        if len(bounds_V) == 1:
-            numbers, inverse = np.unique(sums[kept, 0], return_inverse=True)
-            values = numbers[:, None]
-        else:
-            values, inverse = np.unique(sums[kept], axis=0, return_inverse=True)
-        before, option = kept // options, kept % options
-        inverse = inverse.reshape(-1)
-        origin_DO = np.full((len(values), options), -1, dtype=np.int64)
-        origin_DO[inverse, option] = before
-        self._steps.append((origin_DO, self.ways_D))
-        self.ways_D = np.bincount(inverse, weights=self.ways_D[before], minlength=len(values))
-        self.sums_DV = values
-
-    def sample(self, ends_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw, for given final sums, the options (N, P) that lead there, each way with the same chance."""
-        chosen = []
-        for origin_DO, ways_D in reversed(self._steps):
-            before_NO = origin_DO[ends_N]
-            cumulated_NO = np.cumsum(np.where(before_NO >= 0, ways_D[before_NO], 0.0), axis=1)
-            drawn_N1 = rng.random((len(ends_N), 1)) * cumulated_NO[:, -1:]
-            option_N = (cumulated_NO <= drawn_N1).sum(axis=1)
-            chosen.append(option_N)
-            ends_N = before_NO[np.arange(len(ends_N)), option_N]
-        return np.stack(chosen[::-1], axis=1) if chosen else np.zeros((len(ends_N), 0), dtype=np.int64)
+    def draw(self, picked_N: np.ndarray, rows_N: np.ndarray, drawn_NS: np.ndarray, rng: np.random.Generator) -> None:
+        """Write nothing."""
 
 
-class _TooManyError(Exception):
-    """There are more distinct sums than memory should hold."""
+class _Gathered(Sums):
+    """Candidates brought together by their values."""
+
+    def _gather(self, values_KV: np.ndarray, slack_V: np.ndarray) -> None:
+        """Find the distinct values; those that pass the least by more than the slack are dropped."""
+        least_V = values_KV.min(axis=0, initial=_NEVER)
+        kept_K = np.flatnonzero((values_KV <= least_V + slack_V).all(axis=1))
+        values_KV = values_KV[kept_K]
+        order_K = np.lexsort(values_KV.T) if values_KV.shape[1] else np.arange(len(values_KV))
+        values_KV = values_KV[order_K]
+        new_K = np.ones(len(values_KV), dtype=bool)
+        new_K[1:] = (values_KV[1:] != values_KV[:-1]).any(axis=1)
+        starts_D = np.flatnonzero(new_K)
+        self._candidates_K = kept_K[order_K].astype(np.int32)
+        self._bounds = np.append(starts_D, len(values_KV))
+        self.values_DV = values_KV[starts_D]
+        self.ways_D = np.add.reduceat(self._ways(self._candidates_K), starts_D)
+
+    @abstractmethod
+    def _ways(self, candidates_K: np.ndarray) -> np.ndarray:
+        """Return the ways of some candidates."""
+
+    def _origins(self, picked_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draw a candidate (N,) for each of some sums, by its ways."""
+        ends, place_N = np.unique(picked_N, return_inverse=True)
+        lengths = self._bounds[ends + 1] - self._bounds[ends]
+        firsts = np.cumsum(lengths) - lengths
+        places = np.repeat(self._bounds[ends] - firsts, lengths) + np.arange(lengths.sum())
+        candidates = self._candidates_K[places]
+        shares = self._ways(candidates) / np.repeat(self.ways_D[ends], lengths)
+        cumulated = np.cumsum(shares)
+        low, high = cumulated[firsts] - shares[firsts], cumulated[firsts + lengths - 1]
+        drawn_N = low[place_N] + rng.random(len(place_N)) * (high - low)[place_N]
+        found_N = np.searchsorted(cumulated, drawn_N, side="right")
+        origins_N: np.ndarray = candidates[found_N.clip(firsts[place_N], (firsts + lengths - 1)[place_N])]
+        return origins_N
 
 
-def _two_chains(parts: Sequence[np.ndarray], bounds_V: np.ndarray) -> tuple[_Chain, _Chain]:
-    """Add up the parts from both ends, the shorter chain first, until all of them are in one of the two."""
-    slack_V = bounds_V - sum((costs.min(axis=0) for costs in parts), np.zeros_like(bounds_V))
-    left, right = _Chain(len(bounds_V)), _Chain(len(bounds_V))
-    first, last = 0, len(parts) - 1
-    while first <= last:
-        if len(left.sums_DV) <= len(right.sums_DV):
-            left.extend(parts[first], slack_V)
-            first += 1
-        else:
-            right.extend(parts[last], slack_V)
-            last -= 1
-    return left, right
+class Joined(_Gathered):
+    """One choice of each of two sets: their sums added up in all pairs.
+
+    Args:
+        first: a set.
+        second: another one, over other slots.
+        slack_V: sums that pass the least by more are dropped.
+    """
+
+    def __init__(self, first: Sums, second: Sums, slack_V: np.ndarray) -> None:
+        self._first, self._second = first, second
+        pairs = first.values_DV[:, None] + second.values_DV[None]
+        self._gather(pairs.reshape(len(first) * len(second), len(slack_V)), slack_V)
+
+    def _ways(self, candidates_K: np.ndarray) -> np.ndarray:
+        first_K, second_K = np.divmod(candidates_K, len(self._second))
+        ways_K: np.ndarray = self._first.ways_D[first_K] * self._second.ways_D[second_K]
+        return ways_K
+
+    def draw(self, picked_N: np.ndarray, rows_N: np.ndarray, drawn_NS: np.ndarray, rng: np.random.Generator) -> None:
+        """Draw a pair, and then of each set."""
+        first_N, second_N = np.divmod(self._origins(picked_N, rng), len(self._second))
+        self._first.draw(first_N, rows_N, drawn_NS, rng)
+        self._second.draw(second_N, rows_N, drawn_NS, rng)
+
+
+class Either(_Gathered):
+    """An option of a slot, and a choice of the set that goes with it.
+
+    Args:
+        slot: the slot.
+        costs_OV: what each option costs itself.
+        sets: the set of each option.
+        slack_V: sums that pass the least by more are dropped.
+    """
+
+    def __init__(self, slot: int, costs_OV: np.ndarray, sets: Sequence[Sums], slack_V: np.ndarray) -> None:
+        self._slot, self._sets = slot, sets
+        self._starts = np.cumsum([0, *map(len, sets)])
+        self._ways_K = np.concatenate([one.ways_D for one in sets])
+        self._gather(
+            np.concatenate([one.values_DV + cost_V for one, cost_V in zip(sets, costs_OV, strict=True)]), slack_V
+        )
+
+    def _ways(self, candidates_K: np.ndarray) -> np.ndarray:
+        ways_K: np.ndarray = self._ways_K[candidates_K]
+        return ways_K
+
+    def draw(self, picked_N: np.ndarray, rows_N: np.ndarray, drawn_NS: np.ndarray, rng: np.random.Generator) -> None:
+        """Draw an option, and then of its set."""
+        origins_N = self._origins(picked_N, rng)
+        options_N = np.searchsorted(self._starts, origins_N, side="right") - 1
+        drawn_NS[rows_N, self._slot] = options_N
+        for option in np.unique(options_N):
+            chosen = np.flatnonzero(options_N == option)
+            self._sets[option].draw(origins_N[chosen] - self._starts[option], rows_N[chosen], drawn_NS, rng)
+
+
+class SumSets:
+    """Makes the messages of an `Elimination`: sets of sums.
+
+    Args:
+        slack_V: sums that pass the least of their set by more are dropped.
+        limit: candidates for sums that may be formed in all.
+    """
+
+    def __init__(self, slack_V: np.ndarray, limit: int) -> None:
+        self._slack_V, self._left = slack_V, limit
+
+    def together(self, messages: Sequence[Sums]) -> Sums:
+        """Join sets of independent slots.
+
+        Raises:
+            TooManyError: if the limit is passed.
+        """
+        joined, *others = messages or [Nothing(len(self._slack_V))]
+        for other in others:
+            self._count([len(joined), len(other)], len(joined) * len(other))
+            joined = Joined(joined, other, self._slack_V)
+        return joined
+
+    def either(self, slot: int, costs_OV: np.ndarray, messages: Sequence[Sums]) -> Sums:
+        """Bring the options of a slot together.
+
+        Raises:
+            TooManyError: if the limit is passed.
+        """
+        lengths = [*map(len, messages)]
+        self._count(lengths, sum(lengths))
+        return Either(slot, costs_OV, messages, self._slack_V)
+
+    def halves(self, messages: Sequence[Sums]) -> tuple[Sums, Sums]:
+        """Join sets from both ends, the half with fewer sums first, since sums of like sets coincide.
+
+        Raises:
+            TooManyError: if the limit is passed.
+        """
+        left = right = self.together([])
+        first, last = 0, len(messages) - 1
+        while first <= last:
+            if len(left) <= len(right):
+                left = self.together([left, messages[first]])
+                first += 1
+            else:
+                right = self.together([right, messages[last]])
+                last -= 1
+        return left, right
+
+    def _count(self, lengths: Sequence[int], candidates: int) -> None:
+        if sum(length > 1 for length in lengths) > 1:  # rounding leaves fewer
+            self._left -= candidates
+        if self._left < 0:
+            raise TooManyError
+
+
+class TooManyError(Exception):
+    """There are more candidates for sums than memory should hold."""

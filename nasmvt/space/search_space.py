@@ -201,7 +201,7 @@ class SearchSpace(Config):
         return tuple(len(self.choices[name].options) for name, _ in self.slots)
 
     @cached_property
-    def _count_slots(self) -> tuple[int | None, ...]:
+    def count_slots(self) -> tuple[int | None, ...]:
         """For every slot of a block, the slot that says how many blocks there are."""
         places = {slot: place for place, slot in enumerate(self.slots)}
         counts = (self.choices[name].per for name, _ in self.slots)
@@ -214,7 +214,7 @@ class SearchSpace(Config):
             slot: place in `slots`.
             indices: option indices by slot; where the number of blocks is not among them, the block may exist.
         """
-        (name, block), count = self.slots[slot], self._count_slots[slot]
+        (name, block), count = self.slots[slot], self.count_slots[slot]
         if block is None or count is None or count not in indices:
             return True
         return block < int(self.choices[str(self.choices[name].per)].options[indices[count]])

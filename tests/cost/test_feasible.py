@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from nasmvt.cost import FeasibleSet, sums
+from nasmvt.cost import FeasibleSet
 from nasmvt.cost.tables import ItemTables
 from nasmvt.space import Arch, SearchSpace
 from tests.cost.test_tables import space
@@ -47,10 +47,10 @@ def within(one: SearchSpace, *bounds: int) -> set[Arch]:
     }
 
 
-@pytest.mark.parametrize("largest_part", [1, 64])
+@pytest.mark.parametrize("largest_root", [1, 8, 64])
 @pytest.mark.parametrize("bounds", [(14,), (20,), (30,), (45,), (60,), (500,), (45, 8), (60, 6), (500, 10), (30, 500)])
-def test_size_and_members_are_those_of_counting_all(bounds, largest_part, monkeypatch) -> None:
-    monkeypatch.setattr("nasmvt.cost.feasible.LARGEST_PART", largest_part)  # 1: blocks that may be inactive are cut too
+def test_size_and_members_are_those_of_counting_all(bounds, largest_root, monkeypatch) -> None:
+    monkeypatch.setattr("nasmvt.cost.feasible.LARGEST_ROOT", largest_root)  # 1: every slot is eliminated
     one = space(CHOICES)
     expected, found = within(one, *bounds), feasible(one, *bounds)
     assert found.size == len(expected) > 0
@@ -89,10 +89,11 @@ def test_nothing_feasible() -> None:
         found.sample(1, np.random.default_rng(0))
 
 
-def test_many_distinct_sums_are_rounded_and_stay_within_bounds(monkeypatch) -> None:
+@pytest.mark.parametrize("limit", [200, 0])
+def test_many_distinct_sums_are_rounded_and_stay_within_bounds(limit, monkeypatch) -> None:
     one = space(CHOICES)
     expected = within(one, 45)
-    monkeypatch.setattr(sums, "LIMIT", 40)
+    monkeypatch.setattr("nasmvt.cost.feasible.LIMIT", limit)
     found = feasible(one, 45)
     drawn = found.sample(300 * len(expected), np.random.default_rng(0))
     assert set(drawn) == expected
@@ -136,7 +137,7 @@ def test_random_spaces_and_costs_against_counting_all(monkeypatch) -> None:
     """Any costs, negative ones too, one to three bounds, tight and loose, whatever is cut."""
     rng = np.random.default_rng(0)
     for _ in range(12):
-        monkeypatch.setattr("nasmvt.cost.feasible.LARGEST_PART", int(rng.choice([1, 4, 64])))
+        monkeypatch.setattr("nasmvt.cost.feasible.LARGEST_ROOT", int(rng.choice([1, 4, 64])))
         one = space({**CHOICES, "depth": sorted({int(d) for d in rng.integers(1, 4, size=2)})})
         factors = rng.integers(-3, 9, size=(3, 3, 4))
 

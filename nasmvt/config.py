@@ -35,6 +35,15 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
+def images_for_batches(values: Any) -> Any:
+    """Take `recalibration_batches` of files written for nasmvt 0.1.0, at 16 images a batch, as the defaults compare."""
+    if not isinstance(values, dict) or "recalibration_batches" not in values or "recalibration_images" in values:
+        return values
+    batches = values["recalibration_batches"]
+    rest = {key: value for key, value in values.items() if key != "recalibration_batches"}
+    return {**rest, "recalibration_images": 16 * batches} if type(batches) is int else values
+
+
 def parse(model: type[C], values: Mapping[str, Any], source: str) -> C:
     """Build `model` from plain values.
 

@@ -64,12 +64,15 @@ class Batch:
     infos: Sequence[ImageInfo]
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch with its images and targets on `device`."""
-        return replace(self, images=self.images.to(device), targets=_move(self.targets, device))
+        """Return the batch with its images and targets on `device`; on CUDA the copies are not waited for."""
+        device = torch.device(device)
+        return replace(self, images=_move(self.images, device), targets=_move(self.targets, device))
 
 
-def _move(value: Any, device: torch.device | str) -> Any:
+def _move(value: Any, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
+        if device.type == "cuda" and value.device.type == "cpu":  # only from pinned memory a copy runs beside the rest
+            return value.pin_memory().to(device, non_blocking=True)
         return value.to(device)
     if isinstance(value, dict):
         return {key: _move(item, device) for key, item in value.items()}

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from nasmvt.config import Config
+from nasmvt.config import Config, images_for_batches
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -58,6 +58,11 @@ class SearchConfig(Config):
     gpus_per_worker: float | None = Field(default=None, ge=0)
     """GPUs per worker, fractions allowed; None: on CUDA an equal share of this machine's GPUs (one GPU each on a
     given cluster), on the CPU none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_batches(cls, values: Any) -> Any:
+        return images_for_batches(values)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

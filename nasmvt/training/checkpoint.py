@@ -49,7 +49,7 @@ class Checkpoint:
                 torch.save({"format": FORMAT, **vars(self)}, temporary)
         except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError when the disk is full
             reason = getattr(error, "strerror", None) or "the disk is full or a file may not be that large"
-            raise UserError(f"the checkpoint {path} can't be written ({reason}): free some space") from None
+            raise UserError(f"the checkpoint in {path.parent} can't be written ({reason}): free some space") from None
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":

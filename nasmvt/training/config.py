@@ -1,10 +1,10 @@
 """Settings of a training."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from nasmvt.config import Config
+from nasmvt.config import Config, images_for_batches
 
 
 class TrainingConfig(Config):
@@ -40,3 +40,8 @@ class TrainingConfig(Config):
     """Number of most recent checkpoints to keep: if the newest is damaged, the one before is used."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines in metrics.jsonl."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_batches(cls, values: Any) -> Any:
+        return images_for_batches(values)

@@ -9,6 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from nasmvt.errors import UserError
+from nasmvt.search.config import SearchConfig
 from nasmvt.training import Trainer, TrainingConfig
 from nasmvt.training.checkpoint import Checkpoint, Checkpoints
 from nasmvt.training.interrupt import Failed, Interrupted, Signals
@@ -301,3 +302,8 @@ def test_a_checkpoint_of_the_first_format_serves_when_it_is_complete(make):
     longer = make(steps=12)
     with pytest.raises(UserError, match=r"in the middle of a training by nasmvt 0\.1\.0"):
         longer.resume()
+
+
+def test_the_old_setting_of_recalibration_is_still_read():
+    assert TrainingConfig.model_validate({"recalibration_batches": 4}).recalibration_images == 64
+    assert SearchConfig.model_validate({"recalibration_batches": 0}).recalibration_images == 0

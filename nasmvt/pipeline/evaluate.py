@@ -24,11 +24,9 @@ def evaluate_on_val(
         UserError: if a data set is missing or has other classes than the model.
     """
     model.to(device)
-    found = {}
-    for name, task in model.tasks.items():
-        data = TaskData(name, configs[name], seed, task.info)
-        found[name] = evaluate(model.task(name), data.val_images(), task, device)
-    return found
+    # Every data set is opened before the first is evaluated: what is missing is told at once.
+    images = {name: TaskData(name, configs[name], seed, task.info).val_images() for name, task in model.tasks.items()}
+    return {name: evaluate(model.task(name), images[name], task, device) for name, task in model.tasks.items()}
 
 
 def data_configs(loaded: LoadedModel, changes: Sequence[str]) -> dict[str, TaskConfig]:

@@ -15,6 +15,7 @@ from nasmvt.config import parse, read_yaml
 from nasmvt.data.dataset import Split
 from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError, listed
+from nasmvt.families import family
 from nasmvt.files import write_json, write_text
 from nasmvt.pipeline.archs import ArchFile, Metrics
 from nasmvt.pipeline.comparison import Compared, ComparedRecord
@@ -61,7 +62,7 @@ class Run:
         """Open a run directory; without a path, the newest one under `runs/`.
 
         Raises:
-            UserError: if there is none, or the folder is no run directory.
+            UserError: if there is none, the folder is no run directory, or its settings break a rule.
         """
         if path is None:
             found = sorted(RUNS.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
@@ -73,6 +74,7 @@ class Run:
         if not (path / "config.yaml").is_file():
             raise UserError(f"{path} is no run directory (it holds no config.yaml): give one that train-supernet made")
         experiment = parse(Experiment, read_yaml(path / "config.yaml"), str(path / "config.yaml"))
+        family(experiment.space.family).check(experiment.space)
         records = _read(path / "data.json", dict[str, TaskRecord])
         if records.keys() != experiment.tasks.keys():
             raise UserError(

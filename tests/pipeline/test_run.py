@@ -223,3 +223,10 @@ def test_a_place_that_is_no_text_goes_into_a_run_and_back(experiment, tmp_path):
     assert read.experiment == odd
     assert read.records == records
     read.open_data(SPLITS)
+
+
+@pytest.mark.parametrize(("size", "value"), [("patch_size", "eight"), ("head_dim", None), ("width", 8)])
+def test_fixed_sizes_that_the_family_cannot_build_are_refused_when_a_run_is_opened(run, size, value):
+    edit(lambda values: values["space"]["fixed"].update({size: value}))
+    with pytest.raises(UserError, match=size):
+        Run.open(run.path)

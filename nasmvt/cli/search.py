@@ -65,7 +65,8 @@ def search(
     supernet = load_supernet(opened, target)
     costs = Costs(supernet.space, supernet.tasks, supernet.sharing(bound.sharing))
     with console.status("counting what architectures cost"):
-        sentences = bound.describe(costs)
+        feasible = bound.feasible(costs)
+        sentences = bound.describe(feasible)
     for sentence in sentences:
         say(sentence)
     with search_progress() as listener:
@@ -74,6 +75,7 @@ def search(
             supernet,
             costs,
             bound,
+            feasible,
             config,
             device=target,
             address=address,

@@ -79,46 +79,70 @@ class Budget:
             if task not in costs.tasks:
                 known = listed(costs.tasks)
                 raise UserError(f"--max-gmacs names the task {task!r}, unknown{nearest(task, costs.tasks)} ({known})")
-        space = costs.space
-        tables = [costs.totals] * (self.parameters is not None) + [costs.macs(task) for task in self.macs]
-        if not tables:
+        space, bounds = costs.space, self._bounds
+        if not bounds:
             return FeasibleSet.everything(space)
-        found = FeasibleSet(beside(tables), list(self._bounds.values()))
-        for (what, bound), least in zip(self._bounds.items(), map(int, found.least_V), strict=True):
-            if bound < least and what == "":
-                raise UserError(
-                    f"a budget of {bound:,} parameters is below the smallest network of {space.name}, "
-                    f"{least:,} in total: raise --budget or give the space smaller options"
-                )
-            if bound < least:
-                raise UserError(
-                    f"a limit of {bound / 1e9:g} GMACs for {what} is below the least that a network of {space.name} "
-                    f"needs, {least / 1e9:.6g}: raise --max-gmacs {what}=... or give the space smaller options"
-                )
+        tables = beside([costs.totals if bound.task is None else costs.macs(bound.task) for bound in bounds])
+        found = FeasibleSet(tables, [bound.limit for bound in bounds])
+        for bound, least in zip(bounds, map(int, found.least_V), strict=True):
+            if bound.limit < least:
+                raise UserError(bound.refusal(space.name, least))
         if not found.size:
             raise UserError(f"no network of {space.name} is within all of the bounds at once: raise one of them")
         return found
 
-    def describe(self, costs: Costs) -> list[str]:
+    def describe(self, found: FeasibleSet) -> list[str]:
         """Return sentences on how much of the space is within the bounds, and which bounds are not binding.
 
-        Raises:
-            UserError: as `feasible` does.
+        Args:
+            found: the archs within the bounds, as `feasible` returns them.
         """
-        found, sentences = self.feasible(costs), []
-        name = costs.space.name
-        for (what, bound), least, most in zip(self._bounds.items(), found.least_V, found.most_V, strict=True):
-            unit, scale = ("parameters in all", 1) if what == "" else (f"GMACs for {what}", 1e9)
-            least_text, most_text = (f"{value / scale:,.3f}" if scale > 1 else f"{value:,}" for value in (least, most))
-            sentences.append(f"networks of {name} have {least_text} to {most_text} {unit}")
-            if bound >= most:
-                sentences.append(f"the bound of {bound / scale:,.15g} {unit} does not bind")
+        name, sentences = found.space.name, []
+        for bound, least, most in zip(self._bounds, found.least_V, found.most_V, strict=True):
+            sentences.append(f"networks of {name} have {bound.text(least)} to {bound.text(most)} {bound.unit}")
+            if bound.limit >= most:
+                sentences.append(f"the bound of {bound.limit / bound.scale:,.15g} {bound.unit} does not bind")
         if self._bounds:
-            few, all_ = (f"{n:,.0f}" if n < 1e9 else f"{n:.3g}" for n in (found.size, costs.space.size))
+            few, all_ = (f"{n:,.0f}" if n < 1e9 else f"{n:.3g}" for n in (found.size, found.space.size))
             sentences.append(f"{few} of {all_} archs are within the budget")
         return sentences
 
     @property
-    def _bounds(self) -> dict[str, int]:
-        """Every bound: "" names the one on parameters, a task that on its multiply-accumulates."""
-        return {**({} if self.parameters is None else {"": self.parameters}), **self.macs}
+    def _bounds(self) -> list["_Bound"]:
+        parameters = [] if self.parameters is None else [_Bound(self.parameters)]
+        return [*parameters, *(_Bound(limit, task) for task, limit in self.macs.items())]
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """An upper bound on one number."""
+
+    limit: int
+    task: str | None = None
+    """The task whose multiply-accumulates are bounded; None: the total parameters are."""
+
+    @property
+    def scale(self) -> int:
+        """What the number is divided by to be read."""
+        return 1 if self.task is None else 10**9
+
+    @property
+    def unit(self) -> str:
+        """What the number counts."""
+        return "parameters in all" if self.task is None else f"GMACs for {self.task}"
+
+    def text(self, value: int) -> str:
+        """Return a value of the number, to be read with the unit."""
+        return f"{value:,}" if self.task is None else f"{value / self.scale:,.3f}"
+
+    def refusal(self, space: str, least: int) -> str:
+        """Return a sentence that says that the limit is below what every network of a space has."""
+        if self.task is None:
+            return (
+                f"a budget of {self.limit:,} parameters is below the smallest network of {space}, "
+                f"{least:,} in total: raise --budget or give the space smaller options"
+            )
+        return (
+            f"a limit of {self.limit / 1e9:g} GMACs for {self.task} is below the least that a network of {space} "
+            f"needs, {least / 1e9:.6g}: raise --max-gmacs {self.task}=... or give the space smaller options"
+        )

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from nasmvt.config import parse
-from nasmvt.cost import Budget, Costs
+from nasmvt.cost import Budget, Costs, FeasibleSet
 from nasmvt.pipeline.run import Run
 from nasmvt.search import (
     Candidate,
@@ -36,6 +36,7 @@ def search(
     supernet: Supernet,
     costs: Costs,
     budget: Budget,
+    feasible: FeasibleSet,
     config: SearchConfig,
     *,
     device: torch.device,
@@ -53,6 +54,7 @@ def search(
         supernet: its trained supernet, on the device.
         costs: of the supernet's archs; their sharing is what candidates are evaluated with.
         budget: bounds on what an arch costs.
+        feasible: the archs within them (see `Budget.feasible`).
         config: settings.
         device: where candidates are evaluated.
         address: a Ray cluster; None: a local Ray.
@@ -61,9 +63,8 @@ def search(
         accept_changed_data: go on if the data changed since the run began.
 
     Raises:
-        UserError: if no arch is within the budget, the data changed, or the folder holds another search.
+        UserError: if the data changed, or the folder holds another search.
     """
-    feasible = budget.feasible(costs)
     data = run.open_data(accept_changed=accept_changed_data)
     searcher = make_searcher(config, feasible, derive_seed(run.experiment.seed, "search"))
     pool = make_pool(

@@ -59,13 +59,28 @@ def test_below_the_smallest_names_its_total(costs, space):
     assert space.smallest in Budget(smallest).feasible(costs)
 
 
+def sentences(budget: Budget, costs: Costs) -> list[str]:
+    return budget.describe(budget.feasible(costs))
+
+
 def test_what_does_not_bind_is_said(costs, space):
-    largest = total(costs, space.largest)
-    assert any("does not bind" in sentence for sentence in Budget(largest).describe(costs))
-    assert not any("does not bind" in sentence for sentence in Budget(largest - 1).describe(costs))
-    assert space.largest not in Budget(largest - 1).feasible(costs)
-    assert Budget().describe(costs) == []
+    least, most = total(costs, space.smallest), total(costs, space.largest)
+    assert sentences(Budget(most), costs) == [
+        f"networks of {space.name} have {least:,} to {most:,} parameters in all",
+        f"the bound of {most:,} parameters in all does not bind",
+        f"{space.size:,} of {space.size:,} archs are within the budget",
+    ]
+    assert not any("does not bind" in sentence for sentence in sentences(Budget(most - 1), costs))
+    assert space.largest not in Budget(most - 1).feasible(costs)
+    assert sentences(Budget(), costs) == []
     assert space.largest in Budget().feasible(costs)
+
+
+def test_work_is_described_in_gmacs(costs, space):
+    least, most = (costs.macs("cls").of(arch)[0] / 1e9 for arch in (space.smallest, space.largest))
+    first, second, _ = sentences(Budget(None, {"cls": 10**12}), costs)
+    assert first == f"networks of {space.name} have {least:.3f} to {most:.3f} GMACs for cls"
+    assert second == "the bound of 1,000 GMACs for cls does not bind"
 
 
 def test_operations_are_bounded_by_task(costs, space):

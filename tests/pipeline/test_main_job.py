@@ -86,7 +86,8 @@ def run(tmp_path_factory) -> Run:
 def search_run(run: Run) -> None:
     supernet = load_supernet(run, CPU)
     costs = costs_of(supernet)
-    search(run, supernet, costs, budget_of(costs), run.experiment.search, device=CPU)
+    budget = budget_of(costs)
+    search(run, supernet, costs, budget, budget.feasible(costs), run.experiment.search, device=CPU)
 
 
 def costs_of(supernet: Supernet) -> Costs:
@@ -198,16 +199,17 @@ def test_what_an_interrupted_search_found_is_marked_and_accepted_only_if_asked(r
     assert run.best().complete
     supernet = load_supernet(run, CPU)
     costs, config = costs_of(supernet), run.experiment.search
+    budget = budget_of(costs)
     settings = {"device": CPU, "out": tmp_path / "half"}
     with pytest.raises(KeyboardInterrupt):
-        search(run, supernet, costs, budget_of(costs), config, **settings, listener=Break())
+        search(run, supernet, costs, budget, budget.feasible(costs), config, **settings, listener=Break())
     best = str(tmp_path / "half" / "best.yaml")
     assert not ArchFile.read(Path(best)).complete
     for step in (lambda: choose_arch(run, best, costs.sharing), lambda: export(run, name=best, out=tmp_path / "m")):
         with pytest.raises(UserError, match=r"interrupted search .* pass --accept-unfinished"):
             step()
     assert choose_arch(run, best, costs.sharing, accept_unfinished=True).arch
-    search(run, supernet, costs, budget_of(costs), config, **settings)
+    search(run, supernet, costs, budget, budget.feasible(costs), config, **settings)
     assert choose_arch(run, best, costs.sharing).arch == choose_arch(run, "best", costs.sharing).arch
 
 

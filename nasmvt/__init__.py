@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from nasmvt.lazy import importer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["UserError", "__version__", "load"]
 
 if TYPE_CHECKING:

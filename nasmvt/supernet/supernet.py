@@ -160,8 +160,14 @@ class Supernet(nn.Module):
         """Return which layers the tasks share: by the present scores, or with `all` or `none` of the adaptive ones."""
         if rule == "all":
             return Sharing.of(self.layers)
-        fixed = {layer: tasks for layer, tasks in self.layers.items() if _key(layer) not in self.scores}
-        return Sharing.of(fixed if rule == "none" else fixed | self._above_threshold())
+        chosen = self._above_threshold() if rule == "learned" else {}
+        nobody: tuple[str, ...] = ()
+        return Sharing.of(
+            {
+                layer: chosen.get(layer, nobody) if _key(layer) in self.scores else tasks
+                for layer, tasks in self.layers.items()
+            }
+        )
 
     def _above_threshold(self) -> dict[str, tuple[str, ...]]:
         """Return, for each adaptive layer, the tasks whose score is above the threshold; one transfer from a GPU."""

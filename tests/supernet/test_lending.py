@@ -160,7 +160,7 @@ def test_sharing_is_read_from_the_scores_or_given_by_a_rule(space, tasks, granul
     assert net.sharing().to_dict() == fixed | learned
     assert net.sharing("learned") == net.sharing()
     assert net.sharing("all").to_dict() == fixed | dict.fromkeys(layers, every)
-    assert net.sharing("none").to_dict() == fixed
+    assert net.sharing("none").to_dict() == fixed | {layer: [] for layer in layers}
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 

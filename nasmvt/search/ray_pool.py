@@ -22,7 +22,6 @@ Factory = Callable[[], Evaluate]
 _log = logging.getLogger(__name__)
 
 _ENVIRONMENT = {
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what a lost node's raylet leaves behind fills the terminal; we say a sentence
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what later versions of Ray do, so that 2.x does not warn

@@ -165,9 +165,9 @@ def effective_roles(sizes: Sizes, roles: Roles) -> dict[str, Role]:
 
 
 def sharing_bounds(sizes: Sizes, roles: Mapping[str, Role]) -> tuple[Sharing, Sharing]:
-    """Return the two extremes: every layer shared that can be, and only those of role shared."""
+    """Return the two extremes: every layer shared that can be, and of these only those of role shared."""
     owners = {layer: tasks for layer, tasks in _owners(sizes).items() if roles[layer] is not Role.SPECIFIC}
-    fixed = {layer: tasks for layer, tasks in owners.items() if roles[layer] is Role.SHARED}
+    fixed = {layer: tasks if roles[layer] is Role.SHARED else () for layer, tasks in owners.items()}
     return Sharing.of(owners), Sharing.of(fixed)
 
 

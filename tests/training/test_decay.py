@@ -89,7 +89,8 @@ def shared_space(family: str) -> SearchSpace:
 
 
 def test_the_lists_cover_every_family():
-    assert BACKBONES.keys() == set(FAMILIES)
+    shipped = {name for name in FAMILIES if FAMILIES.get(name).build.__module__.startswith("nasmvt.")}
+    assert BACKBONES.keys() == shipped
 
 
 @pytest.mark.parametrize("family", BACKBONES)

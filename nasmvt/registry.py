@@ -61,6 +61,18 @@ class Registry(Generic[T]):
             raise UserError(f"unknown {self._what} {own!r}{nearest(own, known)} (known: {listed(known)})")
         return self._values[own]
 
+    def check(self, name: str) -> str:
+        """Return the name that a setting gives, for a validator of pydantic's.
+
+        Raises:
+            ValueError: as `get` refuses it.
+        """
+        try:
+            self.get(name)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return name
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, in the order of registration."""
         while self._builtin:

@@ -24,6 +24,14 @@ os.environ["MPLBACKEND"] = "agg"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+ExperimentArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="Experiment file, or the name of a shipped one.",
+        show_default="shapes, the built-in data set",
+    ),
+]
 RunArgument = Annotated[
     Path | None, typer.Argument(metavar="RUN", help="Run directory.", show_default="the newest under runs/")
 ]
@@ -36,6 +44,7 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: training.steps=100. May be repeated."),
 ]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="the experiment's")]
 AcceptChangedData = Annotated[
     bool,
     typer.Option(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, reports_errors
+from nasmvt.cli.common import Changes, ExperimentArgument, Seed, reports_errors
 
 _SECONDS = 30.0
 """Time that looking may take."""
@@ -13,14 +13,7 @@ _SECONDS = 30.0
 
 @reports_errors
 def data(
-    experiment: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="EXPERIMENT",
-            help="Experiment file, or the name of a shipped one.",
-            show_default="shapes, the built-in data set",
-        ),
-    ] = None,
+    experiment: ExperimentArgument = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -33,9 +26,7 @@ def data(
         bool, typer.Option("--all", help="Check every image and label map, not just a sample.")
     ] = False,
     changes: Changes = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of everything random.", show_default="the experiment's")
-    ] = None,
+    seed: Seed = None,
 ) -> None:
     """Report the contents of an experiment's data; fails where training would.
 

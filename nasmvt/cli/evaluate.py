@@ -26,14 +26,14 @@ def evaluate(
     from nasmvt.cli.display import console, metrics_table, say
     from nasmvt.export import load
     from nasmvt.files import write_json
-    from nasmvt.pipeline.evaluate import data_configs, evaluate_on_val
+    from nasmvt.pipeline.evaluate import data_configs, data_of, evaluate_on_val
     from nasmvt.pipeline.run import device_of
 
     target = device_of(device)
     folder = model_folder(folder)
     loaded = load(folder)
     configs = data_configs(loaded, changes or ())
-    metrics = evaluate_on_val(loaded.model, configs, loaded.config["seed"], target)
+    metrics = evaluate_on_val(loaded.model, data_of(loaded, configs), target)
     console.print(metrics_table("on val", metrics))
     for name, config in configs.items():
         if config.data.root is not None:

@@ -5,19 +5,12 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import AcceptChangedData, Changes, Device, quoted, reports_errors
+from nasmvt.cli.common import AcceptChangedData, Changes, Device, ExperimentArgument, Seed, quoted, reports_errors
 
 
 @reports_errors
 def train_supernet(
-    experiment: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="EXPERIMENT",
-            help="Experiment file, or the name of a shipped one.",
-            show_default="shapes, the built-in data set",
-        ),
-    ] = None,
+    experiment: ExperimentArgument = None,
     out: Annotated[
         Path | None, typer.Option(help="Run directory to create.", show_default="runs/<time>-<experiment>")
     ] = None,
@@ -25,9 +18,7 @@ def train_supernet(
         bool, typer.Option("--resume", help="Resume the run in --out (default: the newest under runs/).")
     ] = False,
     changes: Changes = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of everything random.", show_default="the experiment's")
-    ] = None,
+    seed: Seed = None,
     accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
 ) -> None:

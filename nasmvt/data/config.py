@@ -4,12 +4,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from nasmvt.config import Config
 from nasmvt.data.formats import FORMATS
 from nasmvt.data.geometry import Fit, Placement
-from nasmvt.errors import UserError
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Triple = tuple[float, float, float]
@@ -57,7 +56,7 @@ class AugmentationConfig(Config):
 class DataConfig(Config):
     """Where the images of one task come from and how they become batches."""
 
-    format: str = "shapes"
+    format: Annotated[str, AfterValidator(FORMATS.check)] = "shapes"
     """Layout of the files: `shapes` (drawn on the fly, any task), `imagefolder` (classification), `coco`, `yolo`
     (detection), `ade20k`, `cityscapes` (segmentation), `voc` (both); or `module:name` for one that a module of
     yours registers."""
@@ -135,15 +134,6 @@ class DataConfig(Config):
 
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random augmentation of training images."""
-
-    @field_validator("format")
-    @classmethod
-    def _check_format(cls, name: str) -> str:
-        try:
-            FORMATS.get(name)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return name
 
     @field_validator("image_size", mode="before")
     @classmethod

@@ -171,11 +171,6 @@ def has_image_suffix(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (a million times)
 
 
-def is_picture(path: Path) -> bool:
-    """Return whether a path looks like an image that is not hidden."""
-    return has_image_suffix(path.name) and not path.name.startswith(".")
-
-
 def some(names: Sequence[str], most: int = 3) -> str:
     """Return the first few names as "a, b, c and 4 more", for an error."""
     rest = len(names) - most

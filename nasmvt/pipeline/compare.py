@@ -63,7 +63,7 @@ def compare(
         with progress(f"retrain {chosen.name}") as listener:
             retrain(run, chosen, supernet, data=data, device=device, resume=folder.exists(), listener=listener)
         model = load_retrained(run, chosen.name)
-        metrics = evaluate_on_val(model, run.experiment.tasks, run.experiment.seed, device)
+        metrics = evaluate_on_val(model, data, device)
         count = costs.parameters(chosen.arch)
         found.append(Compared(chosen.name, count, metrics, objective(metrics), chosen.arch in feasible))
     return found

@@ -16,7 +16,7 @@ from nasmvt.tasks.evaluate import evaluate
 
 
 def evaluate_on_val(
-    model: MultiTaskModel, configs: Mapping[str, TaskConfig], seed: int, device: torch.device
+    model: MultiTaskModel, data: Mapping[str, TaskData], device: torch.device
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of every task on the `val` split of its data set, in percent.
 
@@ -25,8 +25,19 @@ def evaluate_on_val(
     """
     model.to(device)
     # Every data set is opened before the first is evaluated: what is missing is told at once.
-    images = {name: TaskData(name, configs[name], seed, task.info).val_images() for name, task in model.tasks.items()}
+    images = {name: data[name].val_images() for name in model.tasks}
     return {name: evaluate(model.task(name), images[name], task, device) for name, task in model.tasks.items()}
+
+
+def data_of(loaded: LoadedModel, configs: Mapping[str, TaskConfig]) -> dict[str, TaskData]:
+    """Return the data that a loaded model is measured on, not opened yet.
+
+    Args:
+        loaded: the model; what it knows of its data need not be found out from their training splits.
+        configs: where they lie (see `data_configs`).
+    """
+    seed = loaded.config["seed"]
+    return {name: TaskData(name, configs[name], seed, task.info) for name, task in loaded.model.tasks.items()}
 
 
 def data_configs(loaded: LoadedModel, changes: Sequence[str]) -> dict[str, TaskConfig]:

@@ -62,7 +62,7 @@ class Stage:
         begin()
         with deferred() as signals:
             with _sparing("the images of the first batches"):
-                batches = {name: loader.batch(0) for name, loader in loaders.items()}
+                batches = {name: data.first_batch for name, data in self.data.items()}
                 save_batches(self.folder / "batches", batches, trainable.tasks)
             try:
                 trainer.run(signals)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from nasmvt.config import Config
 from nasmvt.data.config import DataConfig
@@ -18,7 +18,7 @@ Weight = Annotated[float, Field(ge=0.0)]
 class TaskConfig(Config):
     """One task: its kind, data, head and weights."""
 
-    kind: str
+    kind: Annotated[str, AfterValidator(KINDS.check)]
     """`classification`, `detection` or `segmentation`, or `module:name` for one that a module of yours registers."""
 
     data: DataConfig = DataConfig()
@@ -39,15 +39,6 @@ class TaskConfig(Config):
     score_weight: Weight = 1.0
     """Weight of the task's metric in the T-score."""
 
-    @field_validator("kind")
-    @classmethod
-    def _known_kind(cls, kind: str) -> str:
-        try:
-            KINDS.get(kind)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return kind
-
     @model_validator(mode="before")
     @classmethod
     def _head_of_kind(cls, values: Any) -> Any:
@@ -67,11 +58,7 @@ class TaskConfig(Config):
         """Validate a head with the settings class of its type."""
         if not isinstance(head, Mapping) or not isinstance(head.get("type"), str):
             return head
-        try:
-            settings = HEADS.get(head["type"]).config
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return settings.model_validate(head)
+        return HEADS.get(HEADS.check(head["type"])).config.model_validate(head)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -22,7 +22,7 @@ from nasmvt.errors import UserError
 from nasmvt.pipeline.archs import ArchFile
 from nasmvt.pipeline.compare import compare
 from nasmvt.pipeline.datasets import open_data
-from nasmvt.pipeline.evaluate import data_configs, evaluate_on_val
+from nasmvt.pipeline.evaluate import data_configs, data_of, evaluate_on_val
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.export import export
 from nasmvt.pipeline.inputs import find_pictures, val_pictures
@@ -234,7 +234,7 @@ def test_retrain_export_load_evaluate_predict(run, tmp_path):
     assert count["total"] == sum(p.numel() for p in model.parameters())
     assert f"{count['total']:,}" in (folder / "README.md").read_text()
 
-    metrics = evaluate_on_val(loaded.model, data_configs(loaded, ()), 0, CPU)
+    metrics = evaluate_on_val(loaded.model, data_of(loaded, data_configs(loaded, ())), CPU)
     assert set(metrics) == {"cls", "det", "seg"}
     picture = tmp_path / "an image.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3), dtype=np.uint8)).save(picture)

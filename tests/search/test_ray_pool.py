@@ -2,6 +2,8 @@
 
 import builtins
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -105,55 +107,49 @@ def test_a_machine_on_which_ray_does_not_start_is_told_the_way_out(monkeypatch, 
         RayPool(Toy(), 1)
 
 
-def test_losing_a_node_costs_neither_results_nor_the_search(tmp_path, caplog) -> None:
+@contextmanager
+def two_nodes(head_cpus: int, cpus: int) -> Iterator[Callable[[], None]]:
+    """Run two real Ray nodes on this machine; yield what kills the second."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head_cpus, "include_dashboard": False})
+    try:
+        second = cluster.add_node(num_cpus=cpus)
+        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+        cluster.wait_for_nodes()
+        yield lambda: cluster.remove_node(second, allow_graceful=False)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_losing_a_node_costs_neither_results_nor_the_search(caplog) -> None:
     """Two nodes of two CPUs, four workers, one node killed in the middle: before, the search never ended."""
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    ray.shutdown()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    try:
-        second = cluster.add_node(num_cpus=2)
-        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
-        cluster.wait_for_nodes()
-        archs = every_arch(make_space(SMALL))
-        with RayPool(Slow(0.5), 4) as pool:
-            for arch in archs:
-                pool.submit(arch, "cls")
-            found = [pool.result() for _ in range(4)]
-            cluster.remove_node(second, allow_graceful=False)
-            found += [pool.result() for _ in range(len(archs) - 4)]
-            assert pool.pending == 0
-        assert {evaluation.arch for evaluation in found} == set(archs)
-        assert all(evaluation.metrics == Toy().evaluate(evaluation.arch, "cls") for evaluation in found)
-        assert "the search goes on with" in caplog.text
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    archs = every_arch(make_space(SMALL))
+    with two_nodes(2, 2) as kill, RayPool(Slow(0.5), 4) as pool:
+        for arch in archs:
+            pool.submit(arch, "cls")
+        found = [pool.result() for _ in range(4)]
+        kill()
+        found += [pool.result() for _ in range(len(archs) - 4)]
+        assert pool.pending == 0
+    assert {evaluation.arch for evaluation in found} == set(archs)
+    assert all(evaluation.metrics == Toy().evaluate(evaluation.arch, "cls") for evaluation in found)
+    assert "the search goes on with" in caplog.text
 
 
-def test_a_search_without_a_living_worker_stops_by_itself(tmp_path) -> None:
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
+def test_a_search_without_a_living_worker_stops_by_itself() -> None:
+    with two_nodes(0, 1) as kill, RayPool(Slow(0.2), 1, patience=15) as pool:
+        pool.submit(ARCH, "cls")
+        pool.result()
+        kill()
 
-    ray.shutdown()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        second = cluster.add_node(num_cpus=1)
-        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
-        cluster.wait_for_nodes()
-        with RayPool(Slow(0.2), 1, patience=15) as pool:
-            pool.submit(ARCH, "cls")
-            pool.result()
-            cluster.remove_node(second, allow_graceful=False)
+        def work_on() -> None:
+            for _ in range(300):  # the worker outlives its node for a moment
+                pool.submit(ARCH, "det")
+                pool.result()
 
-            def work_on() -> None:
-                for _ in range(300):  # the worker outlives its node for a moment
-                    pool.submit(ARCH, "det")
-                    pool.result()
-
-            with pytest.raises(UserError, match=r"no Ray worker has been alive for 15 s.*what was evaluated is kept"):
-                work_on()
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+        with pytest.raises(UserError, match=r"no Ray worker has been alive for 15 s.*what was evaluated is kept"):
+            work_on()

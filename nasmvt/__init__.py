@@ -2,14 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from nasmvt.lazy import importer
+from nasmvt.lazy import lazy_names
 
 __version__ = "0.2.0"
-__all__ = ["UserError", "__version__", "load"]
 
 if TYPE_CHECKING:
-    from nasmvt.errors import UserError
-    from nasmvt.export.loading import load
+    from nasmvt.errors import UserError as UserError
+    from nasmvt.export.loading import load as load
 
-
-__getattr__ = importer(__name__, {"load": "export.loading", "UserError": "errors"})
+__getattr__, __all__ = lazy_names(__name__)

@@ -2,37 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from nasmvt.lazy import importer
+from nasmvt.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from nasmvt.cost.budget import Budget, parse_count, parse_gmacs, parse_sharing
-    from nasmvt.cost.costs import Costs
-    from nasmvt.cost.feasible import FeasibleSet
-    from nasmvt.cost.macs import count_macs
-    from nasmvt.cost.parameters import ParameterCount, count_parameters
+    from nasmvt.cost.budget import Budget as Budget
+    from nasmvt.cost.budget import parse_count as parse_count
+    from nasmvt.cost.budget import parse_gmacs as parse_gmacs
+    from nasmvt.cost.budget import parse_sharing as parse_sharing
+    from nasmvt.cost.costs import Costs as Costs
+    from nasmvt.cost.feasible import FeasibleSet as FeasibleSet
+    from nasmvt.cost.macs import count_macs as count_macs
+    from nasmvt.cost.parameters import ParameterCount as ParameterCount
+    from nasmvt.cost.parameters import count_parameters as count_parameters
 
-_HOME = {
-    "Budget": "budget",
-    "Costs": "costs",
-    "FeasibleSet": "feasible",
-    "ParameterCount": "parameters",
-    "count_macs": "macs",
-    "count_parameters": "parameters",
-    "parse_count": "budget",
-    "parse_gmacs": "budget",
-    "parse_sharing": "budget",
-}
-
-__all__ = [
-    "Budget",
-    "Costs",
-    "FeasibleSet",
-    "ParameterCount",
-    "count_macs",
-    "count_parameters",
-    "parse_count",
-    "parse_gmacs",
-    "parse_sharing",
-]
-
-__getattr__ = importer(__name__, _HOME)
+__getattr__, __all__ = lazy_names(__name__)

@@ -1,6 +1,6 @@
 """A finished model as one folder, and the way back from the folder to a module."""
 
-from nasmvt.export.folder import save
-from nasmvt.export.loading import LoadedModel, TaskModel, load
-
-__all__ = ["LoadedModel", "TaskModel", "load", "save"]
+from nasmvt.export.folder import save as save
+from nasmvt.export.loading import LoadedModel as LoadedModel
+from nasmvt.export.loading import TaskModel as TaskModel
+from nasmvt.export.loading import load as load

@@ -1,22 +1,12 @@
 """Plain backbones, one file each, and the registry that finds them by name."""
 
-from nasmvt.families.lvt import LVT
-from nasmvt.families.mpvit import MPViT
-from nasmvt.families.published import published, published_names
-from nasmvt.families.registry import Family, family, register
-from nasmvt.families.scalable_vit import ScalableViT
-from nasmvt.families.vit_mvt import ViTMVT
-from nasmvt.families.vitae_v2 import ViTAEv2
-
-__all__ = [
-    "LVT",
-    "Family",
-    "MPViT",
-    "ScalableViT",
-    "ViTAEv2",
-    "ViTMVT",
-    "family",
-    "published",
-    "published_names",
-    "register",
-]
+from nasmvt.families.lvt import LVT as LVT
+from nasmvt.families.mpvit import MPViT as MPViT
+from nasmvt.families.published import published as published
+from nasmvt.families.published import published_names as published_names
+from nasmvt.families.registry import Family as Family
+from nasmvt.families.registry import family as family
+from nasmvt.families.registry import register as register
+from nasmvt.families.scalable_vit import ScalableViT as ScalableViT
+from nasmvt.families.vit_mvt import ViTMVT as ViTMVT
+from nasmvt.families.vitae_v2 import ViTAEv2 as ViTAEv2

@@ -1,5 +1,3 @@
 """The multi-task model: plain task networks of one arch with tied shared tensors."""
 
-from nasmvt.model.multi_task import MultiTaskModel
-
-__all__ = ["MultiTaskModel"]
+from nasmvt.model.multi_task import MultiTaskModel as MultiTaskModel

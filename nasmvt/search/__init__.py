@@ -2,58 +2,24 @@
 
 from typing import TYPE_CHECKING
 
-from nasmvt.lazy import importer
+from nasmvt.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from nasmvt.search.build import make_pool, make_searcher
-    from nasmvt.search.candidate import Candidate
-    from nasmvt.search.config import SearchConfig
-    from nasmvt.search.evaluator import Evaluator
-    from nasmvt.search.evolution import EvolutionSearcher
-    from nasmvt.search.journal import Journal
-    from nasmvt.search.objective import Objective
-    from nasmvt.search.pool import Evaluation, InProcessPool, Pool
-    from nasmvt.search.random_search import RandomSearcher
-    from nasmvt.search.recipe import Recipe
-    from nasmvt.search.run import SearchListener, search
-    from nasmvt.search.searcher import Searcher
+    from nasmvt.search.build import make_pool as make_pool
+    from nasmvt.search.build import make_searcher as make_searcher
+    from nasmvt.search.candidate import Candidate as Candidate
+    from nasmvt.search.config import SearchConfig as SearchConfig
+    from nasmvt.search.evaluator import Evaluator as Evaluator
+    from nasmvt.search.evolution import EvolutionSearcher as EvolutionSearcher
+    from nasmvt.search.journal import Journal as Journal
+    from nasmvt.search.objective import Objective as Objective
+    from nasmvt.search.pool import Evaluation as Evaluation
+    from nasmvt.search.pool import InProcessPool as InProcessPool
+    from nasmvt.search.pool import Pool as Pool
+    from nasmvt.search.random_search import RandomSearcher as RandomSearcher
+    from nasmvt.search.recipe import Recipe as Recipe
+    from nasmvt.search.run import SearchListener as SearchListener
+    from nasmvt.search.run import search as search
+    from nasmvt.search.searcher import Searcher as Searcher
 
-_HOME = {
-    "Candidate": "candidate",
-    "Evaluation": "pool",
-    "Evaluator": "evaluator",
-    "EvolutionSearcher": "evolution",
-    "InProcessPool": "pool",
-    "Journal": "journal",
-    "Objective": "objective",
-    "Pool": "pool",
-    "RandomSearcher": "random_search",
-    "Recipe": "recipe",
-    "SearchConfig": "config",
-    "SearchListener": "run",
-    "Searcher": "searcher",
-    "make_pool": "build",
-    "make_searcher": "build",
-    "search": "run",
-}
-
-__all__ = [
-    "Candidate",
-    "Evaluation",
-    "Evaluator",
-    "EvolutionSearcher",
-    "InProcessPool",
-    "Journal",
-    "Objective",
-    "Pool",
-    "RandomSearcher",
-    "Recipe",
-    "SearchConfig",
-    "SearchListener",
-    "Searcher",
-    "make_pool",
-    "make_searcher",
-    "search",
-]
-
-__getattr__ = importer(__name__, _HOME)
+__getattr__, __all__ = lazy_names(__name__)

@@ -6,74 +6,30 @@ the first two have the names of theirs.
 
 from typing import TYPE_CHECKING
 
-from nasmvt.lazy import importer
+from nasmvt.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from nasmvt.tasks.classification import (
-        ClassificationMetric,
-        ClassificationNetwork,
-        ClassificationPrediction,
-    )
-    from nasmvt.tasks.coco_metric import CocoMetric
-    from nasmvt.tasks.config import TaskConfig
-    from nasmvt.tasks.detection import DetectionNetwork, DetectionPrediction
-    from nasmvt.tasks.heads import HeadConfig, HeadParts, register_head
-    from nasmvt.tasks.kinds import KINDS, Kind
-    from nasmvt.tasks.linear import LinearConfig
-    from nasmvt.tasks.mask_rcnn import MaskRCNNConfig
-    from nasmvt.tasks.network import Prediction, TaskMetric, TaskNetwork
-    from nasmvt.tasks.segmentation import SegmentationMetric, SegmentationNetwork, SegmentationPrediction
-    from nasmvt.tasks.task import Task
-    from nasmvt.tasks.upernet import UPerNetConfig
+    from nasmvt.tasks.classification import ClassificationMetric as ClassificationMetric
+    from nasmvt.tasks.classification import ClassificationNetwork as ClassificationNetwork
+    from nasmvt.tasks.classification import ClassificationPrediction as ClassificationPrediction
+    from nasmvt.tasks.coco_metric import CocoMetric as CocoMetric
+    from nasmvt.tasks.config import TaskConfig as TaskConfig
+    from nasmvt.tasks.detection import DetectionNetwork as DetectionNetwork
+    from nasmvt.tasks.detection import DetectionPrediction as DetectionPrediction
+    from nasmvt.tasks.heads import HeadConfig as HeadConfig
+    from nasmvt.tasks.heads import HeadParts as HeadParts
+    from nasmvt.tasks.heads import register_head as register_head
+    from nasmvt.tasks.kinds import KINDS as KINDS
+    from nasmvt.tasks.kinds import Kind as Kind
+    from nasmvt.tasks.linear import LinearConfig as LinearConfig
+    from nasmvt.tasks.mask_rcnn import MaskRCNNConfig as MaskRCNNConfig
+    from nasmvt.tasks.network import Prediction as Prediction
+    from nasmvt.tasks.network import TaskMetric as TaskMetric
+    from nasmvt.tasks.network import TaskNetwork as TaskNetwork
+    from nasmvt.tasks.segmentation import SegmentationMetric as SegmentationMetric
+    from nasmvt.tasks.segmentation import SegmentationNetwork as SegmentationNetwork
+    from nasmvt.tasks.segmentation import SegmentationPrediction as SegmentationPrediction
+    from nasmvt.tasks.task import Task as Task
+    from nasmvt.tasks.upernet import UPerNetConfig as UPerNetConfig
 
-_HOME = {
-    "ClassificationMetric": "classification",
-    "ClassificationNetwork": "classification",
-    "ClassificationPrediction": "classification",
-    "CocoMetric": "coco_metric",
-    "HeadConfig": "heads",
-    "HeadParts": "heads",
-    "register_head": "heads",
-    "KINDS": "kinds",
-    "Kind": "kinds",
-    "LinearConfig": "linear",
-    "MaskRCNNConfig": "mask_rcnn",
-    "TaskConfig": "config",
-    "UPerNetConfig": "upernet",
-    "DetectionNetwork": "detection",
-    "DetectionPrediction": "detection",
-    "Prediction": "network",
-    "TaskMetric": "network",
-    "TaskNetwork": "network",
-    "SegmentationMetric": "segmentation",
-    "SegmentationNetwork": "segmentation",
-    "SegmentationPrediction": "segmentation",
-    "Task": "task",
-}
-
-__all__ = [
-    "KINDS",
-    "ClassificationMetric",
-    "ClassificationNetwork",
-    "ClassificationPrediction",
-    "CocoMetric",
-    "DetectionNetwork",
-    "DetectionPrediction",
-    "HeadConfig",
-    "HeadParts",
-    "Kind",
-    "LinearConfig",
-    "MaskRCNNConfig",
-    "Prediction",
-    "SegmentationMetric",
-    "SegmentationNetwork",
-    "SegmentationPrediction",
-    "Task",
-    "TaskConfig",
-    "TaskMetric",
-    "TaskNetwork",
-    "UPerNetConfig",
-    "register_head",
-]
-
-__getattr__ = importer(__name__, _HOME)
+__getattr__, __all__ = lazy_names(__name__)

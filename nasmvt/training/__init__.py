@@ -1,6 +1,4 @@
 """One training loop for the supernet and for a chosen model."""
 
-from nasmvt.training.config import TrainingConfig
-from nasmvt.training.loop import Trainer
-
-__all__ = ["Trainer", "TrainingConfig"]
+from nasmvt.training.config import TrainingConfig as TrainingConfig
+from nasmvt.training.loop import Trainer as Trainer

@@ -41,19 +41,19 @@ def data(
     from nasmvt.pipeline.data_report import check_report, report_data
     from nasmvt.pipeline.datasets import infos_of, open_data
     from nasmvt.pipeline.experiment import load_experiment
-    from nasmvt.pipeline.pictures import save_batches
+    from nasmvt.pipeline.pictures import save_batch
     from nasmvt.pipeline.run import make_tasks
 
     settings = load_experiment(experiment, changes or (), seed)
     opened = open_data(settings)
     report = report_data(opened, most=None if everything else MOST, seconds=None if everything else _SECONDS)
-    for name, task in report.items():
-        console.print(data_table(name, task))
-        for warning in task.warnings():
+    for name, found in report.items():
+        console.print(data_table(name, found))
+        for warning in found.warnings():
             say(f"warning: {name}, {warning}")
     if out is not None:
-        write_json(out / "data_report.json", {name: task.to_json() for name, task in report.items()})
-        batches = {name: item.first_batch for name, item in opened.items()}
-        save_batches(out / "batches", batches, make_tasks(settings, infos_of(opened)))
+        write_json(out / "data_report.json", {name: found.to_json() for name, found in report.items()})
+        for name, task in make_tasks(settings, infos_of(opened)).items():
+            save_batch(out / "batches" / f"{name}.png", opened[name].first_batch, task)
         say(f"written: {out}")
     check_report(report)

@@ -51,6 +51,7 @@ def search(
     """
     from nasmvt.cli.display import console, parameters_table, say, search_progress
     from nasmvt.cost import Budget, Costs, parse_count, parse_gmacs, parse_sharing
+    from nasmvt.pipeline.layout import SearchFiles
     from nasmvt.pipeline.run import Run, device_of
     from nasmvt.pipeline.search import search as begin
     from nasmvt.pipeline.search import with_settings
@@ -86,6 +87,6 @@ def search(
     best = ranked[0]
     console.print(parameters_table(best.parameters.to_dict()))
     say(f"best of {len(ranked)} candidates: T-score {best.score:.2f}, {best.arch}")
-    folder = out or opened.folder("search")
-    arch = "" if out is None else f" --arch {quoted(out / 'best.yaml')}"
-    say(f"written: {folder}  (next: nasmvt retrain {quoted(opened.path)}{arch})")
+    files = opened.search_files if out is None else SearchFiles(out)
+    arch = "" if out is None else f" --arch {quoted(files.best)}"
+    say(f"written: {files.folder}  (next: nasmvt retrain {quoted(opened.path)}{arch})")

@@ -59,7 +59,7 @@ def compare(
     data = run.open_data(SPLITS, accept_changed=accept_changed_data)
     found = []
     for chosen in (*(Chosen(name, arch, sharing) for name, arch in others.items()), best):
-        folder = run.folder("retrain", chosen.name)
+        folder = run.retrain_files(chosen.name).folder
         with progress(f"retrain {chosen.name}") as listener:
             retrain(run, chosen, supernet, data=data, device=device, resume=folder.exists(), listener=listener)
         model = load_retrained(run, chosen.name)

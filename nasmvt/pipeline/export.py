@@ -33,12 +33,12 @@ def finished_model(
     """
     name = name or "best"
     retrained = folder_of(run, name)
-    folder = run.folder("retrain", retrained)
-    if Checkpoints(folder).exist():
+    files = run.retrain_files(retrained)
+    if Checkpoints(files.checkpoint).exist():
         model = load_retrained(run, retrained)
         return model, run.figures(retrained)
-    if folder.exists():
-        raise UserError(f"{folder} holds no checkpoint: finish 'nasmvt retrain --resume' first")
+    if files.folder.exists():
+        raise UserError(f"{files.folder} holds no checkpoint: finish 'nasmvt retrain --resume' first")
     return _from_supernet(run, name, accept_unfinished, accept_changed_data)
 
 

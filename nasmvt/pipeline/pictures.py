@@ -1,6 +1,6 @@
 """Images in the run directory: what the networks were fed, and what they answered."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,11 +14,10 @@ from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 
 
-def save_batches(folder: Path, batches: Mapping[str, Batch], tasks: Mapping[str, Task]) -> None:
-    """Draw a batch of every task with its labels, into `<folder>/<task>.png`."""
-    for name, batch in batches.items():
-        with atomic(folder / f"{name}.png") as path:
-            draw_targets(batch, tasks[name].info).save(path)
+def save_batch(path: Path, batch: Batch, task: Task) -> None:
+    """Draw a batch of a task with its labels."""
+    with atomic(path) as temporary:
+        draw_targets(batch, task.info).save(temporary)
 
 
 def save_predictions(

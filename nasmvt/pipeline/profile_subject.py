@@ -75,7 +75,7 @@ def find_subject(
             f"--experiment, --classes and --set give a space its tasks, but {source} is a folder that has its own: "
             "leave them out"
         )
-    if (path / "config.yaml").is_file():
+    if Run.is_at(path):
         return _of_run(path, arch)
     if (path / "config.json").is_file():
         return _of_export(path, arch)
@@ -165,7 +165,7 @@ def _of_run(path: Path, arch: str | None) -> Subject:
 
 def _scored_sharing(run: Run) -> Sharing | None:
     """Return the sharing by the scores of a run's checkpoint, or None where there is none; nothing else is built."""
-    checkpoints = Checkpoints(run.folder("supernet"))
+    checkpoints = Checkpoints(run.supernet_files.checkpoint)
     if not checkpoints.exist():
         return None
     checkpoint = checkpoints.load()

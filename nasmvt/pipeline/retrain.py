@@ -15,7 +15,7 @@ from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
-from nasmvt.training.checkpoint import load_weights
+from nasmvt.training.checkpoint import Checkpoints, load_weights
 from nasmvt.training.loop import Listener
 
 
@@ -79,20 +79,21 @@ def retrain(
             is on, or if the folder holds another arch of that name.
         Interrupted: after Ctrl-C, when a checkpoint is written.
     """
-    folder = run.folder("retrain", chosen.name)
+    files = run.retrain_files(chosen.name)
+    folder = files.folder
     if folder.exists() and not resume:
         raise UserError(f"{folder} exists: pass --resume to go on with it, or delete it")
     if resume and not folder.exists():
         raise UserError(f"--resume goes on with a retraining, but there is no {folder}: leave --resume out")
     model = _start(run, chosen, supernet, from_scratch).to(device)
     model.name = chosen.name
-    path = run.retrained_path(chosen.name)
+    path = files.arch
     arch = ArchFile.of(chosen.arch, model.sharing)
     if resume and path.is_file() and ArchFile.read(path) != arch:
         raise UserError(f"{path} is not the arch that {chosen.name!r} now means: delete {folder} and retrain it anew")
 
     stage = Stage(
-        folder=folder,
+        files=files,
         config=run.experiment.retrain,
         seed=derive_seed(run.experiment.seed, "retrain"),
         data=data,
@@ -110,15 +111,15 @@ def load_retrained(run: Run, name: str) -> MultiTaskModel:
     Raises:
         UserError: if it was not trained to the end yet.
     """
-    path = run.retrained_path(name)
+    files = run.retrain_files(name)
     content = run.retrained(name)
     sharing = content.read_sharing()
     if sharing is None:
-        raise UserError(f"the key 'sharing' is missing in {path}: put a copy in its place, or retrain anew")
+        raise UserError(f"the key 'sharing' is missing in {files.arch}: put a copy in its place, or retrain anew")
     model = MultiTaskModel.fresh(
-        run.experiment.space, run.tasks, content.read_arch(run.experiment.space, path), sharing
+        run.experiment.space, run.tasks, content.read_arch(run.experiment.space, files.arch), sharing
     )
-    load_weights(model, run.folder("retrain", name), run.experiment.retrain.steps)
+    load_weights(model, Checkpoints(files.checkpoint), run.experiment.retrain.steps)
     return model
 
 

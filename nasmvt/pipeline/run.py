@@ -23,8 +23,9 @@ from nasmvt.pipeline.data_report import TaskReport
 from nasmvt.pipeline.datasets import TaskData, check_division
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.identity import TaskRecord, check_identity
-from nasmvt.report.curves import read_metrics
+from nasmvt.pipeline.layout import SearchFiles, TrainingFiles
 from nasmvt.tasks.task import Task
+from nasmvt.training.metrics import MetricsLog
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ RUNS = Path("runs")
 class Run:
     """A folder with config.yaml (the whole experiment), data.json (which data it has) and a folder per step.
 
-    It alone knows what the files in it are called.
+    It alone, with its `layout`, knows what the files in it are called.
     """
 
     def __init__(self, path: Path, experiment: Experiment, records: Mapping[str, TaskRecord]) -> None:
@@ -57,6 +58,11 @@ class Run:
         """Write what the data held when the run began."""
         write_json(self.path / "data_report.json", {name: task.to_json() for name, task in report.items()})
 
+    @staticmethod
+    def is_at(path: Path) -> bool:
+        """Return whether a folder is a run directory."""
+        return (path / "config.yaml").is_file()
+
     @classmethod
     def open(cls, path: Path | None) -> "Run":
         """Open a run directory; without a path, the newest one under `runs/`.
@@ -71,7 +77,7 @@ class Run:
                     f"there is no run under {RUNS}/: start with 'nasmvt train-supernet', or name a run directory"
                 )
             path = found[-1].parent
-        if not (path / "config.yaml").is_file():
+        if not cls.is_at(path):
             raise UserError(f"{path} is no run directory (it holds no config.yaml): give one that train-supernet made")
         experiment = parse(Experiment, read_yaml(path / "config.yaml"), str(path / "config.yaml"))
         family(experiment.space.family).check(experiment.space)
@@ -128,13 +134,27 @@ class Run:
         """Return the folder of a step: `supernet`, `search`, `retrain/<arch>`, `export` ..."""
         return self.path.joinpath(*names)
 
+    @property
+    def supernet_files(self) -> TrainingFiles:
+        """The files of the supernet's training."""
+        return TrainingFiles(self.folder("supernet"))
+
+    def retrain_files(self, name: str) -> TrainingFiles:
+        """Return the files of an arch's retraining."""
+        return TrainingFiles(self.folder("retrain", name))
+
+    @property
+    def search_files(self) -> SearchFiles:
+        """The files of the search."""
+        return SearchFiles(self.folder("search"))
+
     def metrics(self, *names: str) -> list[dict[str, Any]]:
         """Return what a training wrote down, in order: losses by step, and figures on the search split.
 
         Args:
             names: of its folder: `"supernet"`, or `"retrain", <arch>`.
         """
-        return read_metrics(self.folder(*names) / "metrics.jsonl")
+        return MetricsLog(TrainingFiles(self.folder(*names)).metrics).read()
 
     def figures(self, name: str) -> Metrics:
         """Return the last figures of a retraining on the search split, in percent by task; empty if there are none.
@@ -147,14 +167,14 @@ class Run:
             return TypeAdapter(dict[str, Metrics]).validate_python(measured[-1])[name] if measured else {}
         except (ValidationError, KeyError):
             raise UserError(
-                f"the last figures in {self.folder('retrain', name) / 'metrics.jsonl'} are damaged: put a copy of the "
+                f"the last figures in {self.retrain_files(name).metrics} are damaged: put a copy of the "
                 "file in its place, or retrain anew"
             ) from None
 
     @property
     def best_path(self) -> Path:
         """The file of the arch that the search found."""
-        return self.folder("search") / "best.yaml"
+        return self.search_files.best
 
     def best(self) -> ArchFile:
         """Return the arch that the search found, with what is known of it.
@@ -174,7 +194,7 @@ class Run:
         """
         import pandas as pd
 
-        path = self.folder("search") / "candidates.csv"
+        path = self.search_files.candidates
         try:
             return pd.read_csv(path)
         except FileNotFoundError:
@@ -188,11 +208,7 @@ class Run:
         Raises:
             UserError: if there is none, or the file is damaged.
         """
-        return ArchFile.read(self.retrained_path(name))
-
-    def retrained_path(self, name: str) -> Path:
-        """Return the file of the arch of a retraining."""
-        return self.folder("retrain", name) / "arch.yaml"
+        return ArchFile.read(self.retrain_files(name).arch)
 
     @property
     def comparison_path(self) -> Path:

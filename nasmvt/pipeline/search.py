@@ -6,6 +6,7 @@ import torch
 
 from nasmvt.config import parse
 from nasmvt.cost import Budget, Costs, FeasibleSet
+from nasmvt.pipeline.layout import SearchFiles
 from nasmvt.pipeline.run import Run
 from nasmvt.search import (
     Candidate,
@@ -17,6 +18,7 @@ from nasmvt.search import (
     make_searcher,
 )
 from nasmvt.search import search as run_search
+from nasmvt.search.results import ResultFiles
 from nasmvt.seeding import derive_seed
 from nasmvt.supernet import Supernet
 
@@ -76,9 +78,20 @@ def search(
         device,
         address,
     )
-    journal = Journal(out or run.folder("search"))
+    files = run.search_files if out is None else SearchFiles(out)
     try:
         objective = Objective.of(supernet.tasks)
-        return run_search(supernet, searcher, pool, objective, costs, budget, journal, listener, run.train_identity)
+        return run_search(
+            supernet,
+            searcher,
+            pool,
+            objective,
+            costs,
+            budget,
+            Journal(files.journal),
+            ResultFiles(files.candidates, files.best),
+            listener,
+            run.train_identity,
+        )
     finally:
         pool.close()

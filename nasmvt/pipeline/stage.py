@@ -4,19 +4,21 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from nasmvt.pipeline.datasets import TaskData
-from nasmvt.pipeline.pictures import save_batches, save_predictions
+from nasmvt.pipeline.layout import TrainingFiles
+from nasmvt.pipeline.pictures import save_batch, save_predictions
 from nasmvt.report.curves import plot_curves
 from nasmvt.tasks.evaluate import evaluate
 from nasmvt.tasks.recalibrate import recalibrate
 from nasmvt.tasks.trainable import Probe, Trainable
+from nasmvt.training.checkpoint import Checkpoints
 from nasmvt.training.config import TrainingConfig
 from nasmvt.training.interrupt import deferred
 from nasmvt.training.loop import Figures, Listener, Trainer
+from nasmvt.training.metrics import MetricsLog
 
 _log = logging.getLogger(__name__)
 
@@ -25,14 +27,14 @@ _log = logging.getLogger(__name__)
 class Stage:
     """One training of a run: the supernet's, or that of a chosen arch."""
 
-    folder: Path
+    files: TrainingFiles
     """Where metrics, checkpoints and images go."""
     config: TrainingConfig
     seed: int
     data: Mapping[str, TaskData]
     device: torch.device
     resume: bool = False
-    """Go on from the folder's checkpoint, where there is one."""
+    """Go on from the checkpoint, where there is one."""
     listener: Listener | None = None
 
     def run(self, trainable: Trainable, begin: Callable[[], None] = lambda: None) -> None:
@@ -47,12 +49,14 @@ class Stage:
             Interrupted: after a signal, when the checkpoint is written.
         """
         loaders = {name: data.train_loader() for name, data in self.data.items()}
+        metrics = MetricsLog(self.files.metrics)
         trainer = Trainer(
             trainable,
             loaders,
             self.config,
             seed=self.seed,
-            folder=self.folder,
+            metrics=metrics,
+            checkpoints=Checkpoints(self.files.checkpoint, self.config.keep_checkpoints),
             device=self.device,
             evaluate=_Evaluation(self, trainable),
             listener=self.listener,
@@ -62,13 +66,14 @@ class Stage:
         begin()
         with deferred() as signals:
             with _sparing("the images of the first batches"):
-                batches = {name: data.first_batch for name, data in self.data.items()}
-                save_batches(self.folder / "batches", batches, trainable.tasks)
+                for name, data in self.data.items():
+                    save_batch(self.files.batch(name), data.first_batch, trainable.tasks[name])
             try:
                 trainer.run(signals)
             finally:
                 with _sparing("the curves"):
-                    plot_curves(self.folder, {name: task.primary for name, task in trainable.tasks.items()})
+                    primaries = {name: task.primary for name, task in trainable.tasks.items()}
+                    plot_curves(self.files.curves, metrics.read(), primaries)
 
 
 class _Evaluation:
@@ -88,7 +93,7 @@ class _Evaluation:
             found[probe.name] = {name: self._measure(probe, name) for name in self._trainable.tasks}
         with _sparing("the images of the predictions"):
             for name, task in self._trainable.tasks.items():
-                path = self._stage.folder / "predictions" / f"{name}.png"
+                path = self._stage.files.predictions(name)
                 save_predictions(path, probe.networks[name], self._search[name], task, self._stage.device)
         return found
 

@@ -15,7 +15,7 @@ from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.norms import check_norms
-from nasmvt.training.checkpoint import load_weights
+from nasmvt.training.checkpoint import Checkpoints, load_weights
 from nasmvt.training.loop import Listener
 
 
@@ -84,7 +84,7 @@ def load_supernet(run: Run, device: torch.device) -> Supernet:
         UserError: if it was not trained to the end yet, or its checkpoint belongs to another space.
     """
     supernet = build_supernet(run.experiment, run.infos)
-    load_weights(supernet, run.folder("supernet"), run.experiment.training.steps)
+    load_weights(supernet, Checkpoints(run.supernet_files.checkpoint), run.experiment.training.steps)
     return supernet.to(device)
 
 
@@ -98,7 +98,7 @@ def _train(
 ) -> None:
     """Train from the start, where `begin` writes the run directory, or go on in the one that is there."""
     stage = Stage(
-        folder=run.folder("supernet"),
+        files=run.supernet_files,
         config=run.experiment.training,
         seed=derive_seed(run.experiment.seed, "supernet"),
         data=data,

@@ -1,38 +1,22 @@
-"""Curves of a training, from its metrics.jsonl."""
+"""Curves of a training."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nasmvt.files import atomic
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of a metrics.jsonl; lines cut short by a kill, or damaged, are passed over."""
-    if not path.is_file():
-        return []
-    entries = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-            entries.append(entry)
-    return entries
-
-
-def plot_curves(folder: Path, primaries: Mapping[str, str]) -> None:
-    """Draw losses (above) and main metrics (below) of every task, into `<folder>/curves.png`.
+def plot_curves(path: Path, entries: Sequence[Mapping[str, Any]], primaries: Mapping[str, str]) -> None:
+    """Draw losses (above) and main metrics (below) of every task, as a PNG file.
 
     Args:
-        folder: holds metrics.jsonl; without entries nothing is drawn.
+        path: the file.
+        entries: what the training recorded; without losses nothing is drawn.
         primaries: the main metric's name by task.
     """
     from matplotlib.figure import Figure
 
-    entries = read_metrics(folder / "metrics.jsonl")
     losses = [entry for entry in entries if "loss" in entry]
     evaluations = [entry for entry in entries if "metrics" in entry]
     if not losses:
@@ -53,5 +37,5 @@ def plot_curves(folder: Path, primaries: Mapping[str, str]) -> None:
         below.set_ylim(0, max(1.0, 1.1 * below.get_ylim()[1]))
         if evaluations:
             below.legend(fontsize="small")
-    with atomic(folder / "curves.png") as path:
-        figure.savefig(path, dpi=100)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=100)

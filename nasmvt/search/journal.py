@@ -18,16 +18,15 @@ _KEYS: dict[Any, set[str]] = {"evaluation": {"id", "task", "metrics"}, "candidat
 
 
 class Journal:
-    """`journal.jsonl` in a folder: a header, then a line per evaluation and per completed candidate.
+    """A file of JSON lines: a header, then a line per evaluation and per completed candidate.
 
     Each line is written and flushed at once. A search that starts again over an existing journal finds the
     evaluations in it; with the same seed it visits the same archs and so goes on where it ended. A line that
     was torn by a crash is dropped.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / "journal.jsonl"
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._metrics: dict[tuple[str, str], dict[str, float]] = {}
         self._completed: set[str] = set()
 
@@ -43,7 +42,7 @@ class Journal:
         wanted = json.loads(json.dumps({"format": FORMAT, **header}))
         entries = self._read()
         if not entries:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._append(wanted)
             return
         self._compare(entries[0], wanted)

@@ -1,6 +1,7 @@
-"""The outcome of a search as files: candidates.csv and best.yaml."""
+"""The outcome of a search as files: a table of all candidates, and the best of them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,17 @@ def best_values(
     }
 
 
-def write_results(folder: Path, table: pd.DataFrame, best: Mapping[str, Any]) -> None:
-    """Write `candidates.csv` and `best.yaml`, each whole or not at all."""
-    with atomic(folder / "candidates.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    write_text(folder / "best.yaml", yaml.safe_dump(dict(best), sort_keys=False))
+@dataclass(frozen=True)
+class ResultFiles:
+    """Where the outcome of a search is written."""
+
+    candidates: Path
+    """The table of all candidates, as CSV."""
+    best: Path
+    """The values of the best candidate, as YAML."""
+
+    def write(self, table: pd.DataFrame, best: Mapping[str, Any]) -> None:
+        """Write both files, each whole or not at all."""
+        with atomic(self.candidates) as temporary:
+            table.to_csv(temporary, index=False)
+        write_text(self.best, yaml.safe_dump(dict(best), sort_keys=False))

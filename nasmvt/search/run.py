@@ -11,7 +11,7 @@ from nasmvt.search.journal import Journal
 from nasmvt.search.objective import Objective
 from nasmvt.search.packing import fingerprint
 from nasmvt.search.pool import Pool
-from nasmvt.search.results import best_values, candidates_table, write_results
+from nasmvt.search.results import ResultFiles, best_values, candidates_table
 from nasmvt.search.searcher import Searcher
 from nasmvt.space import Arch, Sharing
 from nasmvt.space.sharing import layer_of
@@ -34,14 +34,14 @@ def search(
     costs: Costs,
     budget: Budget,
     journal: Journal,
+    files: ResultFiles,
     listener: SearchListener | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> list[Candidate]:
     """Evaluate what the searcher asks for and return all candidates, best first.
 
-    Evaluations that the journal holds are not repeated. `candidates.csv` and `best.yaml` are written to the
-    journal's folder at the end, and also when the search is interrupted or fails after the first candidate; the
-    latter then says `complete: false`.
+    Evaluations that the journal holds are not repeated. The results are written at the end, and also when the search
+    is interrupted or fails after the first candidate; those of the best candidate then say `complete: false`.
 
     Args:
         supernet: the trained weights; the journal is bound to them.
@@ -51,6 +51,7 @@ def search(
         costs: counts under the sharing of the supernet.
         budget: the bounds, written down with the result.
         journal: where evaluations are kept.
+        files: where the results are written.
         listener: told of every completed candidate.
         data: says, as plain values, which data the evaluations are of; the journal is bound to them.
 
@@ -81,7 +82,7 @@ def search(
         if ranked:
             sharing = _sharing_of(costs, ranked[0].arch)
             best = best_values(ranked[0], sharing, budget, header, len(ranked), complete)
-            write_results(journal.folder, candidates_table(ranked, objective), best)
+            files.write(candidates_table(ranked, objective), best)
     return ranked
 
 

@@ -104,14 +104,10 @@ class Checkpoint:
 class Checkpoints:
     """The last checkpoints of a training: `checkpoint.pt`, the one before `checkpoint.1.pt`, and so on."""
 
-    folder: Path
+    newest: Path
+    """The file of the newest; the others lie beside it, numbered by age."""
     keep: int = 2
     """How many there are at most."""
-
-    @property
-    def newest(self) -> Path:
-        """Where the newest lies."""
-        return self._path(0)
 
     def exist(self) -> bool:
         """Return whether there is any."""
@@ -123,12 +119,11 @@ class Checkpoints:
         Raises:
             UserError: if it can't be written; those before stay.
         """
-        fresh = self.folder / "checkpoint.new.pt"
-        checkpoint.save(fresh)
+        checkpoint.save(self._fresh)
         for age in range(self.keep - 1, 0, -1):
             if self._path(age - 1).is_file():
                 self._path(age - 1).replace(self._path(age))
-        fresh.replace(self.newest)
+        self._fresh.replace(self.newest)
         for path in self._present()[self.keep :]:
             path.unlink()
 
@@ -151,28 +146,36 @@ class Checkpoints:
         raise AssertionError("the last path either loads or raises")
 
     def _path(self, age: int) -> Path:
-        return self.folder / (f"checkpoint.{age}.pt" if age else "checkpoint.pt")
+        return self._beside(str(age)) if age else self.newest
+
+    @property
+    def _fresh(self) -> Path:
+        """Where a checkpoint is written before it becomes the newest."""
+        return self._beside("new")
+
+    def _beside(self, mark: str) -> Path:
+        return self.newest.with_suffix(f".{mark}{self.newest.suffix}")
 
     def _present(self) -> list[Path]:
         """Return the checkpoints from the newest to the oldest; one that was about to become the newest is first."""
-        numbered = sorted(self.folder.glob("checkpoint.[0-9]*.pt"), key=lambda path: int(path.suffixes[0][1:]))
-        first = [path for path in (self.folder / "checkpoint.new.pt", self.newest) if path.is_file()]
+        older = self.newest.parent.glob(self._beside("[0-9]*").name)
+        numbered = sorted(older, key=lambda path: int(path.suffixes[0][1:]))
+        first = [path for path in (self._fresh, self.newest) if path.is_file()]
         return [*first, *numbered]
 
 
-def load_weights(module: Trainable, folder: Path, steps: int = 0) -> Checkpoint:
+def load_weights(module: Trainable, checkpoints: Checkpoints, steps: int = 0) -> Checkpoint:
     """Load the weights of a training's newest checkpoint into a supernet or model of the same space and tasks.
 
     Args:
         module: the supernet or model.
-        folder: holds the checkpoints.
+        checkpoints: of the training.
         steps: what the training must have done for the weights to be used.
 
     Raises:
         UserError: if the checkpoint is missing, damaged, of another space, tasks or arch, or of too few steps.
     """
-    found = Checkpoints(folder)
-    checkpoint, path = found.load(), found.newest
+    checkpoint, path = checkpoints.load(), checkpoints.newest
     checkpoint.check(path, module.space.model_dump(mode="json"), signatures(module.tasks))
     if checkpoint.step < steps:
         raise UserError(

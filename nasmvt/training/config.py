@@ -39,7 +39,7 @@ class TrainingConfig(Config):
     keep_checkpoints: int = Field(default=2, ge=1)
     """Number of most recent checkpoints to keep: if the newest is damaged, the one before is used."""
     log_every: int = Field(default=10, ge=1)
-    """Steps between lines in metrics.jsonl."""
+    """Steps between two records of the losses."""
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,7 +50,8 @@ class Trainer:
         loaders: training batches of each task.
         config: settings.
         seed: of everything random.
-        folder: where metrics.jsonl and the checkpoints are written.
+        metrics: where losses and figures are recorded.
+        checkpoints: where the state is saved.
         device: where the batches are moved to.
         evaluate: called every `config.evaluate_every` steps and after the last one, when a checkpoint is written.
         listener: hears of every step and evaluation.
@@ -64,7 +64,8 @@ class Trainer:
         config: TrainingConfig,
         *,
         seed: int,
-        folder: Path,
+        metrics: MetricsLog,
+        checkpoints: Checkpoints,
         device: torch.device,
         evaluate: Callable[[], Figures] | None = None,
         listener: Listener | None = None,
@@ -78,23 +79,23 @@ class Trainer:
         self.listener = listener
         self.step = 0
         self.optimizer = NamedOptimizer(trainable.trained(), config)
-        self.checkpoints = Checkpoints(folder, config.keep_checkpoints)
-        self._metrics = MetricsLog(folder)
+        self.checkpoints = checkpoints
+        self._metrics = metrics
         self._update = Update(self.optimizer.optimizer, config)
         self._ledger = Ledger()
         self._saved: int | None = None
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint of the folder, or from the start where there is none yet.
+        """Go on from the newest checkpoint, or from the start where there is none yet.
 
-        Later lines of metrics.jsonl are dropped.
+        Later lines of the metrics are dropped.
 
         Raises:
             UserError: if the checkpoint does not fit this training.
         """
         path = self.checkpoints.newest
         if self.checkpoints.exist():
-            checkpoint = load_weights(self.trainable, path.parent)
+            checkpoint = load_weights(self.trainable, self.checkpoints)
             if checkpoint.optimizer is not None:
                 self.optimizer.load_state_dict(checkpoint.optimizer, path)
             elif checkpoint.step < self.config.steps:
@@ -227,8 +228,8 @@ class Trainer:
             self._metrics.append(entry)
         except OSError as error:
             raise Failed(
-                f"metrics.jsonl in {self.checkpoints.folder} can't be written ({error.strerror}): free some space; the "
-                "last checkpoint is kept",
+                f"{self._metrics.path} can't be written ({error.strerror}): free some space; the last checkpoint "
+                "is kept",
                 self.checkpoints.newest,
             ) from None
 

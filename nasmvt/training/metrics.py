@@ -1,4 +1,4 @@
-"""What a training writes down: losses and figures by step, one JSON object a line in metrics.jsonl."""
+"""What a training records: losses and figures by step, one JSON object a line."""
 
 import json
 import math
@@ -10,15 +10,31 @@ from nasmvt.files import write_text
 
 
 class MetricsLog:
-    """The metrics.jsonl of a training."""
+    """The record of a training.
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "metrics.jsonl"
+    Args:
+        path: the file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the entries in order; lines cut short by a kill, or damaged, are skipped."""
+        entries = []
+        for line in self._lines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                entries.append(entry)
+        return entries
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Add a line."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def cut(self, step: int) -> None:
@@ -26,16 +42,16 @@ class MetricsLog:
         lines = self._lines()
         kept = [line for line in lines if _step_of(line) <= step]
         if kept != lines:
-            write_text(self._path, "".join(line + "\n" for line in kept))
+            write_text(self.path, "".join(line + "\n" for line in kept))
 
     def evaluated(self, step: int) -> bool:
         """Return whether the figures of a step are there."""
         return any(_step_of(line) == step and "metrics" in json.loads(line) for line in self._lines())
 
     def _lines(self) -> list[str]:
-        if not self._path.is_file():
+        if not self.path.is_file():
             return []
-        return self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _step_of(line: str) -> float:

@@ -31,9 +31,9 @@ from nasmvt.pipeline.retrain import choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.search import search
 from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
-from nasmvt.report.curves import read_metrics
 from nasmvt.supernet import Supernet
 from nasmvt.training.checkpoint import Checkpoint
+from nasmvt.training.metrics import MetricsLog
 from tests.conftest import make_batch, tiny_experiment
 
 CPU = torch.device("cpu")
@@ -106,7 +106,7 @@ def test_run_directory_shows_what_went_in_and_what_came_out(run):
         for kind in ("batches", "predictions"):
             assert pixels(folder / kind / f"{name}.png").std() > 0
     assert pixels(folder / "curves.png").std() > 0
-    entries = read_metrics(folder / "metrics.jsonl")
+    entries = run.metrics("supernet")
     assert [entry["step"] for entry in entries if "loss" in entry] == [1, 2, 3, 4, 5, 6]
     assert list(entries[-1]["metrics"]) == ["smallest", "random", "largest"]
     assert Experiment.model_validate(yaml.safe_load((run.path / "config.yaml").read_text())) == run.experiment
@@ -119,7 +119,7 @@ def test_supernet_resumed_after_a_crash_equals_the_uninterrupted_one(run, tmp_pa
     assert Checkpoint.load(crashed.folder("supernet") / "checkpoint.pt").step == 3
     resume_supernet(crashed, device=CPU)
     assert_equal(weights(crashed.folder("supernet")), weights(run.folder("supernet")))
-    steps = [[entry["step"] for entry in read_metrics(r.folder("supernet") / "metrics.jsonl")] for r in (crashed, run)]
+    steps = [[entry["step"] for entry in r.metrics("supernet")] for r in (crashed, run)]
     assert steps[0] == steps[1]
 
 
@@ -128,12 +128,12 @@ def test_killed_process_resumed_equals_the_uninterrupted_one(run, tmp_path):
     command = [sys.executable, "-m", "nasmvt.cli.main", "train-supernet", "--out", str(tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, str(tmp_path / "tiny.yaml"), "--device", "cpu"], env=environment)
-    metrics = tmp_path / "run" / "supernet" / "metrics.jsonl"
-    while process.poll() is None and not any(e["step"] == 4 for e in read_metrics(metrics)):
+    metrics = MetricsLog(tmp_path / "run" / "supernet" / "metrics.jsonl")
+    while process.poll() is None and not any(e["step"] == 4 for e in metrics.read()):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert "metrics" not in read_metrics(metrics)[-1], "it ended before it was killed"
+    assert "metrics" not in metrics.read()[-1], "it ended before it was killed"
     subprocess.run([*command, "--resume", "--device", "cpu"], env=environment, check=True, stdout=subprocess.DEVNULL)
     assert_equal(weights(tmp_path / "run" / "supernet"), weights(run.folder("supernet")))
 

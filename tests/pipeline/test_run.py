@@ -154,11 +154,11 @@ def test_a_run_of_the_first_version_compares_what_it_knows(run):
 def test_an_arch_with_its_sharing_is_read_as_it_was_written(run):
     arch = run.experiment.space.largest
     layer = "backbone.blocks.0.fc1"
-    ArchFile.of(arch, Sharing.of({layer: ("cls",)})).write(run.retrained_path("best"))
+    ArchFile.of(arch, Sharing.of({layer: ("cls",)})).write(run.retrain_files("best").arch)
     read = run.retrained("best")
     assert read.read_arch(run.experiment.space, Path("x")) == arch
     assert read.read_sharing() == Sharing.of({layer: ("cls",)})
-    assert set(yaml.safe_load(run.retrained_path("best").read_text())) == {"arch", "sharing"}
+    assert set(yaml.safe_load(run.retrain_files("best").arch.read_text())) == {"arch", "sharing"}
 
 
 def test_a_comparison_is_read_as_it_was_written(run):

@@ -6,12 +6,13 @@ import torch
 from nasmvt.config import parse
 from nasmvt.cost import Budget, Costs
 from nasmvt.data import EvalSet, open_dataset
-from nasmvt.search import Journal, Objective, SearchConfig, make_pool, make_searcher, search
+from nasmvt.search import Objective, SearchConfig, make_pool, make_searcher, search
 from nasmvt.space import load_space
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.task import Task
 from tests.conftest import TINY_TASKS, randomize
+from tests.search.toys import search_files
 
 TASKS = ("cls", "det")
 
@@ -36,9 +37,9 @@ def test_workers_find_what_one_process_finds(tmp_path) -> None:
     def run(workers: int):
         config = SearchConfig(population=2, parents=2, generations=2, mutants=1, crossovers=1, workers=workers)
         searcher = make_searcher(config, budget.feasible(costs), seed=0)
-        journal = Journal(tmp_path / str(workers))
+        journal, files = search_files(tmp_path / str(workers))
         with make_pool(config, supernet, costs.sharing, batches, training) as pool:
-            return search(supernet, searcher, pool, Objective.of(tasks), costs, budget, journal)
+            return search(supernet, searcher, pool, Objective.of(tasks), costs, budget, journal, files)
 
     threads = torch.get_num_threads()
     alone = run(0)

@@ -22,7 +22,7 @@ def arch():
 
 
 def begun(folder, **changes) -> Journal:
-    journal = Journal(folder)
+    journal = Journal(folder / "journal.jsonl")
     journal.begin({**HEADER, **changes})
     return journal
 

@@ -12,7 +12,6 @@ from nasmvt.errors import UserError
 from nasmvt.search import (
     Candidate,
     InProcessPool,
-    Journal,
     Objective,
     Pool,
     SearchConfig,
@@ -22,7 +21,7 @@ from nasmvt.search import (
 from nasmvt.space import Sharing
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.task import Task
-from tests.search.toys import Toy
+from tests.search.toys import Toy, search_files
 
 PRIMARIES = {"cls": "top1", "det": "box_map", "seg": "miou"}
 
@@ -72,8 +71,8 @@ class Search:
         searcher = make_searcher(self.config, self.budget.feasible(self.costs), self.seed)
         objective = Objective({"cls": 1.0, "det": 1.0, "seg": 2.0}, PRIMARIES)
         pool = pool or InProcessPool(self.toy.evaluate)
-        journal = Journal(self.folder)
-        return search(self.supernet, searcher, pool, objective, self.costs, self.budget, journal, listener=self)
+        journal, files = search_files(self.folder)
+        return search(self.supernet, searcher, pool, objective, self.costs, self.budget, journal, files, listener=self)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from nasmvt.config import parse
 from nasmvt.cost import FeasibleSet
 from nasmvt.cost.tables import ItemTables
 from nasmvt.errors import UserError
-from nasmvt.search import SearchConfig, Searcher
+from nasmvt.search import Journal, SearchConfig, Searcher
+from nasmvt.search.results import ResultFiles
 from nasmvt.space import Arch, SearchSpace
 
 LARGE = {"depth": [4, 6, 8], "width": [16, 24, 32, 40], "heads": {"options": [1, 2, 3, 4], "per": "depth"}}
@@ -24,6 +25,10 @@ SMALL = {
 
 def make_space(choices: dict | None = None) -> SearchSpace:
     return parse(SearchSpace, {"name": "toy", "family": "none", "choices": choices or LARGE}, "toy")
+
+
+def search_files(folder: Path) -> tuple[Journal, ResultFiles]:
+    return Journal(folder / "journal.jsonl"), ResultFiles(folder / "candidates.csv", folder / "best.yaml")
 
 
 def size(arch: Arch) -> int:

@@ -13,6 +13,7 @@ from nasmvt.search.config import SearchConfig
 from nasmvt.training import Trainer, TrainingConfig
 from nasmvt.training.checkpoint import Checkpoint, Checkpoints
 from nasmvt.training.interrupt import Failed, Interrupted, Signals
+from nasmvt.training.metrics import MetricsLog
 from tests.training.toy import Toy, ToyLoader
 
 FIGURES = {"toy": {"cls": {"top1": 50.0}}}
@@ -26,7 +27,9 @@ def make(space, tmp_path):
         config = TrainingConfig(**{"steps": 6, "warmup_steps": 1, "log_every": 100, **settings})
         loaders = {name: ToyLoader() for name in toy.tasks}
         more = {"evaluate": evaluate, "listener": listener, "device": torch.device(device)}
-        return Trainer(toy, loaders, config, seed=0, folder=tmp_path / folder, **more)
+        metrics = MetricsLog(tmp_path / folder / "metrics.jsonl")
+        checkpoints = Checkpoints(tmp_path / folder / "checkpoint.pt", config.keep_checkpoints)
+        return Trainer(toy, loaders, config, seed=0, metrics=metrics, checkpoints=checkpoints, **more)
 
     return make
 
@@ -188,7 +191,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(make, monkeypatch):
     with pytest.raises(Failed, match=r"can't be written \(No space left on device\).*the last checkpoint is kept"):
         trainer.run()
     assert trainer.checkpoints.load().step == 2
-    assert sorted(path.name for path in trainer.checkpoints.folder.iterdir()) == ["checkpoint.pt"]
+    assert sorted(path.name for path in trainer.checkpoints.newest.parent.iterdir()) == ["checkpoint.pt"]
 
 
 # -- checkpoints ------------------------------------------------------------------------------------
@@ -199,7 +202,7 @@ def test_the_last_checkpoints_are_kept(make, keep):
     trainer = make(checkpoint_every=1, keep_checkpoints=keep)
     trainer.run()
     names = ["checkpoint.pt", "checkpoint.1.pt", "checkpoint.2.pt"][:keep]
-    found = {path.name: Checkpoint.load(path).step for path in trainer.checkpoints.folder.glob("*.pt")}
+    found = {path.name: Checkpoint.load(path).step for path in trainer.checkpoints.newest.parent.glob("*.pt")}
     assert found == dict(zip(names, (6, 5, 4), strict=False))
 
 
@@ -221,10 +224,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(make, caplog):
 def test_a_kill_between_two_renamings_loses_nothing(make):
     trainer = make(checkpoint_every=2)
     trainer.run()
-    folder = trainer.checkpoints.folder
-    trainer.checkpoints.newest.rename(folder / "checkpoint.new.pt")
-    assert Checkpoints(folder).exist()
-    assert Checkpoints(folder).load().step == 6
+    newest = trainer.checkpoints.newest
+    newest.rename(newest.with_name("checkpoint.new.pt"))
+    assert Checkpoints(newest).exist()
+    assert Checkpoints(newest).load().step == 6
 
 
 # -- resuming with other settings -------------------------------------------------------------------

@@ -12,15 +12,23 @@ from nasmvt.pipeline.datasets import infos_of, open_data
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.run import make_tasks
 from nasmvt.pipeline.supernet import build_supernet
-from nasmvt.report.curves import read_metrics
 from nasmvt.supernet import Supernet
 from nasmvt.training import Trainer, TrainingConfig
-from nasmvt.training.checkpoint import Checkpoint, load_weights
+from nasmvt.training.checkpoint import Checkpoint, Checkpoints, load_weights
 from nasmvt.training.interrupt import Interrupted, deferred
+from nasmvt.training.metrics import MetricsLog
 from tests.conftest import tiny_experiment
 
 EXPERIMENT = parse(Experiment, tiny_experiment(), "tiny")
 CPU = torch.device("cpu")
+
+
+def metrics_of(folder) -> MetricsLog:
+    return MetricsLog(folder / "run" / "metrics.jsonl")
+
+
+def checkpoints_of(folder) -> Checkpoints:
+    return Checkpoints(folder / "run" / "checkpoint.pt")
 
 
 class Hook:
@@ -57,8 +65,8 @@ def trainer(supernet, data, tmp_path):
     def make(listener=None, **settings) -> Trainer:
         config = TrainingConfig(**{"steps": 4, "warmup_steps": 1, "checkpoint_every": 100, "log_every": 1, **settings})
         loaders = {name: item.train_loader() for name, item in data.items()}
-        folder = tmp_path / "run"
-        return Trainer(supernet, loaders, config, seed=0, folder=folder, device=CPU, listener=listener)
+        files = {"metrics": metrics_of(tmp_path), "checkpoints": checkpoints_of(tmp_path)}
+        return Trainer(supernet, loaders, config, seed=0, device=CPU, listener=listener, **files)
 
     return make
 
@@ -126,7 +134,7 @@ def test_log_has_a_line_per_step_after_a_resume(trainer, tmp_path):
     again = trainer()
     again.resume()
     again.run()
-    assert [entry["step"] for entry in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert [entry["step"] for entry in metrics_of(tmp_path).read()] == [1, 2, 3, 4]
 
 
 def test_the_learning_rate_warms_up_and_falls(trainer):
@@ -167,7 +175,7 @@ def test_a_checkpoint_of_another_space_is_refused(trainer, space, tasks, change,
     }
     other = Supernet(type(space).model_validate(merged), tasks)
     with pytest.raises(UserError, match=message):
-        load_weights(other, tmp_path / "run")
+        load_weights(other, checkpoints_of(tmp_path))
 
 
 def test_a_checkpoint_of_other_classes_is_refused(trainer, space, tasks, tmp_path):
@@ -177,7 +185,7 @@ def test_a_checkpoint_of_other_classes_is_refused(trainer, space, tasks, tmp_pat
     info = replace(tasks["seg"].info, classes=("one", "two"))
     other = Supernet(space, {**tasks, "seg": replace(tasks["seg"], info=info)})
     with pytest.raises(UserError, match="written for task 'seg'"):
-        load_weights(other, tmp_path / "run")
+        load_weights(other, checkpoints_of(tmp_path))
 
 
 def test_damaged_and_missing_checkpoints_are_refused(tmp_path):

@@ -1,4 +1,7 @@
-"""Plain necks and heads: linear, Mask R-CNN, UPerNet. A backbone gives them a tuple of maps."""
+"""Plain necks and heads, by task network: linear, Mask R-CNN, UPerNet, Semantic FPN, SegFormer.
+
+A backbone gives them a tuple of maps.
+"""
 
 from nasmvt.heads.linear import LinearHead as LinearHead
 from nasmvt.heads.mask_rcnn import MaskRCNNHead as MaskRCNNHead
@@ -8,5 +11,8 @@ from nasmvt.heads.necks import SameMaps as SameMaps
 from nasmvt.heads.necks import SimpleFeaturePyramid as SimpleFeaturePyramid
 from nasmvt.heads.necks import detection_neck as detection_neck
 from nasmvt.heads.necks import segmentation_neck as segmentation_neck
+from nasmvt.heads.segformer import SegFormerHead as SegFormerHead
+from nasmvt.heads.semantic_fpn import SemanticFPNHead as SemanticFPNHead
 from nasmvt.heads.upernet import FCNHead as FCNHead
+from nasmvt.heads.upernet import FCNHeads as FCNHeads
 from nasmvt.heads.upernet import UPerNetHead as UPerNetHead

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from nasmvt.heads import mm_segmentation
+
 Rules = Sequence[tuple[str, str]]
 
 NAMES: Mapping[str, Rules] = {
@@ -38,20 +40,7 @@ NAMES: Mapping[str, Rules] = {
     "segmentation": (
         (r"neck\.laterals\.(\d+)\.(.+)", r"neck.lateral_convs.\1.conv.\2"),
         (r"neck\.convs\.(\d+)\.(.+)", r"neck.convs.\1.conv.\2"),
-        (r"head\.pools\.(\d+)\.0\.(.+)", r"decode_head.psp_modules.\1.1.conv.\2"),
-        (r"head\.pools\.(\d+)\.1\.(.+)", r"decode_head.psp_modules.\1.1.bn.\2"),
-        (r"head\.laterals\.(\d+)\.0\.(.+)", r"decode_head.lateral_convs.\1.conv.\2"),
-        (r"head\.laterals\.(\d+)\.1\.(.+)", r"decode_head.lateral_convs.\1.bn.\2"),
-        (r"head\.fpn_convs\.(\d+)\.0\.(.+)", r"decode_head.fpn_convs.\1.conv.\2"),
-        (r"head\.fpn_convs\.(\d+)\.1\.(.+)", r"decode_head.fpn_convs.\1.bn.\2"),
-        (r"head\.bottleneck\.0\.(.+)", r"decode_head.bottleneck.conv.\1"),
-        (r"head\.bottleneck\.1\.(.+)", r"decode_head.bottleneck.bn.\1"),
-        (r"head\.fusion\.0\.(.+)", r"decode_head.fpn_bottleneck.conv.\1"),
-        (r"head\.fusion\.1\.(.+)", r"decode_head.fpn_bottleneck.bn.\1"),
-        (r"head\.classifier\.(.+)", r"decode_head.conv_seg.\1"),
-        (r"auxiliary\.conv\.0\.(.+)", r"auxiliary_head.convs.0.conv.\1"),
-        (r"auxiliary\.conv\.1\.(.+)", r"auxiliary_head.convs.0.bn.\1"),
-        (r"auxiliary\.classifier\.(.+)", r"auxiliary_head.conv_seg.\1"),
+        *mm_segmentation.NAMES["upernet"],
     ),
 }
 """By kind of task: our names, below the task network, to the published ones."""

@@ -81,9 +81,10 @@ class MultiScaleNeck(nn.Module):
     A backbone of a single map may be read too: every scale is then made from that map.
 
     Args:
-        width: channels C of every map, kept.
+        width: channels C of every map.
         stride: pixels of the image per cell of the maps.
         scales: enlargement of each map, powers of two, largest first.
+        out_width: channels of every level; None: as many as the maps have.
 
     Attributes:
         strides: pixels per cell of each level.
@@ -93,45 +94,50 @@ class MultiScaleNeck(nn.Module):
         UserError: if a scale is no power of two or does not divide the stride.
     """
 
-    def __init__(self, width: int, stride: int = 16, scales: Sequence[float] = SCALES) -> None:
+    def __init__(
+        self, width: int, stride: int = 16, scales: Sequence[float] = SCALES, out_width: int | None = None
+    ) -> None:
         super().__init__()
+        outputs = out_width or width
         self.scales = tuple(scales)
         self.strides = scaled_strides(stride, scales)
-        self.widths = (width,) * len(self.scales)
-        self.laterals = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in self.scales)
-        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.scales)
+        self.widths = (outputs,) * len(self.scales)
+        self.laterals = nn.ModuleList(nn.Conv2d(width, outputs, 1) for _ in self.scales)
+        self.convs = nn.ModuleList(nn.Conv2d(outputs, outputs, 3, padding=1) for _ in self.scales)
 
     def forward(self, maps: Sequence[Tensor]) -> Maps:
         """Turn one map (B, C, H, W) per scale, or a single one, into one map per stride."""
         sources = maps if len(maps) > 1 else tuple(maps) * len(self.scales)
         pyramid = []
         for map_BCHW, scale, lateral, conv in zip(sources, self.scales, self.laterals, self.convs, strict=True):
-            size = [max(int(side * scale), 1) for side in map_BCHW.shape[2:]]
-            resized = F.interpolate(lateral(map_BCHW), size=size, mode="bilinear", align_corners=False)
-            pyramid.append(conv(resized))
+            pyramid.append(conv(_scaled(lateral(map_BCHW), scale)))
         return tuple(pyramid)
 
 
 class FeaturePyramid(nn.Module):
-    """torchvision's FPN on the maps of a hierarchical backbone, with one more level by subsampling.
+    """torchvision's FPN on the maps of a hierarchical backbone.
 
     Args:
         widths: channels of each map.
         strides: pixels of the image per cell of each map, ascending.
         out_width: channels of every level.
+        extra_level: whether to add a level by taking every second cell of the last one.
 
     Attributes:
         strides: pixels per cell of each level.
         widths: channels of each level.
     """
 
-    extra_level = True
-
-    def __init__(self, widths: Sequence[int], strides: Sequence[int], out_width: int = 256) -> None:
+    def __init__(
+        self, widths: Sequence[int], strides: Sequence[int], out_width: int = 256, extra_level: bool = True
+    ) -> None:
         super().__init__()
-        self.strides = (*strides, 2 * strides[-1])
+        self.extra_level = extra_level
+        self.strides = (*strides, 2 * strides[-1]) if extra_level else tuple(strides)
         self.widths = (out_width,) * len(self.strides)
-        self.fpn = FeaturePyramidNetwork(list(widths), out_width, extra_blocks=LastLevelMaxPool())
+        self.fpn = FeaturePyramidNetwork(
+            list(widths), out_width, extra_blocks=LastLevelMaxPool() if extra_level else None
+        )
 
     def forward(self, maps: Sequence[Tensor]) -> Maps:
         """Turn the backbone's maps into one map per stride."""
@@ -181,7 +187,7 @@ def detection_neck(
 
 
 def segmentation_neck(
-    widths: Sequence[int], strides: Sequence[int], levels: Sequence[int] = STRIDES
+    widths: Sequence[int], strides: Sequence[int], levels: Sequence[int] = STRIDES, out_width: int | None = None
 ) -> MultiScaleNeck | SameMaps:
     """Build the neck of a segmenter: levels made from maps of one stride, or the backbone's own maps.
 
@@ -189,6 +195,7 @@ def segmentation_neck(
         widths: channels of the backbone's maps.
         strides: strides of the backbone's maps.
         levels: strides of the levels made from maps of one stride.
+        out_width: channels of the levels that are made; None: as many as the maps have.
 
     Raises:
         UserError: if the maps are neither of one width and stride (one, or one per level) nor of
@@ -203,7 +210,7 @@ def segmentation_neck(
             f"stride, but the backbone gives strides {tuple(strides)} and widths {tuple(widths)}: give it "
             "another backbone or output"
         )
-    return MultiScaleNeck(widths[0], strides[0], [strides[0] / level for level in levels])
+    return MultiScaleNeck(widths[0], strides[0], [strides[0] / level for level in levels], out_width)
 
 
 def scaled_strides(stride: int, scales: Sequence[float]) -> tuple[int, ...]:
@@ -227,6 +234,18 @@ def scaled_strides(stride: int, scales: Sequence[float]) -> tuple[int, ...]:
 
 def _power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
+
+
+def _scaled(map_BCHW: Tensor, scale: float) -> Tensor:
+    """Resize a map bilinearly by a factor, to one cell at least.
+
+    Cells are sampled by the factor itself, as mmsegmentation's neck does it: half of 5 cells are 2, each 2 cells wide.
+    """
+    sides = [side * scale for side in map_BCHW.shape[2:]]
+    if min(sides) < 1:
+        size = [max(int(side), 1) for side in sides]
+        return F.interpolate(map_BCHW, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(map_BCHW, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def _ascending(strides: Sequence[int]) -> bool:

@@ -1,32 +1,81 @@
-"""What heads of semantic segmentation have in common: losses and logits.
+"""What heads of semantic segmentation have in common: losses, logits, and how they are resized.
 
-Shapes: B batch, C channels, H height, W width, K classes, h, w of the finest map.
+Bilinear resizes use align_corners=False. Shapes: B batch, C channels, H height, W width, K classes, h, w of the finest
+map.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from nasmvt.heads.layers import start_normal
+
+Over = Literal["counted", "all"]
+"""The pixels by whose number a sum of losses is divided."""
+
+
+class PixelLoss(nn.Module):
+    """Cross-entropy over the pixels of label maps.
+
+    Args:
+        name: what the loss is called.
+        weight: factor of the loss.
+        over: "counted" divides the sum by the number of the pixels that count, weighted by class; "all" by the number
+            of all pixels, as mmsegmentation 0.x does.
+        class_weights: factor of each class; None: 1.
+        ignore: label of the pixels that do not count.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        name: str = "loss_seg",
+        weight: float = 1.0,
+        over: Over = "counted",
+        class_weights: Sequence[float] | None = None,
+        ignore: int = 255,
+    ) -> None:
+        super().__init__()
+        self.name, self.weight, self.over, self.ignore = name, weight, over, ignore
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(self, logits_BKhw: Tensor, targets_BHW: Tensor) -> dict[str, Tensor]:
+        """Return the loss by its name, the logits being resized to the label maps; 0 if no pixel counts."""
+        logits, targets = resize(logits_BKhw, targets_BHW.shape[1:]), targets_BHW.long()
+        weights = None if self.class_weights is None else self.class_weights.to(logits)
+        total = F.cross_entropy(logits, targets, weights, ignore_index=self.ignore, reduction="sum")
+        return {self.name: self.weight * total / self._divisor(targets, weights)}
+
+    def _divisor(self, targets_BHW: Tensor, weights: Tensor | None) -> Tensor | int:
+        if self.over == "all":
+            return targets_BHW.numel()
+        counted = targets_BHW != self.ignore
+        if weights is None:
+            return counted.sum().clamp(min=1)
+        total = (weights[targets_BHW * counted] * counted).sum()
+        return torch.where(total > 0, total, 1.0)
 
 
 class SegmentationHead(nn.Module):
     """A head whose `forward` turns maps into logits (B, K, h, w).
 
     Args:
-        loss_name: what its loss is called.
-        loss_weight: factor of the loss.
-        ignore: label of the pixels that do not count.
+        loss: what it learns by.
     """
 
-    def __init__(self, *, loss_name: str = "loss_seg", loss_weight: float = 1.0, ignore: int = 255) -> None:
+    def __init__(self, loss: PixelLoss | None = None) -> None:
         super().__init__()
-        self.loss_name = loss_name
-        self.loss_weight = loss_weight
-        self.ignore = ignore
+        self.loss = loss or PixelLoss()
 
     def losses(self, maps: Sequence[Tensor], targets: Tensor, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
         """Return the cross-entropy over the pixels of label maps (B, H, W) that count; 0 if none does."""
-        return {self.loss_name: self.loss_weight * cross_entropy(self(maps), targets, self.ignore)}
+        losses: dict[str, Tensor] = self.loss(self(maps), targets)
+        return losses
 
     def segment(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Return logits (B, K, h, w) at the stride of the finest map."""
@@ -38,8 +87,13 @@ class SegmentationHead(nn.Module):
         self(maps)
 
 
-def cross_entropy(logits_BKhw: Tensor, targets_BHW: Tensor, ignore: int) -> Tensor:
-    """Return the mean cross-entropy over the pixels that count, the logits being enlarged to the label maps."""
-    logits = F.interpolate(logits_BKhw, size=targets_BHW.shape[1:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits, targets_BHW.long(), ignore_index=ignore, reduction="sum")
-    return total / (targets_BHW != ignore).sum().clamp(min=1)
+def classifier(channels: int, classes: int) -> nn.Conv2d:
+    """A 1x1 convolution to logits, started normal with deviation 0.01, as in mmsegmentation."""
+    conv = nn.Conv2d(channels, classes, 1)
+    start_normal(conv, 0.01)
+    return conv
+
+
+def resize(map_BCHW: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize maps (B, C, H, W) bilinearly to a height and width."""
+    return F.interpolate(map_BCHW, size=list(size), mode="bilinear", align_corners=False)

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from nasmvt.tasks.network import Prediction as Prediction
     from nasmvt.tasks.network import TaskMetric as TaskMetric
     from nasmvt.tasks.network import TaskNetwork as TaskNetwork
+    from nasmvt.tasks.segformer import SegFormerConfig as SegFormerConfig
     from nasmvt.tasks.segmentation import SegmentationMetric as SegmentationMetric
     from nasmvt.tasks.segmentation import SegmentationNetwork as SegmentationNetwork
     from nasmvt.tasks.segmentation import SegmentationPrediction as SegmentationPrediction
+    from nasmvt.tasks.semantic_fpn import SemanticFPNConfig as SemanticFPNConfig
     from nasmvt.tasks.task import Task as Task
     from nasmvt.tasks.upernet import UPerNetConfig as UPerNetConfig
 

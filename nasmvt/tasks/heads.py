@@ -69,7 +69,9 @@ class HeadType:
     build: Builder
 
 
-HEADS: Registry[HeadType] = Registry("head", [f"nasmvt.tasks.{name}" for name in ("linear", "mask_rcnn", "upernet")])
+_BUILTIN = ("linear", "mask_rcnn", "upernet", "semantic_fpn", "segformer")
+
+HEADS: Registry[HeadType] = Registry("head", [f"nasmvt.tasks.{name}" for name in _BUILTIN])
 """The heads by name."""
 
 

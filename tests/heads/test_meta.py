@@ -12,6 +12,8 @@ from nasmvt.heads import (
     LinearHead,
     MaskRCNNHead,
     MultiScaleNeck,
+    SegFormerHead,
+    SemanticFPNHead,
     SimpleFeaturePyramid,
     UPerNetHead,
 )
@@ -46,7 +48,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], list[int], Callable[[nn.Module, 
     "multi-scale neck": (lambda: MultiScaleNeck(8, 16), [4, 4, 4, 4], plain_loss),
     "fpn": (lambda: FeaturePyramid((8, 8), (4, 8), 8), [8, 4], plain_loss),
     "upernet": (lambda: UPerNetHead((8, 8), 3, channels=8), [8, 4], plain_loss),
-    "fcn": (lambda: FCNHead(8, 3, channels=8), [4], plain_loss),
+    "fcn": (lambda: FCNHead((8,), 3, channels=8), [4], plain_loss),
+    "semantic fpn": (lambda: SemanticFPNHead((8, 8), (4, 8), 3, 8), [8, 4], plain_loss),
+    "segformer": (lambda: SegFormerHead((8, 8), 3, 8), [8, 4], plain_loss),
     "mask rcnn": (rcnn, [8, 4, 2], rcnn_loss),
 }
 

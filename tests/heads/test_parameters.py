@@ -24,7 +24,7 @@ def test_heads_by_width(width: int, pyramid: int, neck: int, upernet: int, auxil
         assert count(SimpleFeaturePyramid(width, 16)) == pyramid
         assert count(MultiScaleNeck(width)) == neck
         assert count(UPerNetHead((width,) * 4, 150)) == upernet
-        assert count(FCNHead(width, 150)) == auxiliary
+        assert count(FCNHead((width,), 150)) == auxiliary
         assert count(LinearHead(width, 1000)) == linear
 
 

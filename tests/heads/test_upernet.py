@@ -8,7 +8,7 @@ from nasmvt.heads.upernet import NORMS
 def test_logits_have_the_size_of_the_finest_map() -> None:
     maps = [torch.randn(2, 8, side, side + 2) for side in (16, 8, 4, 2)]
     assert UPerNetHead((8,) * 4, 3, channels=8)(maps).shape == (2, 3, 16, 18)
-    assert FCNHead(8, 3, channels=8)(maps).shape == (2, 3, 2, 4)
+    assert FCNHead((8,) * 4, 3, channels=8)(maps).shape == (2, 3, 2, 4)
 
 
 def test_every_map_counts() -> None:

@@ -1,0 +1,70 @@
+"""Every head on every family: one training step of a subnet, an export that equals it, tables."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nasmvt
+from nasmvt.config import parse
+from nasmvt.cost import Costs, count_parameters
+from nasmvt.data.types import DataInfo
+from nasmvt.export import save
+from nasmvt.resources import shipped
+from nasmvt.space import SearchSpace, Sharing, load_space
+from nasmvt.supernet import Supernet
+from nasmvt.tasks import Task, TaskConfig
+from nasmvt.tasks.heads import HEADS
+from tests.conftest import CLASSES, TINY_TASKS, make_batch, randomize
+
+NANO = [name for name in shipped("search_spaces") if name.endswith("_nano")]
+LEVELS = {"strides": [4, 8, 8, 16], "channels": 8}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "semantic_fpn": {**LEVELS, "width": 8, "aux_weight": 0.4, "aux_levels": [0, 2], "class_weights": {"two": 2.0}},
+    "segformer": {**LEVELS, "neck_width": 8, "loss_over": "all"},
+}
+"""Small settings of each head that the tests of the families don't cover."""
+
+
+def make_task(head: str) -> Task:
+    kind = HEADS.get(head).kind
+    values = {"kind": kind, "data": {"image_size": 32}, "head": {"type": head, **SETTINGS[head]}}
+    info = DataInfo(kind=kind, classes=CLASSES, has_masks=kind == "detection")
+    return Task(name=head, config=parse(TaskConfig, values, head), info=info)
+
+
+def test_every_shipped_head_is_tested() -> None:
+    usual = {"linear", "mask_rcnn", "upernet"}
+    assert len(TINY_TASKS) == len(usual)
+    shipped_heads = {name for name in HEADS if HEADS.get(name).build.__module__.startswith("nasmvt.")}
+    assert shipped_heads == usual | set(SETTINGS)
+
+
+@pytest.mark.parametrize("nano", NANO)
+@pytest.mark.parametrize("head", SETTINGS)
+def test_a_head_trains_and_is_exported(nano: str, head: str, tmp_path: Path) -> None:
+    task, space = make_task(head), load_space(nano)
+    supernet = Supernet(space, {head: task})
+    randomize(supernet)
+    images, targets = make_batch(task.config.kind)
+    losses = supernet.subnet(space.smallest, head).train().loss(images, targets)
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    trained = [p.grad for name, p in supernet.named_parameters() if ".head." in name]
+    assert trained
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in trained)
+
+    model = supernet.materialize(space.smallest)
+    save(model, tmp_path / "model", metrics={}, split="none", seed=0)
+    loaded = nasmvt.load(tmp_path / "model").task(head).network
+    ours, theirs = model.task(head).predict(images), loaded.predict(images)
+    assert [prediction.to_json() for prediction in ours] == [prediction.to_json() for prediction in theirs]
+    with torch.no_grad():
+        torch.testing.assert_close(model.task(head).eval()(images), loaded.eval()(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("head", SETTINGS)
+def test_tables_count_a_head(head: str, space: SearchSpace) -> None:
+    tasks = {head: make_task(head)}
+    counted = Costs(space, tasks, Sharing.of({})).parameters(space.smallest)
+    assert counted == count_parameters(space, tasks, space.smallest, Sharing.of({}))

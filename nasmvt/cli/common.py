@@ -40,6 +40,9 @@ ModelArgument = Annotated[
     typer.Argument(metavar="FOLDER", help="Exported folder.", show_default="the one of the newest run under runs/"),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto uses CUDA if available.")]
+Precision = Annotated[
+    str, typer.Option(help="In which numbers networks compute: fp32, or bf16 or fp16 where the device has them.")
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: training.steps=100. May be repeated."),

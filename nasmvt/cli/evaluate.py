@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, Device, ModelArgument, model_folder, reports_errors, written
+from nasmvt.cli.common import Changes, Device, ModelArgument, Precision, model_folder, reports_errors, written
 
 
 @reports_errors
@@ -16,6 +16,7 @@ def evaluate(
     ] = None,
     changes: Changes = None,
     device: Device = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """Evaluate an exported model on the val splits of its tasks' data sets.
 
@@ -28,12 +29,14 @@ def evaluate(
     from nasmvt.files import write_json
     from nasmvt.pipeline.evaluate import data_configs, data_of, evaluate_on_val
     from nasmvt.pipeline.run import device_of
+    from nasmvt.tasks.precision import parse_precision
 
     target = device_of(device)
+    numbers = parse_precision(precision, target)
     folder = model_folder(folder)
     loaded = load(folder)
     configs = data_configs(loaded, changes or ())
-    metrics = evaluate_on_val(loaded.model, data_of(loaded, configs), target)
+    metrics = evaluate_on_val(loaded.model, data_of(loaded, configs), target, numbers)
     console.print(metrics_table("on val", metrics))
     for name, config in configs.items():
         if config.data.root is not None:

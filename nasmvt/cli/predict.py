@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Device, ModelArgument, model_folder, reports_errors
+from nasmvt.cli.common import Device, ModelArgument, Precision, model_folder, reports_errors
 
 
 @reports_errors
@@ -30,6 +30,7 @@ def predict(
         bool, typer.Option("--skip-unreadable", help="Skip images that can't be decoded.")
     ] = False,
     device: Device = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """Run an exported model on images; write each image with its prediction drawn on it, and the prediction as JSON.
 
@@ -43,8 +44,10 @@ def predict(
     from nasmvt.pipeline.inputs import find_pictures, val_pictures
     from nasmvt.pipeline.predict import predict as run
     from nasmvt.pipeline.run import device_of
+    from nasmvt.tasks.precision import parse_precision
 
     target = device_of(device)
+    numbers = parse_precision(precision, target)
     loaded = load(model_folder(folder)).to(target)
     tasks = {name: loaded.task(name) for name in task or loaded.tasks}
     if pictures:
@@ -53,5 +56,5 @@ def predict(
     else:
         configs = data_configs(loaded, ())
         chosen = {name: val_pictures(configs[name], count, loaded.config["seed"]) for name in tasks}
-    drawn = list(run(loaded, chosen, out, skip_unreadable=skip_unreadable))
+    drawn = list(run(loaded, chosen, out, skip_unreadable=skip_unreadable, precision=numbers))
     say(f"{len(drawn)} images drawn: {out}")

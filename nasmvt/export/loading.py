@@ -21,6 +21,7 @@ from nasmvt.model import MultiTaskModel
 from nasmvt.model.multi_task import stored_key
 from nasmvt.space import Sharing
 from nasmvt.tasks.build import Slot
+from nasmvt.tasks.precision import Precision, autocast
 
 
 class TaskModel(nn.Module):
@@ -40,13 +41,16 @@ class TaskModel(nn.Module):
         """Turn images (B, 3, H, W), uint8 in 0..255 or float in 0..1, into the head's raw outputs."""
         return self.network(images)
 
-    def predict(self, pictures: Iterable[str | Path | Image.Image | Tensor | Any]) -> list[Any]:
+    def predict(
+        self, pictures: Iterable[str | Path | Image.Image | Tensor | Any], precision: Precision = "fp32"
+    ) -> list[Any]:
         """Predict for images, in the pixels of each.
 
         Args:
             pictures: paths, PIL images, arrays (H, W, 3) uint8 or tensors (3, H, W) uint8, of any size. A file is
                 read as in training: upright by its EXIF orientation. Of what is opened already the pixels are taken
                 as they lie.
+            precision: in which numbers the network computes.
 
         Returns:
             One prediction per image: `ClassificationPrediction`, `DetectionPrediction` or
@@ -60,7 +64,8 @@ class TaskModel(nn.Module):
         for number, picture in enumerate(pictures):
             opened = read_picture(Path(picture)) if isinstance(picture, (str, Path)) else picture
             image, info = self.preprocess(opened, number)
-            predictions.extend(self.network.predict(image[None].to(device), [info]))
+            with autocast(precision, device):
+                predictions.extend(self.network.predict(image[None].to(device), [info]))
         return predictions
 
 

@@ -35,7 +35,7 @@ class StridedAnchors(AnchorGenerator):
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Return for each image the anchors of all levels, (sum of H * W * A, 4), xyxy in pixels."""
         levels = [
-            _shift(cell.to(map_BCHW), map_BCHW.shape[-2:], stride)
+            _shift(_placed(cell, map_BCHW), map_BCHW.shape[-2:], stride)
             for cell, map_BCHW, stride in zip(self.cell_anchors, feature_maps, self.strides, strict=True)
         ]
         anchors = torch.cat(levels)
@@ -47,6 +47,11 @@ def _cell_anchors(side: float, ratios: Sequence[float]) -> Tensor:
     roots_A = torch.as_tensor(ratios, dtype=torch.float32).sqrt()
     widths_A, heights_A = side / roots_A, side * roots_A
     return torch.stack((-widths_A, -heights_A, widths_A, heights_A), dim=1) / 2
+
+
+def _placed(cell_A4: Tensor, map_BCHW: Tensor) -> Tensor:
+    """Return anchors on the device of a map, in float32 even if the map has less: pixels need it."""
+    return cell_A4.to(map_BCHW.device, torch.promote_types(cell_A4.dtype, map_BCHW.dtype))
 
 
 def _shift(cell_A4: Tensor, size: Sequence[int], stride: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]
 """Makes the norm of some channels."""
@@ -34,6 +35,11 @@ def conv_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return nn.Sequential(conv, nn.ReLU(inplace=True))
+
+
+def in_float32(output: Tensor) -> Tensor:
+    """Return the output of a head in float32 where autocast computed it in less: losses, scores and boxes need it."""
+    return output.to(torch.promote_types(output.dtype, torch.float32))
 
 
 def start_normal(layer: nn.Linear | nn.Conv2d, std: float) -> None:

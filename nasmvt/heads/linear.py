@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nasmvt.heads.layers import in_float32
+
 
 class LinearHead(nn.Module):
     """Mean over the last map, dropout, linear layer.
@@ -29,8 +31,7 @@ class LinearHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Turn maps, of which the last is (B, C, H, W), into logits (B, K)."""
-        logits_BK: Tensor = self.fc(self.dropout(maps[-1].mean(dim=(2, 3))))
-        return logits_BK
+        return in_float32(self.fc(self.dropout(maps[-1].mean(dim=(2, 3)))))
 
     def losses(self, maps: Sequence[Tensor], targets: Tensor, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
         """Return `loss_class`, the cross-entropy with smoothed labels.

@@ -16,7 +16,17 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from nasmvt.heads.anchors import StridedAnchors
+from nasmvt.heads.layers import in_float32
 from nasmvt.heads.roi import BoxHead, BoxPredictor, MaskHead, MaskPredictor, TwoSidedBoxCoder, roi_align
+
+
+class ProposalHead(RPNHead):
+    """torchvision's proposal head; what it says is in float32, for the boxes are computed from it."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Turn maps (B, C, H, W) into logits (B, A, H, W) and box offsets (B, 4 * A, H, W) of A anchors per cell."""
+        logits, offsets = super().forward(x)
+        return [in_float32(logit) for logit in logits], [in_float32(offset) for offset in offsets]
 
 
 class MaskRCNNHead(nn.Module):
@@ -81,7 +91,7 @@ class MaskRCNNHead(nn.Module):
         """Most regions of an image that the box branch sees while predicting."""
         self.rpn = RegionProposalNetwork(
             StridedAnchors(strides, anchor_scale, anchor_ratios, rounding=anchor_rounding),
-            RPNHead(width, len(anchor_ratios), conv_depth=rpn_convs),
+            ProposalHead(width, len(anchor_ratios), conv_depth=rpn_convs),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=rpn_batch,

@@ -19,7 +19,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import roi_align as align_regions
 from torchvision.ops.poolers import LevelMapper
 
-from nasmvt.heads.layers import conv_norm_relu, conv_relu, start_normal
+from nasmvt.heads.layers import conv_norm_relu, conv_relu, in_float32, start_normal
 
 
 def roi_align(strides: Sequence[int], size: int, *, aligned: bool = False) -> MultiScaleRoIAlign:
@@ -109,7 +109,7 @@ class BoxPredictor(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Turn features (R, hidden) into logits (R, K + 1) and box offsets (R, 4 * (K + 1))."""
-        return self.scores(features), F.pad(self.boxes(features), (4, 0))
+        return in_float32(self.scores(features)), F.pad(in_float32(self.boxes(features)), (4, 0))
 
 
 class MaskHead(nn.Sequential):
@@ -143,4 +143,4 @@ class MaskPredictor(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Turn features (R, C, S, S) into mask logits (R, K + 1, 2S, 2S), the background's zero."""
-        return F.pad(self.masks(F.relu(self.deconv(features))), (0, 0, 0, 0, 1, 0))
+        return F.pad(in_float32(self.masks(F.relu(self.deconv(features)))), (0, 0, 0, 0, 1, 0))

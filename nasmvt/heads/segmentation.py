@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasmvt.heads.layers import start_normal
+from nasmvt.heads.layers import in_float32, start_normal
 
 Over = Literal["counted", "all"]
 """The pixels by whose number a sum of losses is divided."""
@@ -74,13 +74,12 @@ class SegmentationHead(nn.Module):
 
     def losses(self, maps: Sequence[Tensor], targets: Tensor, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
         """Return the cross-entropy over the pixels of label maps (B, H, W) that count; 0 if none does."""
-        losses: dict[str, Tensor] = self.loss(self(maps), targets)
+        losses: dict[str, Tensor] = self.loss(in_float32(self(maps)), targets)
         return losses
 
     def segment(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Return logits (B, K, h, w) at the stride of the finest map."""
-        logits_BKhw: Tensor = self(maps)
-        return logits_BKhw
+        return in_float32(self(maps))
 
     def workload(self, maps: Sequence[Tensor]) -> None:
         """Compute the logits."""

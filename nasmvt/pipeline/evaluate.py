@@ -13,10 +13,11 @@ from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.experiment import apply_change
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.evaluate import evaluate
+from nasmvt.tasks.precision import Precision
 
 
 def evaluate_on_val(
-    model: MultiTaskModel, data: Mapping[str, TaskData], device: torch.device
+    model: MultiTaskModel, data: Mapping[str, TaskData], device: torch.device, precision: Precision = "fp32"
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of every task on the `val` split of its data set, in percent.
 
@@ -26,7 +27,9 @@ def evaluate_on_val(
     model.to(device)
     # Every data set is opened before the first is evaluated: what is missing is told at once.
     images = {name: data[name].val_images() for name in model.tasks}
-    return {name: evaluate(model.task(name), images[name], task, device) for name, task in model.tasks.items()}
+    return {
+        name: evaluate(model.task(name), images[name], task, device, precision) for name, task in model.tasks.items()
+    }
 
 
 def data_of(loaded: LoadedModel, configs: Mapping[str, TaskConfig]) -> dict[str, TaskData]:

@@ -10,12 +10,18 @@ from nasmvt.export.loading import LoadedModel
 from nasmvt.files import atomic, write_json
 from nasmvt.pipeline.inputs import Picture, part_name
 from nasmvt.tasks.draw import draw_prediction
+from nasmvt.tasks.precision import Precision
 
 _log = logging.getLogger(__name__)
 
 
 def predict(
-    loaded: LoadedModel, pictures: Mapping[str, Iterable[Picture]], out: Path, *, skip_unreadable: bool = False
+    loaded: LoadedModel,
+    pictures: Mapping[str, Iterable[Picture]],
+    out: Path,
+    *,
+    skip_unreadable: bool = False,
+    precision: Precision = "fp32",
 ) -> Iterator[Path]:
     """Predict the images of each task and write what comes out; yield each drawn image's path.
 
@@ -37,7 +43,7 @@ def predict(
                     raise
                 _log.warning("skipped: %s", error)
                 continue
-            prediction = model.predict([image])[0]
+            prediction = model.predict([image], precision)[0]
             drawn = out / task / f"{picture.name}.png"
             with atomic(drawn) as temporary:
                 draw_prediction(image, prediction).save(temporary)

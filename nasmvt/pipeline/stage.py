@@ -12,6 +12,7 @@ from nasmvt.pipeline.layout import TrainingFiles
 from nasmvt.pipeline.pictures import save_batch, save_predictions
 from nasmvt.report.curves import plot_curves
 from nasmvt.tasks.evaluate import evaluate
+from nasmvt.tasks.precision import check_precision, tensor_floats
 from nasmvt.tasks.recalibrate import recalibrate
 from nasmvt.tasks.trainable import Probe, Trainable
 from nasmvt.training.checkpoint import Checkpoints
@@ -45,9 +46,10 @@ class Stage:
             begin: called when all that can be checked is checked, before the first file is written.
 
         Raises:
-            UserError: if a loss is not finite, or the training can't go on.
+            UserError: if the device lacks the precision, a loss is not finite, or the training can't go on.
             Interrupted: after a signal, when the checkpoint is written.
         """
+        check_precision(self.config.precision, self.device)
         loaders = {name: data.train_loader() for name, data in self.data.items()}
         metrics = MetricsLog(self.files.metrics)
         trainer = Trainer(
@@ -64,7 +66,7 @@ class Stage:
         if self.resume:
             trainer.resume()
         begin()
-        with deferred() as signals:
+        with deferred() as signals, tensor_floats(self.config.tf32):
             with _sparing("the images of the first batches"):
                 for name, data in self.data.items():
                     save_batch(self.files.batch(name), data.first_batch, trainable.tasks[name])
@@ -98,10 +100,10 @@ class _Evaluation:
         return found
 
     def _measure(self, probe: Probe, name: str) -> dict[str, float]:
-        network = probe.networks[name]
+        network, device, precision = probe.networks[name], self._stage.device, self._stage.config.precision
         if probe.stale_norms:
-            recalibrate(network, self._plain[name], self._stage.device)
-        return evaluate(network, self._search[name], self._trainable.tasks[name], self._stage.device)
+            recalibrate(network, self._plain[name], device, precision=precision)
+        return evaluate(network, self._search[name], self._trainable.tasks[name], device, precision)
 
 
 @contextmanager

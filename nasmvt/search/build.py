@@ -48,12 +48,13 @@ def make_pool(
         UserError: if Ray is missing, can't be reached or has too few CPUs or GPUs.
     """
     if config.workers == 0:
-        return InProcessPool(Evaluator(supernet, sharing, images, recalibration, device), config.cpus_per_worker)
+        evaluator = Evaluator(supernet, sharing, images, recalibration, device, config.precision)
+        return InProcessPool(evaluator, config.cpus_per_worker)
     from nasmvt.search.ray_pool import RayPool
     from nasmvt.search.recipe import Recipe
 
     return RayPool(
-        Recipe.of(supernet, sharing, images, recalibration, device),
+        Recipe.of(supernet, sharing, images, recalibration, device, config.precision),
         config.workers,
         address=address,
         cpus_per_worker=config.cpus_per_worker,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from nasmvt.config import Config, images_for_batches
+from nasmvt.tasks.precision import Precision
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -48,6 +49,9 @@ class SearchConfig(Config):
     recalibration_images: int = Field(default=64, ge=0)
     """Training images of each task for re-estimating a candidate's BatchNorm statistics; 0: use the supernet's."""
 
+    precision: Precision = "fp32"
+    """In which numbers candidates compute: `fp32`, or `bf16` or `fp16` by autocast."""
+
     workers: int = Field(default=2, ge=0)
     """Ray workers, each evaluating one candidate on one task at a time; 0: in this process, without Ray."""
 
@@ -86,5 +90,9 @@ class SearchConfig(Config):
         return self.population + (self.generations - 1) * self.per_generation
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that the result depends on: all that do not just distribute the work."""
-        return self.model_dump(mode="json", exclude=_EXECUTION)
+        """Return the settings that the result depends on: all that do not just distribute the work.
+
+        The usual precision is left out, as journals of 0.2 know of no other.
+        """
+        exact = {"precision"} if self.precision == "fp32" else set()
+        return self.model_dump(mode="json", exclude=_EXECUTION | exact)

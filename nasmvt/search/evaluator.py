@@ -8,6 +8,7 @@ from nasmvt.data.types import Batch
 from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.evaluate import evaluate
+from nasmvt.tasks.precision import Precision
 from nasmvt.tasks.recalibrate import recalibrate
 
 
@@ -22,6 +23,7 @@ class Evaluator:
         images: evaluation batches of the search split of every task.
         recalibration: training images of every task that BatchNorm statistics are estimated on, in batches.
         device: where networks run.
+        precision: in which they compute.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class Evaluator:
         images: Mapping[str, Iterable[Batch]],
         recalibration: Mapping[str, Iterable[Batch]],
         device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
     ) -> None:
         self.supernet = supernet
         self.images = images
         self.recalibration = recalibration
         self.device = torch.device(device)
+        self.precision: Precision = precision
         self.sharing = sharing
 
     def __call__(self, arch: Arch, task: str) -> dict[str, float]:
@@ -45,5 +49,5 @@ class Evaluator:
             UserError: if the search split of the task is empty.
         """
         network = self.supernet.materialize(arch, self.sharing, (task,)).task(task).to(self.device)
-        recalibrate(network, self.recalibration[task], self.device)
-        return evaluate(network, self.images[task], self.supernet.tasks[task], self.device)
+        recalibrate(network, self.recalibration[task], self.device, precision=self.precision)
+        return evaluate(network, self.images[task], self.supernet.tasks[task], self.device, self.precision)

@@ -11,6 +11,7 @@ from nasmvt.search.evaluator import Evaluator
 from nasmvt.search.packing import pack, unpack
 from nasmvt.space import SearchSpace, Sharing
 from nasmvt.supernet import Supernet, SupernetConfig
+from nasmvt.tasks.precision import Precision
 from nasmvt.tasks.task import Task
 
 
@@ -31,6 +32,8 @@ class Recipe:
     """Training images of every task."""
     device: str
     """Where a worker runs its networks: `cpu` or `cuda`."""
+    precision: Precision
+    """In which they compute."""
 
     @classmethod
     def of(
@@ -40,6 +43,7 @@ class Recipe:
         images: Mapping[str, Iterable[Batch]],
         recalibration: Mapping[str, Iterable[Batch]],
         device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
     ) -> "Recipe":
         """Return the recipe of an evaluator, given as to `Evaluator`. Ray numbers a worker's GPUs from 0."""
         return cls(
@@ -51,6 +55,7 @@ class Recipe:
             images=dict(images),
             recalibration=dict(recalibration),
             device=torch.device(device).type,
+            precision=precision,
         )
 
     def __call__(self) -> Evaluator:
@@ -59,4 +64,4 @@ class Recipe:
             supernet = Supernet(self.space, self.tasks, self.config)
         once = {id(packed): unpack(packed).to(self.device) for packed in self.weights.values()}
         supernet.load_state_dict({name: once[id(packed)] for name, packed in self.weights.items()}, assign=True)
-        return Evaluator(supernet, self.sharing, self.images, self.recalibration, self.device)
+        return Evaluator(supernet, self.sharing, self.images, self.recalibration, self.device, self.precision)

@@ -8,11 +8,16 @@ from nasmvt.data.types import Batch
 from nasmvt.errors import UserError
 from nasmvt.tasks.modes import evaluating
 from nasmvt.tasks.network import TaskNetwork
+from nasmvt.tasks.precision import Precision, autocast
 from nasmvt.tasks.task import Task
 
 
 def evaluate(
-    network: TaskNetwork, batches: Iterable[Batch], task: Task, device: torch.device | str
+    network: TaskNetwork,
+    batches: Iterable[Batch],
+    task: Task,
+    device: torch.device | str,
+    precision: Precision = "fp32",
 ) -> dict[str, float]:
     """Return the task's metric of a network on evaluation batches, in percent.
 
@@ -24,6 +29,7 @@ def evaluate(
         batches: images with targets in their original pixels.
         task: whose metric is wanted.
         device: where the network is.
+        precision: in which it computes.
 
     Raises:
         UserError: if there is no image.
@@ -32,7 +38,9 @@ def evaluate(
     pictures = 0
     with evaluating(network), torch.inference_mode():
         for batch in batches:
-            metric.update(network.predict(batch.images.to(device), batch.infos), batch.targets)
+            with autocast(precision, device):
+                predictions = network.predict(batch.images.to(device), batch.infos)
+            metric.update(predictions, batch.targets)
             pictures += len(batch.images)
     if not pictures:
         raise UserError(f"an evaluation needs images, but '{task.name}' has none: check its splits")

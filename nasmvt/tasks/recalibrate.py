@@ -16,9 +16,16 @@ from nasmvt.data.types import Batch
 from nasmvt.seeding import seeded
 from nasmvt.tasks.modes import keeping_modes
 from nasmvt.tasks.network import TaskNetwork
+from nasmvt.tasks.precision import Precision, autocast
 
 
-def recalibrate(network: TaskNetwork, batches: Iterable[Batch], device: torch.device | str, seed: int = 0) -> None:
+def recalibrate(
+    network: TaskNetwork,
+    batches: Iterable[Batch],
+    device: torch.device | str,
+    seed: int = 0,
+    precision: Precision = "fp32",
+) -> None:
     """Replace the running statistics of every BatchNorm by their plain average over training batches.
 
     Nothing but these statistics changes: no gradients, dropout and drop path are off, the network's mode
@@ -30,6 +37,7 @@ def recalibrate(network: TaskNetwork, batches: Iterable[Batch], device: torch.de
         batches: training batches, finitely many.
         device: where the network is.
         seed: what the random choices of a loss (a detector's regions) are drawn from.
+        precision: in which the network computes.
     """
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -45,7 +53,7 @@ def recalibrate(network: TaskNetwork, batches: Iterable[Batch], device: torch.de
                 if step == 0:
                     _start_over(norms)
                 batch = batch.to(device)
-                with seeded("recalibrate", seed, step):
+                with seeded("recalibrate", seed, step), autocast(precision, device):
                     network.loss(batch.images, batch.targets, batch.infos)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):

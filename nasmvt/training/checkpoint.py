@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from nasmvt.tasks.trainable import Trainable
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 _WITHOUT_NAMES = 1
 """The format of nasmvt 0.1.0, whose optimizer state goes by places; its weights are still read."""
+_READ = (_WITHOUT_NAMES, 2, FORMAT)
+"""Format 2, of nasmvt 0.2, lacks what has a default."""
 
 _STRUCTURE = ("family", "choices", "fixed", "roles")
 """What of a space the shapes of the weights depend on: neither its name nor its named archs."""
@@ -37,6 +39,8 @@ class Checkpoint:
     """State dict of the supernet or model."""
     optimizer: dict[str, Any] | None
     """State dict of the `NamedOptimizer`; None in a file of format 1."""
+    update: dict[str, Any] = field(default_factory=dict)
+    """State dict of the `Update`: what fp16 multiplies the losses by."""
 
     def save(self, path: Path) -> None:
         """Write the checkpoint to `path`, whole or not at all.
@@ -68,11 +72,12 @@ class Checkpoint:
                 "place, or give another run directory"
             ) from None
         found = content.pop("format", None) if isinstance(content, dict) else None
-        if found not in (FORMAT, _WITHOUT_NAMES):
+        if found not in _READ:
             raise UserError(f"{path} is no checkpoint of format {FORMAT}: train again with this version of nasmvt")
-        if content.keys() != {field.name for field in fields(cls)}:
+        required = {field.name for field in fields(cls) if field.default_factory is MISSING}
+        if not required <= content.keys() <= {field.name for field in fields(cls)}:
             raise UserError(f"{path} is no checkpoint of nasmvt, it holds {listed(content)}: give a run directory")
-        return cls(**{**content, "optimizer": content["optimizer"] if found == FORMAT else None})
+        return cls(**{**content, "optimizer": None if found == _WITHOUT_NAMES else content["optimizer"]})
 
     def check(self, path: Path, space: dict[str, Any], tasks: dict[str, Any]) -> None:
         """Refuse a checkpoint that was written for another space or other tasks.

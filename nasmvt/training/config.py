@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from nasmvt.config import Config, images_for_batches
+from nasmvt.tasks.precision import Precision
 
 
 class TrainingConfig(Config):
@@ -28,6 +29,13 @@ class TrainingConfig(Config):
     """Bound on the gradients; None: no clipping."""
     clip_mode: Literal["norm", "value"] = "norm"
     """Whether `clip` bounds the norm of all gradients, or each of their values (the paper)."""
+    precision: Precision = "fp32"
+    """In which numbers networks compute, here and in the evaluations of the training: `fp32`, or `bf16` or `fp16` by
+    autocast. Weights, norms' statistics, scores, losses, gradients and the optimizer's state stay in float32. With fp16
+    steps whose gradients overflow are skipped and counted."""
+    tf32: bool | None = None
+    """CUDA: whether the operands of float32 products are rounded to 10 bits (TF32), which is faster; None: as torch has
+    it, in convolutions alone."""
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations on the search split; None: only at the end."""
     evaluation_images: int | None = Field(default=128, ge=1)

@@ -13,6 +13,7 @@ from nasmvt.data.loader import TrainLoader
 from nasmvt.data.types import Batch
 from nasmvt.errors import UserError
 from nasmvt.seeding import derive_seed, seeded
+from nasmvt.tasks.precision import autocast
 from nasmvt.tasks.trainable import Trainable
 from nasmvt.training.checkpoint import Checkpoint, Checkpoints, load_weights, signatures
 from nasmvt.training.config import TrainingConfig
@@ -81,7 +82,7 @@ class Trainer:
         self.optimizer = NamedOptimizer(trainable.trained(), config)
         self.checkpoints = checkpoints
         self._metrics = metrics
-        self._update = Update(self.optimizer.optimizer, config)
+        self._update = Update(self.optimizer.optimizer, config, device)
         self._ledger = Ledger()
         self._saved: int | None = None
 
@@ -103,6 +104,7 @@ class Trainer:
                     f"{path} was written in the middle of a training by nasmvt 0.1.0, whose optimizer state can't be "
                     "used: finish the training with that version, or start a new run"
                 )
+            self._update.load_state_dict(checkpoint.update)
             self.step = self._saved = checkpoint.step
         self._metrics.cut(self.step)
 
@@ -127,7 +129,9 @@ class Trainer:
             if self.step % self.config.log_every == 0 or self._done:
                 losses = self._ledger.read()
                 speed = round((self.step - first) / (time.monotonic() - started), 3)
-                self._write({"step": self.step, "lr": self.optimizer.lr, "steps_per_second": speed, "loss": losses})
+                line = {"step": self.step, "lr": self.optimizer.lr, "steps_per_second": speed, "loss": losses}
+                skipped = {"skipped_steps": self._update.skipped} if self.config.precision == "fp16" else {}
+                self._write({**line, **skipped})
             self._tell(signals, "on_step", self.config.steps, _totals(self._ledger.last), self.optimizer.lr)
             due = self._done or self.step % self.config.checkpoint_every == 0
             if due or signals.seen or self._evaluation_due():
@@ -160,6 +164,7 @@ class Trainer:
             tasks=signatures(self.trainable.tasks),
             weights=weights,
             optimizer=self.optimizer.state_dict(),
+            update=self._update.state_dict(),
         )
         try:
             self.checkpoints.save(checkpoint)
@@ -189,7 +194,8 @@ class Trainer:
             with seeded(self.seed, "step", self.step):
                 self._update.begin()
                 for name, batch in batches.items():
-                    losses[name] = self.trainable(arch, name, batch.to(self.device))
+                    with autocast(self.config.precision, self.device):
+                        losses[name] = self.trainable(arch, name, batch.to(self.device))
                     total = torch.stack(list(losses[name].values())).sum()
                     self._update.backward(total * self.trainable.tasks[name].config.loss_weight)
                 norm = self._update.step()

@@ -264,6 +264,28 @@ def test_evaluating_on_data_that_is_missing_or_other_is_refused(nasmvt, run, cha
     assert not (run / "export" / "evaluation.json").exists()
 
 
+def test_networks_compute_in_the_precision_asked_for(nasmvt, run):
+    exported = run / "export"
+    figures = {}
+    for precision in ("fp32", "bf16"):
+        nasmvt("evaluate", exported, "--precision", precision, "--out", "figures.json")
+        figures[precision] = json.loads(Path("figures.json").read_text())["metrics"]
+    assert figures["bf16"].keys() == figures["fp32"].keys()
+    probabilities = {}
+    for precision in ("fp32", "bf16"):
+        nasmvt("predict", exported, "--task", "cls", "--count", 1, "--precision", precision, "--out", precision)
+        top = json.loads(Path(precision, "cls", "val-000.json").read_text())["top"]
+        probabilities[precision] = {entry["class"]: entry["probability"] for entry in top}
+    assert probabilities["bf16"] == pytest.approx(probabilities["fp32"], abs=0.01)
+    assert probabilities["bf16"] != probabilities["fp32"]
+    nasmvt("search", run, "--budget", "150K", "--precision", "bf16", "--out", "search")
+    assert "belongs to another search (config.precision" in nasmvt.refused(
+        *("search", run, "--budget", "150K", "--out", "search")
+    )
+    for command in (["evaluate", exported], ["predict", exported], ["search", run, "--out", "new"]):
+        assert "'fp8'" in nasmvt.refused(*command, "--precision", "fp8")
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

@@ -14,14 +14,20 @@ def search(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Upper bound on the total parameters, heads included: 135M, 1.2B, 86_300_000.", show_default="no bound"
+            help="Upper bound on the total parameters, heads included: 135M, 86_300_000, or 60% of the largest "
+            "network's; or a range: 20M..25M.",
+            show_default="no bound",
         ),
+    ] = None,
+    at_least: Annotated[
+        str | None, typer.Option(help="Lower bound on the total parameters: 20M, 30%.", show_default="no bound")
     ] = None,
     max_gmacs: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TASK=NUMBER",
-            help="Upper bound on a task's multiply-accumulates per image, in 10^9: det=400. May be repeated.",
+            help="Upper bound on a task's multiply-accumulates per image, in 10^9: det=400, or det=60% of the largest "
+            "network's. May be repeated.",
             show_default="no bound",
         ),
     ] = None,
@@ -54,7 +60,7 @@ def search(
       nasmvt search runs/my-run --budget 2.5M --workers 4
     """
     from nasmvt.cli.display import console, parameters_table, say, search_progress
-    from nasmvt.cost import Budget, Costs, parse_count, parse_gmacs, parse_sharing
+    from nasmvt.cost import Budget, Costs, parse_budget, parse_gmacs, parse_sharing
     from nasmvt.pipeline.layout import SearchFiles
     from nasmvt.pipeline.run import Run, device_of
     from nasmvt.pipeline.search import search as begin
@@ -62,16 +68,16 @@ def search(
     from nasmvt.pipeline.supernet import load_supernet
     from nasmvt.tasks.precision import check_precision
 
-    bound = Budget(
-        None if budget is None else parse_count(budget), parse_gmacs(max_gmacs or ()), parse_sharing(sharing)
-    )
+    least, most = parse_budget(budget, at_least)
+    wanted = Budget(most, parse_gmacs(max_gmacs or ()), parse_sharing(sharing), least)
     target = device_of(device)
     opened = Run.open(run)
     config = with_settings(opened.experiment.search, workers=workers, algorithm=algorithm, precision=precision)
     check_precision(config.precision, target)
     supernet = load_supernet(opened, target)
-    costs = Costs(supernet.space, supernet.tasks, supernet.sharing(bound.sharing))
+    costs = Costs(supernet.space, supernet.tasks, supernet.sharing(wanted.sharing))
     with console.status("counting what architectures cost"):
+        bound = wanted.resolve(costs)
         feasible = bound.feasible(costs)
         sentences = bound.describe(feasible)
     for sentence in sentences:

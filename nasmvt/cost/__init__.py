@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from nasmvt.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nasmvt.cost.amounts import parse_budget as parse_budget
+    from nasmvt.cost.amounts import parse_count as parse_count
+    from nasmvt.cost.amounts import parse_gmacs as parse_gmacs
+    from nasmvt.cost.amounts import parse_sharing as parse_sharing
     from nasmvt.cost.budget import Budget as Budget
-    from nasmvt.cost.budget import parse_count as parse_count
-    from nasmvt.cost.budget import parse_gmacs as parse_gmacs
-    from nasmvt.cost.budget import parse_sharing as parse_sharing
     from nasmvt.cost.costs import Costs as Costs
     from nasmvt.cost.feasible import FeasibleSet as FeasibleSet
     from nasmvt.cost.macs import count_macs as count_macs

@@ -1,94 +1,62 @@
-"""Upper bounds on the costs of a network."""
+"""Bounds on the costs of a network."""
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import get_args
+from math import ceil, floor
 
+from nasmvt.cost.amounts import Amount
 from nasmvt.cost.costs import Costs, beside
 from nasmvt.cost.feasible import FeasibleSet
+from nasmvt.cost.tables import Tables
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.space.sharing import SharingRule
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
-_COUNT = re.compile(r"(\d[\d_,]*(?:\.\d+)?)\s*([KMBG]?)", re.IGNORECASE)
-
-
-def parse_count(text: str) -> int:
-    """Read a number of parameters: 135M, 1.2B, 500k, 86_300_000.
-
-    Raises:
-        UserError: if the text is no positive number.
-    """
-    match = _COUNT.fullmatch(text.strip())
-    number = Fraction(match[1].replace("_", "").replace(",", "")) * _UNITS[match[2].upper()] if match else Fraction(0)
-    if number < 1:
-        raise UserError(f"a budget is a number of parameters such as 135M, 1.2B or 86_300_000, not {text!r}")
-    return int(number)
-
-
-def parse_gmacs(texts: Iterable[str]) -> dict[str, int]:
-    """Read limits on multiply-accumulates by task, in units of 10**9: "det=400", "cls=0.5".
-
-    Raises:
-        UserError: if a text is not of that form.
-    """
-    limits = {}
-    for text in texts:
-        task, _, number = text.partition("=")
-        try:
-            limits[task.strip()] = int(Fraction(number.strip()) * 10**9)
-        except (ValueError, ZeroDivisionError):
-            raise UserError(f"--max-gmacs takes task=number such as det=400, in 10^9 per image, not {text!r}") from None
-    return limits
-
-
-def parse_sharing(text: str) -> SharingRule:
-    """Read a rule of sharing.
-
-    Raises:
-        UserError: if there is no such rule.
-    """
-    rules = get_args(SharingRule)
-    if text not in rules:
-        raise UserError(f"--sharing must be one of {listed(rules)}, not {text!r}{nearest(text, rules)}")
-    rule: SharingRule = rules[rules.index(text)]
-    return rule
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds on the networks of an arch."""
+    """Bounds on the networks of an arch. Shares of the largest network become numbers by `resolve`."""
 
-    parameters: int | None = None
+    parameters: Amount | None = None
     """Upper bound on the total parameters of all task networks, heads included; None: no bound."""
-    macs: Mapping[str, int] = field(default_factory=dict)
+    macs: Mapping[str, Amount] = field(default_factory=dict)
     """Upper bound on the multiply-accumulates of a task's network for one image of its size, by task."""
     sharing: SharingRule = "learned"
     """How parameters are counted: by the sharing that the scores give, or as if `all` or `none` of the adaptive layers
     were shared (see `Supernet.sharing`)."""
+    at_least: Amount | None = None
+    """Lower bound on the total parameters; None: no bound."""
 
-    def feasible(self, costs: Costs) -> FeasibleSet:
-        """Return the archs within the bounds.
+    def resolve(self, costs: Costs) -> "Budget":
+        """Return the same bounds as numbers.
 
         Raises:
-            UserError: if there are none, naming the minimum that the space needs; or if a bound names no task.
+            UserError: if a bound names no task.
         """
         for task in self.macs:
             if task not in costs.tasks:
                 known = listed(costs.tasks)
                 raise UserError(f"--max-gmacs names the task {task!r}, unknown{nearest(task, costs.tasks)} ({known})")
-        space, bounds = costs.space, self._bounds
+        limits = {task: _number(limit, costs.macs(task), floor) for task, limit in self.macs.items()}
+        most = None if self.parameters is None else _number(self.parameters, costs.totals, floor)
+        least = None if self.at_least is None else _number(self.at_least, costs.totals, ceil)
+        return replace(self, parameters=most, macs=limits, at_least=least)
+
+    def feasible(self, costs: Costs) -> FeasibleSet:
+        """Return the archs within the bounds.
+
+        Raises:
+            UserError: if there are none, naming what the space needs; or if a bound names no task.
+        """
+        space, bounds = costs.space, self.resolve(costs)._bounds
         if not bounds:
             return FeasibleSet.everything(space)
-        tables = beside([costs.totals if bound.task is None else costs.macs(bound.task) for bound in bounds])
-        found = FeasibleSet(tables, [bound.limit for bound in bounds])
-        for bound, least in zip(bounds, map(int, found.least_V), strict=True):
-            if bound.limit < least:
-                raise UserError(bound.refusal(space.name, least))
+        tables = beside([bound.tables(costs) for bound in bounds])
+        found = FeasibleSet(tables, [bound.most for bound in bounds], [bound.least for bound in bounds])
+        for bound, least, most in zip(bounds, map(int, found.least_V), map(int, found.most_V), strict=True):
+            bound.check(space.name, least, most)
         if not found.size:
-            raise UserError(f"no network of {space.name} is within all of the bounds at once: raise one of them")
+            raise UserError(f"no network of {space.name} is within all of the bounds at once: widen one of them")
         return found
 
     def describe(self, found: FeasibleSet) -> list[str]:
@@ -98,10 +66,13 @@ class Budget:
             found: the archs within the bounds, as `feasible` returns them.
         """
         name, sentences = found.space.name, []
-        for bound, least, most in zip(self._bounds, found.least_V, found.most_V, strict=True):
+        limits = zip(found.floors_V, found.bounds_V, found.least_V, found.most_V, strict=True)
+        for bound, (low, high, least, most) in zip(self._bounds, limits, strict=True):
             sentences.append(f"networks of {name} have {bound.text(least)} to {bound.text(most)} {bound.unit}")
-            if bound.limit >= most:
-                sentences.append(f"the bound of {bound.limit / bound.scale:,.15g} {bound.unit} does not bind")
+            if bound.most is not None and high >= most:
+                sentences.append(f"the bound of {high / bound.scale:,.15g} {bound.unit} does not bind")
+            if bound.least is not None and low <= least:
+                sentences.append(f"the bound of at least {low / bound.scale:,.15g} {bound.unit} does not bind")
         if self._bounds:
             few, all_ = (f"{n:,.0f}" if n < 1e9 else f"{n:.3g}" for n in (found.size, found.space.size))
             sentences.append(f"{few} of {all_} archs are within the budget")
@@ -109,17 +80,24 @@ class Budget:
 
     @property
     def _bounds(self) -> list["_Bound"]:
-        parameters = [] if self.parameters is None else [_Bound(self.parameters)]
-        return [*parameters, *(_Bound(limit, task) for task, limit in self.macs.items())]
+        """The bounds of a resolved budget."""
+        least, most = (None if amount is None else int(amount) for amount in (self.at_least, self.parameters))
+        parameters = [] if least is most is None else [_Bound(least, most)]
+        return [*parameters, *(_Bound(None, int(limit), task) for task, limit in self.macs.items())]
 
 
 @dataclass(frozen=True)
 class _Bound:
-    """An upper bound on one number."""
+    """Bounds on one number."""
 
-    limit: int
+    least: int | None
+    most: int | None
     task: str | None = None
     """The task whose multiply-accumulates are bounded; None: the total parameters are."""
+
+    def tables(self, costs: Costs) -> Tables:
+        """Return the tables of the number, a single column."""
+        return costs.totals if self.task is None else costs.macs(self.task)
 
     @property
     def scale(self) -> int:
@@ -135,14 +113,38 @@ class _Bound:
         """Return a value of the number, to be read with the unit."""
         return f"{value:,}" if self.task is None else f"{value / self.scale:,.3f}"
 
-    def refusal(self, space: str, least: int) -> str:
-        """Return a sentence that says that the limit is below what every network of a space has."""
+    def check(self, space: str, least: int, most: int) -> None:
+        """Refuse bounds that no network of a space meets.
+
+        Args:
+            space: its name.
+            least: the number of the smallest network.
+            most: of the largest one.
+        """
+        if self.least is not None and self.most is not None and self.least > self.most:
+            raise UserError(f"no network has at least {self.least:,} and at most {self.most:,} {self.unit}: swap them")
+        if self.least is not None and self.least > most:
+            raise UserError(
+                f"at least {self.least:,} parameters are more than the largest network of {space} has, {most:,} in "
+                "total: lower the bound or give the space larger options"
+            )
+        if self.most is not None and self.most < least:
+            raise UserError(self._below(space, self.most, least))
+
+    def _below(self, space: str, limit: int, least: int) -> str:
         if self.task is None:
             return (
-                f"a budget of {self.limit:,} parameters is below the smallest network of {space}, "
+                f"a budget of {limit:,} parameters is below the smallest network of {space}, "
                 f"{least:,} in total: raise --budget or give the space smaller options"
             )
         return (
-            f"a limit of {self.limit / 1e9:g} GMACs for {self.task} is below the least that a network of {space} "
+            f"a limit of {limit / 1e9:g} GMACs for {self.task} is below the least that a network of {space} "
             f"needs, {least / 1e9:.6g}: raise --max-gmacs {self.task}=... or give the space smaller options"
         )
+
+
+def _number(amount: Amount, tables: Tables, rounded: Callable[[Fraction], int]) -> int:
+    """Return an amount as a number; a share is one of the largest cost in the tables, a single column."""
+    if isinstance(amount, int):
+        return amount
+    return rounded(amount * int(FeasibleSet(tables, [None]).most_V[0]))

@@ -4,7 +4,7 @@ The cost of an arch is a sum of table entries, and each entry depends on a few s
 one (see `elimination`), which gives, for all options of the few slots that are left (the *root*), the distinct sums of
 the rest and in how many ways each comes about; drawing a sum in proportion to its ways, and then one option after the
 other, samples uniformly from the archs, without rejection. Only where there are so many distinct sums that costs are
-rounded down to a common unit, archs that exceed a bound by less than a unit per entry are counted as well; they are
+rounded down to a common unit, archs that miss a bound by less than a unit per entry are counted as well; they are
 rejected when drawn.
 
 Shapes: N archs, S slots (see `SearchSpace.slots`), V bounds.
@@ -27,6 +27,8 @@ LARGEST_ROOT = 64
 LIMIT = 4_000_000
 """Candidates for sums that are held in memory; above it costs are rounded."""
 _ROUNDS = 1000
+_NO_BOUND = 2**62
+"""Above any cost."""
 
 
 class FeasibleSet:
@@ -34,13 +36,15 @@ class FeasibleSet:
 
     Args:
         tables: the costs, one column per bound.
-        bounds: the largest cost allowed in each column.
+        bounds: the largest cost allowed in each column; None: any.
+        floors: the smallest cost allowed in each column; None: any. By default there are none.
     """
 
-    def __init__(self, tables: Tables, bounds: Sequence[int]) -> None:
+    def __init__(self, tables: Tables, bounds: Sequence[int | None], floors: Sequence[int | None] = ()) -> None:
         self.tables = tables
         self.space = tables.space
-        self.bounds_V = np.array(bounds, dtype=np.int64)
+        self.bounds_V = _limits(bounds, _NO_BOUND)
+        self.floors_V = _limits(floors or [None] * len(bounds), -_NO_BOUND)
 
     @classmethod
     def everything(cls, space: SearchSpace) -> "FeasibleSet":
@@ -48,7 +52,7 @@ class FeasibleSet:
         return cls(Tables(space, {(): np.zeros(0, dtype=np.int64)}), ())
 
     def __contains__(self, arch: object) -> bool:
-        return isinstance(arch, Arch) and bool((self.tables.of(arch) <= self.bounds_V).all())
+        return isinstance(arch, Arch) and bool(self._fits(self.tables.of(arch)))
 
     @cached_property
     def size(self) -> float:
@@ -83,23 +87,31 @@ class FeasibleSet:
         open_N = np.arange(count)
         for _ in range(_ROUNDS):  # one, unless costs were rounded (see `LIMIT`)
             drawn_NS[open_N] = self._draw(len(open_N), rng)
-            open_N = open_N[(self.tables(drawn_NS[open_N]) > self.bounds_V).any(axis=1)]
+            open_N = open_N[~self._fits(self.tables(drawn_NS[open_N]))]
             if not len(open_N):
                 return drawn_NS
         raise ValueError("no arch was found within the bounds: they are too tight for rounded costs")
 
     def repair(self, arch: Arch, rng: np.random.Generator) -> Arch:
-        """Return a feasible arch near another one: choices go down at random, one option at a time, until it fits.
+        """Return a feasible arch near another one: choices go at random, one option at a time, until it fits.
 
-        Where not even the lowest options fit (options need not be in the order of their costs), one is drawn.
+        They go down, or up where the arch is below a bound. Where that leads past what is feasible (options need not be
+        in the order of their costs), one is drawn.
         """
         start_S = self.space.encode(arch).clip(min=0)
-        steps = rng.permutation(np.repeat(np.arange(len(start_S)), start_S))
-        lowered_NS = np.repeat(start_S[None], len(steps) + 1, axis=0)
+        costs_V = self.tables(start_S[None])[0]
+        up = not (costs_V > self.bounds_V).any() and bool((costs_V < self.floors_V).any())
+        left_S = np.array(self.space.slot_sizes) - 1 - start_S if up else start_S
+        steps = rng.permutation(np.repeat(np.arange(len(start_S)), left_S))
+        path_NS = np.repeat(start_S[None], len(steps) + 1, axis=0)
         for number, slot in enumerate(steps, start=1):
-            lowered_NS[number:, slot] -= 1
-        fits_N = (self.tables(lowered_NS) <= self.bounds_V).all(axis=1)
-        return self.space.decode(lowered_NS[fits_N.argmax()]) if fits_N.any() else self.sample(1, rng)[0]
+            path_NS[number:, slot] += 1 if up else -1
+        fits_N = self._fits(self.tables(path_NS))
+        return self.space.decode(path_NS[fits_N.argmax()]) if fits_N.any() else self.sample(1, rng)[0]
+
+    def _fits(self, costs_V: np.ndarray) -> np.ndarray:
+        """Return whether costs (..., V) are within the bounds."""
+        return np.all((self.floors_V <= costs_V) & (costs_V <= self.bounds_V), axis=-1)
 
     # -- counting ---------------------------------------------------------------------------------
 
@@ -126,9 +138,9 @@ class FeasibleSet:
     @cached_property
     def _cases(self) -> list["_Case"]:
         """The options of the root with which some archs are feasible; bounds that do not bind are not counted."""
-        if (self.least_V > self.bounds_V).any():
+        if (self.least_V > self.bounds_V).any() or (self.most_V < self.floors_V).any():
             return []
-        binding = np.flatnonzero(self.most_V > self.bounds_V)
+        binding = np.flatnonzero((self.most_V > self.bounds_V) | (self.least_V < self.floors_V))
         entries = {slots: values[..., binding] for slots, values in self.tables.entries.items()}
         unit = 1
         while True:
@@ -138,14 +150,16 @@ class FeasibleSet:
                 unit *= 4
 
     def _counted(self, entries: Mapping[Slots, np.ndarray], binding: np.ndarray, unit: int) -> list["_Case"]:
-        bounds_V = self.bounds_V[binding] // unit
+        lost = 0 if unit == 1 else len(entries)  # by rounding each entry of a sum, at most, in units
+        bounds_V = np.minimum(self.bounds_V, self.most_V)[binding] // unit
+        floors_V = self.floors_V[binding] // unit - lost
         least_V = _range(self.space, self._order, entries)[0]
         sets = SumSets(bounds_V - least_V, LIMIT)
         found = []
         for given, cost_V, messages in Elimination(self.space, self._order, entries, sets).cases():
             left, right = sets.halves(messages)
             if len(left) and len(right):
-                found.append(_Case(given, BoundedPairs(left, right, bounds_V - cost_V)))
+                found.append(_Case(given, BoundedPairs(left, right, bounds_V - cost_V, floors_V - cost_V)))
         return [case for case in found if case.pairs.ways]
 
 
@@ -155,6 +169,10 @@ class _Case:
 
     given: Given
     pairs: BoundedPairs
+
+
+def _limits(given: Sequence[int | None], otherwise: int) -> np.ndarray:
+    return np.array([otherwise if limit is None else min(limit, _NO_BOUND) for limit in given], dtype=np.int64)
 
 
 def _range(space: SearchSpace, order: Order, entries: Mapping[Slots, np.ndarray]) -> np.ndarray:

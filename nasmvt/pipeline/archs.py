@@ -28,6 +28,7 @@ class ArchFile(Config):
     complete: bool = True
     """Whether the search that found it went to its end."""
     budget: int | None = None
+    at_least: int | None = None
     max_macs: dict[str, int] = Field(default_factory=dict)
     sharing_rule: SharingRule = "learned"
     metrics: Metrics = Field(default_factory=dict)

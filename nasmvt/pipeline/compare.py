@@ -43,7 +43,7 @@ def compare(
     """
     searched = run.best()
     supernet = load_supernet(run, device)
-    budget = Budget(searched.budget, searched.max_macs, searched.sharing_rule)
+    budget = Budget(searched.budget, searched.max_macs, searched.sharing_rule, searched.at_least)
     sharing = supernet.sharing(budget.sharing)
     costs = Costs(supernet.space, supernet.tasks, sharing)
     feasible = budget.feasible(costs)

@@ -59,6 +59,7 @@ def best_values(
         "sharing": sharing.to_dict(),
         "parameters": best.parameters.to_dict(),
         "budget": budget.parameters,
+        "at_least": budget.at_least,
         "macs": dict(best.macs),
         "max_macs": dict(budget.macs),
         "sharing_rule": budget.sharing,

@@ -49,7 +49,7 @@ def search(
         pool: evaluates with the same weights; the caller closes it.
         objective: gives the score, and the tasks that are evaluated.
         costs: counts under the sharing of the supernet.
-        budget: the bounds, written down with the result.
+        budget: the bounds, as numbers, written down with the result.
         journal: where evaluations are kept.
         files: where the results are written.
         listener: told of every completed candidate.
@@ -63,6 +63,7 @@ def search(
         "choices": {name: choice.model_dump(mode="json") for name, choice in searcher.space.choices.items()},
         "seed": searcher.seed,
         "budget": budget.parameters,
+        "at_least": budget.at_least,
         "max_macs": dict(budget.macs),
         "sharing_rule": budget.sharing,
         "config": searcher.config.identity(),

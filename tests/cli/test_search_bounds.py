@@ -25,6 +25,18 @@ def test_work_is_bounded_and_written_down(nasmvt, run) -> None:
     assert best["macs"]["cls"] <= 900_000
 
 
+def test_a_range_is_kept_and_written_down(nasmvt, run) -> None:
+    first = nasmvt("search", run, "--budget", "40%..80%", "--workers", 0, "--out", "a").splitlines()[0]
+    largest = int(first.split(" to ")[1].split()[0].replace(",", ""))
+    table = pd.read_csv("a/candidates.csv")
+    assert table.parameters.between(0.4 * largest, 0.8 * largest).all()
+    best = yaml.safe_load(Path("a/best.yaml").read_text())
+    assert (best["at_least"], best["budget"]) == (-(-largest * 2 // 5), largest * 4 // 5)
+    assert "belongs to another search (at_least" in nasmvt.refused(
+        "search", run, "--budget", "80%", "--workers", 0, "--out", "a"
+    )
+
+
 @pytest.mark.parametrize(("rule", "layers"), [("all", {("cls", "det", "seg")}), ("none", {()})])
 def test_a_rule_of_sharing_counts_and_is_what_retraining_gets(nasmvt, run, rule, layers) -> None:
     nasmvt("search", run, "--workers", 0, "--sharing", rule, "--out", "a")

@@ -1,11 +1,21 @@
 """Budgets are read, compared with the space, and kept."""
 
+from fractions import Fraction
 from typing import get_args
 
 import numpy as np
 import pytest
 
-from nasmvt.cost import Budget, Costs, count_macs, count_parameters, parse_count, parse_gmacs, parse_sharing
+from nasmvt.cost import (
+    Budget,
+    Costs,
+    count_macs,
+    count_parameters,
+    parse_budget,
+    parse_count,
+    parse_gmacs,
+    parse_sharing,
+)
 from nasmvt.errors import UserError
 from nasmvt.space.sharing import SharingRule
 
@@ -30,8 +40,38 @@ def test_what_is_no_count_is_refused(text):
         parse_count(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "at_least", "bounds"),
+    [
+        (None, None, (None, None)),
+        ("25M", None, (None, 25_000_000)),
+        ("20M..25M", None, (20_000_000, 25_000_000)),
+        ("20M..", None, (20_000_000, None)),
+        ("..25M", None, (None, 25_000_000)),
+        ("25M", "20M", (20_000_000, 25_000_000)),
+        (None, "30%", (Fraction(3, 10), None)),
+        ("62.5%", None, (None, Fraction(5, 8))),
+        ("50% .. 1M", None, (Fraction(1, 2), 1_000_000)),
+    ],
+)
+def test_ranges_and_shares(text, at_least, bounds):
+    assert parse_budget(text, at_least) == bounds
+
+
+def test_what_is_no_range_is_refused():
+    for text in ("..", "a..b", "1M...2M", "1M..2M..3M"):
+        with pytest.raises(UserError, match="a budget is a number of parameters such as 135M"):
+            parse_budget(text)
+    for text in ("0%", "101%"):
+        with pytest.raises(UserError, match="lies above 0% and at most at 100%"):
+            parse_budget(text)
+    with pytest.raises(UserError, match="the lower bound is given twice, by --budget 1M"):
+        parse_budget("1M..2M", "3M")
+
+
 def test_gmacs():
     assert parse_gmacs(["det=400", "cls = 0.5"]) == {"det": 400_000_000_000, "cls": 500_000_000}
+    assert parse_gmacs(["det=60%"]) == {"det": Fraction(3, 5)}
     for text in ("det", "det=", "det=many", "=", "det=1/0"):
         with pytest.raises(UserError, match="--max-gmacs takes task=number such as det=400"):
             parse_gmacs([text])
@@ -61,6 +101,29 @@ def test_below_the_smallest_names_its_total(costs, space):
 
 def sentences(budget: Budget, costs: Costs) -> list[str]:
     return budget.describe(budget.feasible(costs))
+
+
+def test_shares_are_of_the_largest_network(costs, space):
+    most, work = total(costs, space.largest), int(costs.macs("cls").of(space.largest)[0])
+    found = Budget(Fraction(2, 3), {"cls": Fraction(1, 2)}, at_least=Fraction(1, 3)).resolve(costs)
+    assert (found.parameters, found.at_least) == (most * 2 // 3, -(-most // 3))
+    assert found.macs == {"cls": work // 2}
+    assert found.resolve(costs) == found
+
+
+def test_a_lower_bound(costs, space):
+    least, most = total(costs, space.smallest), total(costs, space.largest)
+    found = Budget(most, at_least=most - 1).feasible(costs)
+    assert space.smallest not in found
+    assert all(total(costs, arch) >= most - 1 for arch in found.sample(10, np.random.default_rng(0)))
+    assert (
+        sentences(Budget(at_least=least), costs)[1]
+        == f"the bound of at least {least:,} parameters in all does not bind"
+    )
+    with pytest.raises(UserError, match=f"more than the largest network of {space.name} has, {most:,} in total"):
+        Budget(at_least=most + 1).feasible(costs)
+    with pytest.raises(UserError, match="no network has at least 20 and at most 10 parameters in all: swap them"):
+        Budget(10, at_least=20).feasible(costs)
 
 
 def test_what_does_not_bind_is_said(costs, space):

@@ -1,6 +1,7 @@
 """Archs within bounds: counted, drawn uniformly, repaired."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -32,18 +33,21 @@ def total(arch: Arch) -> int:
     return sum(cost for name, cost in costs(arch).items() if name != "work")
 
 
-def feasible(one: SearchSpace, *bounds: int) -> FeasibleSet:
-    """A bound on the sum, and perhaps one more on the work."""
+def feasible(one: SearchSpace, *bounds: int, floors: Sequence[int | None] = ()) -> FeasibleSet:
+    """Bounds on the sum, and perhaps on the work."""
     items = ItemTables(one, costs)
     columns = [{name: 1 for name in items.slots if name != "work"}, {"work": 1}]
-    return FeasibleSet(items.add_up(columns[: len(bounds)]), bounds)
+    return FeasibleSet(items.add_up(columns[: len(bounds)]), bounds, floors)
 
 
-def within(one: SearchSpace, *bounds: int) -> set[Arch]:
+def within(one: SearchSpace, *bounds: int, floors: Sequence[int | None] = (None, None)) -> set[Arch]:
     return {
         arch
         for arch in every_arch(one)
-        if all(cost <= bound for cost, bound in zip((total(arch), costs(arch)["work"]), bounds, strict=False))
+        if all(
+            (floor is None or floor <= cost) and cost <= bound
+            for cost, bound, floor in zip((total(arch), costs(arch)["work"]), bounds, floors, strict=False)
+        )
     }
 
 
@@ -57,6 +61,37 @@ def test_size_and_members_are_those_of_counting_all(bounds, largest_root, monkey
     assert {arch for arch in every_arch(one) if arch in found} == expected
     drawn = found.sample(100 * len(expected), np.random.default_rng(0))
     assert set(drawn) == expected
+
+
+@pytest.mark.parametrize("largest_root", [1, 64])
+@pytest.mark.parametrize(
+    ("bounds", "floors"),
+    [
+        ((45,), (40,)),
+        ((45,), (45,)),  # one sum
+        ((500,), (60,)),
+        ((30,), (0,)),
+        ((45, 8), (30, None)),
+        ((60, 10), (None, 8)),
+        ((60, 12), (50, 10)),
+    ],
+)
+def test_floors_are_kept_as_counting_all_says(bounds, floors, largest_root, monkeypatch) -> None:
+    monkeypatch.setattr("nasmvt.cost.feasible.LARGEST_ROOT", largest_root)
+    one = space(CHOICES)
+    expected, found = within(one, *bounds, floors=floors), feasible(one, *bounds, floors=floors)
+    assert found.size == len(expected) > 0
+    assert {arch for arch in every_arch(one) if arch in found} == expected
+    drawn = Counter(found.sample(200 * len(expected), np.random.default_rng(0)))
+    assert set(drawn) == expected
+    statistic = sum((count - 200) ** 2 / 200 for count in drawn.values())
+    assert abs(statistic - (len(expected) - 1)) <= 4 * (2 * len(expected)) ** 0.5
+
+
+def test_a_floor_above_everything_leaves_nothing() -> None:
+    one = space(CHOICES)
+    assert feasible(one, 10_000, floors=[total(one.largest) + 1]).size == 0
+    assert feasible(one, 10_000, floors=[total(one.largest)]).size == 1
 
 
 @pytest.mark.parametrize("bounds", [(30,), (45,), (500,), (45, 8)])
@@ -90,11 +125,12 @@ def test_nothing_feasible() -> None:
 
 
 @pytest.mark.parametrize("limit", [200, 0])
-def test_many_distinct_sums_are_rounded_and_stay_within_bounds(limit, monkeypatch) -> None:
+@pytest.mark.parametrize("floor", [None, 40])
+def test_many_distinct_sums_are_rounded_and_stay_within_bounds(floor, limit, monkeypatch) -> None:
     one = space(CHOICES)
-    expected = within(one, 45)
+    expected = within(one, 45, floors=[floor])
     monkeypatch.setattr("nasmvt.cost.feasible.LIMIT", limit)
-    found = feasible(one, 45)
+    found = feasible(one, 45, floors=[floor])
     drawn = found.sample(300 * len(expected), np.random.default_rng(0))
     assert set(drawn) == expected
     assert found.size >= len(expected)
@@ -124,6 +160,19 @@ def test_repair_lowers_one_option_at_a_time() -> None:
     assert smallest.repair(one.largest, rng) == one.smallest
 
 
+def test_repair_raises_what_is_below_a_floor() -> None:
+    one, rng = space(CHOICES), np.random.default_rng(0)
+    found = feasible(one, 50, floors=[44])
+    raised = 0
+    for _ in range(200):
+        arch = one.sample(rng)
+        repaired = found.repair(arch, rng)
+        assert repaired in found
+        assert (repaired == arch) == (arch in found)
+        raised += total(arch) < 44 and bool((one.encode(repaired) >= one.encode(arch)).all())
+    assert raised > 20
+
+
 def test_repair_draws_where_lowering_does_not_help() -> None:
     """Options are names: the first is not the cheapest."""
     one = space({"kind": ["dear", "cheap"], "width": [1, 2]})
@@ -134,7 +183,7 @@ def test_repair_draws_where_lowering_does_not_help() -> None:
 
 
 def test_random_spaces_and_costs_against_counting_all(monkeypatch) -> None:
-    """Any costs, negative ones too, one to three bounds, tight and loose, whatever is cut."""
+    """Any costs, negative ones too, one to three bounds, tight and loose, with and without floors, whatever is cut."""
     rng = np.random.default_rng(0)
     for _ in range(12):
         monkeypatch.setattr("nasmvt.cost.feasible.LARGEST_ROOT", int(rng.choice([1, 4, 64])))
@@ -158,8 +207,10 @@ def test_random_spaces_and_costs_against_counting_all(monkeypatch) -> None:
         tables = items.add_up([dict.fromkeys(names, 1) for names in columns])
         for _ in range(3):
             bounds = [int(np.quantile(column, rng.random())) for column in known.T]
-            expected = {arch for arch, within in zip(archs, (known <= bounds).all(axis=1), strict=True) if within}
-            found = FeasibleSet(tables, bounds)
+            floors = [int(np.quantile(column, rng.random() / 2)) if rng.random() < 0.4 else None for column in known.T]
+            kept_NV = (known <= bounds) & (known >= [-np.inf if floor is None else floor for floor in floors])
+            expected = {arch for arch, within in zip(archs, kept_NV.all(axis=1), strict=True) if within}
+            found = FeasibleSet(tables, bounds, floors)
             assert found.size == len(expected)
             assert found.least_V.tolist() == known.min(axis=0).tolist()
             if expected:

@@ -1,4 +1,4 @@
-"""Plain necks and heads, by task network: linear, Mask R-CNN, UPerNet, Semantic FPN, SegFormer.
+"""Plain necks and heads, by task network: linear, Mask R-CNN, RetinaNet, UPerNet, Semantic FPN, SegFormer.
 
 A backbone gives them a tuple of maps.
 """
@@ -11,6 +11,7 @@ from nasmvt.heads.necks import SameMaps as SameMaps
 from nasmvt.heads.necks import SimpleFeaturePyramid as SimpleFeaturePyramid
 from nasmvt.heads.necks import detection_neck as detection_neck
 from nasmvt.heads.necks import segmentation_neck as segmentation_neck
+from nasmvt.heads.retinanet import RetinaNetHead as RetinaNetHead
 from nasmvt.heads.segformer import SegFormerHead as SegFormerHead
 from nasmvt.heads.semantic_fpn import SemanticFPNHead as SemanticFPNHead
 from nasmvt.heads.upernet import FCNHead as FCNHead

@@ -47,3 +47,11 @@ def start_normal(layer: nn.Linear | nn.Conv2d, std: float) -> None:
     nn.init.normal_(layer.weight, std=std)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def start_xavier(module: nn.Module) -> None:
+    """Start a convolution as mmdetection's pyramids do: weights Xavier uniform, biases zero; for `Module.apply`."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

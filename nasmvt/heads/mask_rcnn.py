@@ -16,8 +16,9 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from nasmvt.heads.anchors import StridedAnchors
+from nasmvt.heads.boxes import TwoSidedBoxCoder
 from nasmvt.heads.layers import in_float32
-from nasmvt.heads.roi import BoxHead, BoxPredictor, MaskHead, MaskPredictor, TwoSidedBoxCoder, roi_align
+from nasmvt.heads.roi import BoxHead, BoxPredictor, MaskHead, MaskPredictor, roi_align
 
 
 class ProposalHead(RPNHead):

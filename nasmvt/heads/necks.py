@@ -10,14 +10,14 @@ Shapes: B batch, C channels, H height, W width.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from nasmvt.errors import UserError
 from nasmvt.heads.layers import conv_bn
@@ -31,6 +31,42 @@ STRIDES: tuple[int, ...] = (4, 8, 16, 32)
 Maps = tuple[Tensor, ...]
 
 
+class SubsampledLevel(LastLevelMaxPool):
+    """A level above the last one: every second cell of it (FPN)."""
+
+    added = 1
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+
+
+class ConvLevels(LastLevelP6P7):
+    """Two levels above the last one: 3x3 convolutions of stride 2 (RetinaNet), whatever the channels.
+
+    torchvision's own reads the pyramid instead of the backbone where both have the same channels.
+
+    Args:
+        inputs: channels of the map that the first of them reads.
+        outputs: channels of the levels.
+        relu: whether ReLU comes before the second (detectron2) or nothing (mmdetection).
+    """
+
+    added = 2
+
+    def __init__(self, inputs: int, outputs: int, *, relu: bool = True) -> None:
+        super().__init__(inputs, outputs)
+        self.between = nn.ReLU() if relu else nn.Identity()
+
+    def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        """Add two levels to a pyramid `p`, made from the last of the maps `c`."""
+        sixth = self.p6(c[-1])
+        return [*p, sixth, self.p7(self.between(sixth))], [*names, "p6", "p7"]
+
+
+Top = Callable[[int, int], SubsampledLevel | ConvLevels]
+"""Makes the levels above a pyramid: `top(inputs, outputs)`, the channels of the last map read and of the pyramid."""
+
+
 class SimpleFeaturePyramid(nn.Module):
     """A pyramid from one map: resize by deconvolution or max pooling, then 1x1 and 3x3 conv with BatchNorm.
 
@@ -39,7 +75,8 @@ class SimpleFeaturePyramid(nn.Module):
         stride: pixels of the image per cell of the map.
         out_width: channels of every level.
         scales: enlargements of the map, powers of two, largest first.
-        extra_level: whether to add a level by taking every second cell of the last one.
+        top: makes the levels above the last one, from its channels and `out_width`; by default a level by taking every
+            second cell. None: no more levels.
 
     Attributes:
         strides: pixels per cell of each level.
@@ -55,12 +92,12 @@ class SimpleFeaturePyramid(nn.Module):
         stride: int,
         out_width: int = 256,
         scales: Sequence[float] = SCALES,
-        extra_level: bool = True,
+        top: Top | None = SubsampledLevel,
     ) -> None:
         super().__init__()
+        self.top = top and top(out_width, out_width)
         strides = scaled_strides(stride, scales)
-        self.extra_level = extra_level
-        self.strides = (*strides, 2 * strides[-1]) if extra_level else strides
+        self.strides = (*strides, *_strides_above(strides[-1], self.top))
         self.widths = (out_width,) * len(self.strides)
         self.levels = nn.ModuleList(
             nn.Sequential(_resize(width, scale), conv_bn(width, out_width, 1), conv_bn(out_width, out_width, 3))
@@ -70,8 +107,8 @@ class SimpleFeaturePyramid(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Maps:
         """Turn maps, of which only the last (B, C, H, W) is read, into one map per stride."""
         pyramid = [level(maps[-1]) for level in self.levels]
-        if self.extra_level:
-            pyramid.append(F.max_pool2d(pyramid[-1], kernel_size=1, stride=2))
+        if self.top is not None:
+            pyramid, _ = self.top(pyramid, pyramid, [])
         return tuple(pyramid)
 
 
@@ -115,13 +152,15 @@ class MultiScaleNeck(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """torchvision's FPN on the maps of a hierarchical backbone.
+    """torchvision's FPN on maps of a hierarchical backbone, with more levels above.
 
     Args:
         widths: channels of each map.
         strides: pixels of the image per cell of each map, ascending.
         out_width: channels of every level.
-        extra_level: whether to add a level by taking every second cell of the last one.
+        top: makes the levels above the last one; by default one by taking every second cell. None: no more
+            levels.
+        reads: which of the backbone's maps are read, by place; by default all of them.
 
     Attributes:
         strides: pixels per cell of each level.
@@ -129,19 +168,23 @@ class FeaturePyramid(nn.Module):
     """
 
     def __init__(
-        self, widths: Sequence[int], strides: Sequence[int], out_width: int = 256, extra_level: bool = True
+        self,
+        widths: Sequence[int],
+        strides: Sequence[int],
+        out_width: int = 256,
+        top: Top | None = SubsampledLevel,
+        reads: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.extra_level = extra_level
-        self.strides = (*strides, 2 * strides[-1]) if extra_level else tuple(strides)
+        self.reads = tuple(range(len(widths)) if reads is None else reads)
+        block, read = top and top(widths[self.reads[-1]], out_width), [strides[i] for i in self.reads]
+        self.strides = (*read, *_strides_above(read[-1], block))
         self.widths = (out_width,) * len(self.strides)
-        self.fpn = FeaturePyramidNetwork(
-            list(widths), out_width, extra_blocks=LastLevelMaxPool() if extra_level else None
-        )
+        self.fpn = FeaturePyramidNetwork([widths[i] for i in self.reads], out_width, extra_blocks=block)
 
     def forward(self, maps: Sequence[Tensor]) -> Maps:
         """Turn the backbone's maps into one map per stride."""
-        levels = self.fpn(OrderedDict((str(i), map_BCHW) for i, map_BCHW in enumerate(maps)))
+        levels = self.fpn(OrderedDict((str(i), maps[i]) for i in self.reads))
         return tuple(levels.values())
 
 
@@ -163,7 +206,13 @@ class SameMaps(nn.Module):
 
 
 def detection_neck(
-    widths: Sequence[int], strides: Sequence[int], out_width: int = 256, levels: Sequence[int] = STRIDES
+    widths: Sequence[int],
+    strides: Sequence[int],
+    out_width: int = 256,
+    levels: Sequence[int] = STRIDES,
+    top: Top = SubsampledLevel,
+    *,
+    only: bool = False,
 ) -> SimpleFeaturePyramid | FeaturePyramid:
     """Build the neck of a detector: a simple pyramid from one map, FPN from several of distinct strides.
 
@@ -172,18 +221,36 @@ def detection_neck(
         strides: strides of the backbone's maps.
         out_width: channels of every level.
         levels: strides of the levels made from one map.
+        top: makes the levels above the last one.
+        only: whether maps of other strides than `levels` are left unread.
 
     Raises:
-        UserError: if several maps don't have ascending strides, or a level does not fit the map's stride.
+        UserError: if several maps don't have ascending strides, a map to be read is lacking, or a level does not fit
+            the map's stride.
     """
     if len(strides) == 1:
-        return SimpleFeaturePyramid(widths[0], strides[0], out_width, [strides[0] / level for level in levels])
+        return SimpleFeaturePyramid(widths[0], strides[0], out_width, [strides[0] / level for level in levels], top)
+    reads = maps_of(strides, levels) if only else range(len(strides))
     if not _ascending(strides):
         raise UserError(
             f"a detector needs one map, or maps of ascending strides, but the backbone gives strides "
             f"{tuple(strides)}: give it another backbone or output"
         )
-    return FeaturePyramid(widths, strides, out_width)
+    return FeaturePyramid(widths, strides, out_width, top, reads)
+
+
+def maps_of(strides: Sequence[int], levels: Sequence[int]) -> list[int]:
+    """Return the places of the maps that have the strides `levels`.
+
+    Raises:
+        UserError: if there is no map of one of them, or more than one.
+    """
+    if any(list(strides).count(level) != 1 for level in levels):
+        raise UserError(
+            f"the head reads one map of each of the strides {tuple(levels)}, but the backbone gives strides "
+            f"{tuple(strides)}: set 'head.strides' to some of these, or give it another backbone"
+        )
+    return [list(strides).index(level) for level in levels]
 
 
 def segmentation_neck(
@@ -230,6 +297,10 @@ def scaled_strides(stride: int, scales: Sequence[float]) -> tuple[int, ...]:
             )
         strides.append(int(stride / ratio))
     return tuple(strides)
+
+
+def _strides_above(stride: int, top: SubsampledLevel | ConvLevels | None) -> tuple[int, ...]:
+    return tuple(stride * 2 ** (level + 1) for level in range(top.added if top else 0))
 
 
 def _power_of_two(value: int) -> bool:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import roi_align as align_regions
 from torchvision.ops.poolers import LevelMapper
@@ -58,20 +57,6 @@ class _AlignedPooling(MultiScaleRoIAlign):
                 align_regions(x[name], regions_R5[place], self.output_size, scale, self.sampling_ratio, aligned=True)
             )
         return torch.cat(pooled)[torch.cat(places).argsort()]
-
-
-class TwoSidedBoxCoder(BoxCoder):
-    """torchvision's box offsets, with the same bound for shrinking (by 62.5) as for growing, as in mmdetection."""
-
-    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-        """Turn offsets (R, 4 * K) from boxes (R, 4) into boxes (R, 4 * K)."""
-        *_, width, height = self.weights
-        lowest = rel_codes.new_tensor(
-            [-math.inf, -math.inf, -self.bbox_xform_clip * width, -self.bbox_xform_clip * height]
-        )
-        codes = torch.maximum(rel_codes.unflatten(1, (-1, 4)), lowest).flatten(1)
-        decoded: Tensor = super().decode_single(codes, boxes)
-        return decoded
 
 
 class BoxHead(nn.Sequential):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nasmvt.tasks.network import Prediction as Prediction
     from nasmvt.tasks.network import TaskMetric as TaskMetric
     from nasmvt.tasks.network import TaskNetwork as TaskNetwork
+    from nasmvt.tasks.retinanet import RetinaNetConfig as RetinaNetConfig
     from nasmvt.tasks.segformer import SegFormerConfig as SegFormerConfig
     from nasmvt.tasks.segmentation import SegmentationMetric as SegmentationMetric
     from nasmvt.tasks.segmentation import SegmentationNetwork as SegmentationNetwork

@@ -101,5 +101,5 @@ def build(widths: Sequence[int], strides: Sequence[int], config: MaskRCNNConfig,
     neck = detection_neck(widths, strides, config.width, config.strides)
     masks = info.has_masks if config.masks is None else config.masks
     settings = config.model_dump(exclude={"type", "masks", "strides"})
-    head = MaskRCNNHead(neck.strides, len(info.classes), masks=masks, extra_level=neck.extra_level, **settings)
+    head = MaskRCNNHead(neck.strides, len(info.classes), masks=masks, **settings)
     return HeadParts(neck=neck, head=head)

@@ -34,7 +34,7 @@ def build(widths: Sequence[int], strides: Sequence[int], config: SemanticFPNConf
         UserError: if the neck does not fit the maps.
     """
     maps = segmentation_neck(widths, strides, config.strides, config.neck_width)
-    pyramid = FeaturePyramid(maps.widths, maps.strides, config.width, extra_level=False)
+    pyramid = FeaturePyramid(maps.widths, maps.strides, config.width, top=None)
     head = SemanticFPNHead(
         pyramid.widths,
         pyramid.strides,

@@ -12,6 +12,7 @@ from nasmvt.heads import (
     LinearHead,
     MaskRCNNHead,
     MultiScaleNeck,
+    RetinaNetHead,
     SegFormerHead,
     SemanticFPNHead,
     SimpleFeaturePyramid,
@@ -27,8 +28,7 @@ def rcnn() -> MaskRCNNHead:
     )
 
 
-def rcnn_loss(head: nn.Module, maps: list[Tensor]) -> Tensor:
-    assert isinstance(head, MaskRCNNHead)
+def detector_loss(head: nn.Module, maps: list[Tensor]) -> Tensor:
     target = {
         "boxes": torch.tensor([[4.0, 4.0, 24.0, 28.0]]),
         "labels": torch.tensor([1]),
@@ -51,7 +51,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], list[int], Callable[[nn.Module, 
     "fcn": (lambda: FCNHead((8,), 3, channels=8), [4], plain_loss),
     "semantic fpn": (lambda: SemanticFPNHead((8, 8), (4, 8), 3, 8), [8, 4], plain_loss),
     "segformer": (lambda: SegFormerHead((8, 8), 3, 8), [8, 4], plain_loss),
-    "mask rcnn": (rcnn, [8, 4, 2], rcnn_loss),
+    "retinanet": (lambda: RetinaNetHead((4, 8), 3, width=8, convention="mmdetection"), [8, 4], detector_loss),
+    "mask rcnn": (rcnn, [8, 4, 2], detector_loss),
 }
 
 
@@ -82,6 +83,6 @@ def test_a_bound_skeleton_is_the_network_and_trains(name: str) -> None:
 def test_parameters_do_not_come_late() -> None:
     head = rcnn()
     before = set(head.state_dict())
-    rcnn_loss(head, [torch.randn(2, 8, side, side) for side in (8, 4, 2)])
+    detector_loss(head, [torch.randn(2, 8, side, side) for side in (8, 4, 2)])
     head.eval().detect([torch.randn(1, 8, side, side) for side in (8, 4, 2)], [(32, 32)])
     assert set(head.state_dict()) == before

@@ -14,7 +14,7 @@ from torchvision.ops import nms, roi_align
 from nasmvt.data.types import DataInfo
 from nasmvt.families.reference import rename
 from nasmvt.heads import mm_reference
-from nasmvt.heads.roi import BoxCoder, TwoSidedBoxCoder
+from nasmvt.heads.boxes import BoxCoder, TwoSidedBoxCoder
 from nasmvt.tasks import KINDS, HeadConfig, MaskRCNNConfig, TaskNetwork, UPerNetConfig
 from nasmvt.tasks.heads import HEADS
 

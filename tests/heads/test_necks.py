@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from nasmvt.heads import (
     detection_neck,
     segmentation_neck,
 )
+from nasmvt.heads.necks import ConvLevels
 
 
 def test_simple_pyramid_has_the_declared_strides_and_widths() -> None:
@@ -22,7 +25,7 @@ def test_simple_pyramid_has_the_declared_strides_and_widths() -> None:
 
 
 def test_simple_pyramid_reads_the_last_map_and_ends_without_activation() -> None:
-    neck = SimpleFeaturePyramid(8, 16, 6, scales=(2, 1), extra_level=False)
+    neck = SimpleFeaturePyramid(8, 16, 6, scales=(2, 1), top=None)
     last = torch.randn(2, 8, 4, 4)
     maps = neck((torch.full_like(last, float("nan")), last))
     assert neck.strides == (8, 16)
@@ -73,3 +76,17 @@ def test_maps_that_no_neck_fits_are_refused() -> None:
         segmentation_neck((8, 8, 8), (16, 16, 16))
     with pytest.raises(UserError, match="one width and stride"):
         segmentation_neck((8, 8, 8, 9), (16, 16, 16, 16))
+
+
+def test_a_detector_reads_the_maps_of_the_strides_it_asks_for_and_refuses_others() -> None:
+    top = partial(ConvLevels, relu=False)
+    neck = detection_neck((4, 8, 16, 6), (4, 8, 16, 32), 6, (8, 16, 32), top, only=True)
+    assert neck.strides == (8, 16, 32, 64, 128)
+    levels = neck([torch.randn(1, width, side, side) for width, side in ((4, 16), (8, 8), (16, 4), (6, 2))])
+    assert [level.shape[-1] for level in levels] == [8, 4, 2, 1, 1]
+    # both levels above read the last map, though it has as many channels as the pyramid
+    last = torch.ones(1, 6, 2, 2)
+    zeros = [torch.zeros(1, width, side, side) for width, side in ((4, 16), (8, 8), (16, 4))]
+    assert torch.equal(neck([*zeros, last])[3], neck.fpn.extra_blocks.p6(last))
+    with pytest.raises(UserError, match=r"reads one map of each of the strides \(8, 16, 32\), but the backbone gives"):
+        detection_neck((8, 8), (4, 8), 6, (8, 16, 32), top, only=True)

@@ -1,0 +1,86 @@
+"""Every detection head on every family: one training step, one evaluation, exact counts, and what is exported."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nasmvt
+from nasmvt.config import parse
+from nasmvt.cost import Costs, count_macs, count_parameters
+from nasmvt.data import DataInfo
+from nasmvt.export import save
+from nasmvt.resources import shipped
+from nasmvt.space import SearchSpace, load_space
+from nasmvt.supernet import Supernet
+from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.task import Task
+from tests.conftest import CLASSES, make_batch, randomize
+
+NANO = [name for name in shipped("search_spaces") if name.endswith("_nano")]
+HEADS: dict[str, dict[str, Any]] = {
+    "retinanet": {"type": "retinanet", "width": 8, "anchor_octaves": 1, "score_threshold": 0},
+    "retinanet of mmdetection": {
+        "type": "retinanet",
+        "width": 8,
+        "anchor_octaves": 1,
+        "score_threshold": 0,
+        "convention": "mmdetection",
+    },
+}
+
+
+def narrow(name: str) -> SearchSpace:
+    """A space with two options for the width of the last map alone: what is asked here does not need more."""
+    values = load_space(name).model_dump()
+    last = [choice for choice in values["choices"] if choice.startswith("embed_dim")][-1]
+    for choice, content in values["choices"].items():
+        content["options"] = content["options"][: 2 if choice == last else 1]
+    return parse(SearchSpace, {**values, "archs": {}}, name)
+
+
+def make_supernet(space: str, head: str) -> Supernet:
+    values = {"kind": "detection", "data": {"image_size": 32}, "batch_size": 2, "head": HEADS[head]}
+    config = parse(TaskConfig, values, "det")
+    info = DataInfo(kind="detection", classes=CLASSES, has_masks=True)
+    return Supernet(narrow(space), {"det": Task(name="det", config=config, info=info)})
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("space", NANO)
+def test_a_step_an_evaluation_and_the_exported_model(space: str, head: str, tmp_path: Any) -> None:
+    supernet = make_supernet(space, head)
+    arch = supernet.space.sample(np.random.default_rng(1))
+    network = supernet.subnet(arch, "det").train()
+    images, targets = make_batch("detection")
+    loss = sum(network.loss(images, targets).values())
+    assert torch.isfinite(loss)
+    loss.backward()
+    stored = supernet.networks["det"]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in stored.head.parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in stored.backbone.parameters())
+
+    randomize(supernet)
+    model = supernet.materialize(arch)
+    save(model, tmp_path / "model", metrics={}, split="none", seed=0)
+    ours = model.task("det").predict(images)
+    theirs = nasmvt.load(tmp_path / "model").task("det").network.predict(images)
+    assert sum(len(found.scores) for found in ours) > 0
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a.boxes, b.boxes)
+        assert torch.equal(a.labels, b.labels)
+        assert torch.equal(a.scores, b.scores)
+        assert a.masks is b.masks or torch.equal(a.masks, b.masks)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_tables_count_what_built_networks_hold(head: str) -> None:
+    supernet = make_supernet("lvt_nano", head)
+    space, tasks, sharing = supernet.space, supernet.tasks, supernet.sharing()
+    costs = Costs(space, tasks, sharing)
+    rng = np.random.default_rng(2)
+    for _ in range(2):
+        arch = space.sample(rng)
+        assert costs.parameters(arch) == count_parameters(space, tasks, arch, sharing)
+        assert costs.macs("det").of(arch)[0] == sum(count_macs(space, tasks["det"], arch).values())

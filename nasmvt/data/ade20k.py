@@ -18,7 +18,7 @@ class Ade20k(Segmented):
     training split.
 
     Raises:
-        UserError: if a folder, an image or a label map is missing, or the labels make no sense.
+        UserError: if a folder, an image or a label map is missing, or the labels are inconsistent.
     """
 
     def __init__(self, request: Request) -> None:

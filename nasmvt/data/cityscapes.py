@@ -37,7 +37,7 @@ _IMAGE, _IDS_MAP, _TRAIN_IDS_MAP = "_leftImg8bit", "_gtFine_labelIds.png", "_gtF
 class Cityscapes(Segmented):
     """Cityscapes' fine annotations with the 19 classes that are evaluated.
 
-    `labels` and `ignore` give the ids of labelIds.png another meaning.
+    `labels` and `ignore` redefine the ids of labelIds.png.
 
     Raises:
         UserError: if a folder, an image or a label map is missing.

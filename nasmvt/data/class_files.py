@@ -1,4 +1,4 @@
-"""Files that name classes, and maybe the colours that stand for them in label maps."""
+"""Files that name classes, and optionally their colours in label maps."""
 
 import re
 from collections import Counter

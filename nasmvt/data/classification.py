@@ -1,4 +1,4 @@
-"""Targets of classification: class indices, or shares of classes where images are mixed.
+"""Targets of classification: class indices, or class proportions where images are mixed.
 
 Shapes: B batch, H, W canvas height and width, K classes.
 """
@@ -23,7 +23,7 @@ class ClassTargets(Targets):
     advice_for_one_class = "set root to the folder that holds the splits, and give every class a folder"
 
     def move(self, target: int, geometry: Geometry) -> int:
-        """Return the class, which every part of an image has."""
+        """Return the class, which placing an image does not change."""
         return target
 
     def collate(self, targets: Sequence[int], canvas: Size) -> torch.Tensor:
@@ -44,7 +44,7 @@ class ClassTargets(Targets):
     def mix(
         self, images: torch.Tensor, targets: torch.Tensor, augmentation: AugmentationConfig, classes: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix pairs of images by timm's Mixup; of an odd batch the last image stays as it is.
+        """Mix pairs of images by timm's Mixup; in a batch of odd size the last image is left unchanged.
 
         Labels are smoothed by the loss, for hard and soft targets alike: smoothing before the mixing gives the same.
         """
@@ -64,7 +64,7 @@ class _TimmTransform:
     """timm's training pipeline, from a sample to float32 (3, H, W) in 0..1.
 
     It normalises, which is undone here: timm fills what a rotation uncovers, and erases, around the mean it is given,
-    which would be black if it were told a mean of 0.
+    which would be black with a mean of 0.
     """
 
     def __init__(self, config: DataConfig) -> None:

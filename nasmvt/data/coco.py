@@ -16,12 +16,12 @@ from nasmvt.errors import UserError
 class Coco(Detected):
     """COCO's annotations.
 
-    Labels are the places of the training split's category ids in rising order, so ids may have gaps; those of another
-    split are matched by name, and it may lack some.
+    Labels are the ranks of the training split's category ids in ascending order, so ids may have gaps; the categories
+    of another split are matched by name and may be fewer.
 
     Raises:
         UserError: if a file is missing or breaks a rule of the format, or a split has a category that
-            training has not.
+            the training split lacks.
     """
 
     def __init__(self, request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Where the files of a data set in COCO's layout lie."""
+"""Locating the files of a data set in COCO's layout."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ def find_annotations(root: Path, split: str) -> Path:
 
     Raises:
         MissingSplit: if there is none.
-        UserError: if there are several that fit.
+        UserError: if several match.
     """
     folder = root / "annotations"
     exact = [folder / f"instances_{name}.json" for name in split_names(split)]
@@ -34,7 +34,7 @@ def find_annotations(root: Path, split: str) -> Path:
 
 
 def find_images(root: Path, split: str, annotations: Path) -> Path:
-    """Find the images of a split: images/<split>, <split>, the same with a year behind, or images.
+    """Find the images of a split: images/<split>, <split>, the same followed by a year, or images.
 
     Raises:
         UserError: if there is none of these.
@@ -60,17 +60,17 @@ def find_images(root: Path, split: str, annotations: Path) -> Path:
 def locate(files: Sequence[str], folder: Path, root: Path, source: Path) -> FileList:
     """Find the files that an annotation file lists.
 
-    A name is looked for as it is given, below the folder of the images and below the root; then with the other
-    separator, and without more and more of its leading folders, as names come from other machines.
+    A name is looked up as given, below the folder of the images and below the root; then with the other
+    separator, and with more and more of its leading folders removed, since names may come from other machines.
 
     Args:
-        files: the names as they stand in the annotation file.
+        files: the names as the annotation file gives them.
         folder: the folder of the images.
         root: the folder of the data set.
         source: the annotation file.
 
     Raises:
-        UserError: if one can't be found, or two names lead to one file.
+        UserError: if one can't be found, or two names refer to one file.
     """
     here = {entry.name for entry in scan(folder)}
     found, missing = [], []

@@ -41,7 +41,7 @@ class _Annotation(msgspec.Struct, gc=False):
     bbox: Any = None
     iscrowd: Any = None
     segmentation: msgspec.Raw = _NO_SEGMENTATION
-    """Polygons fill most of a file: they are checked, and kept as the text they are until they are drawn."""
+    """Polygons make up most of a file: they are checked, and kept as text until they are drawn."""
 
 
 class _Content(msgspec.Struct, gc=False):
@@ -70,7 +70,7 @@ def read_annotations(path: Path) -> CocoFile:
     Numbers and flags may be given as text; `iscrowd` may be missing.
 
     Raises:
-        UserError: if it is no JSON, lacks a key, or contradicts itself, naming the file, the place and the value.
+        UserError: if it is not JSON, lacks a key, or contradicts itself, naming the file, the place and the value.
     """
     content = _decode(read_bytes(path), path)
     categories = _categories(content.categories, path)
@@ -97,7 +97,7 @@ def read_annotations(path: Path) -> CocoFile:
 
 
 def _decode(content: bytes, path: Path) -> _Content:
-    """Decode the bytes of a file; what is no strict JSON in UTF-8 goes through Python's more lenient reader."""
+    """Decode the bytes of a file; anything that is not strict JSON in UTF-8 goes to Python's more lenient parser."""
     try:
         return msgspec.json.decode(content, type=_Content)
     except msgspec.ValidationError as error:
@@ -114,7 +114,7 @@ def _decode(content: bytes, path: Path) -> _Content:
 
 
 def _finite(text: str) -> float | str:
-    """Keep a number that is too large as the text that it is, to be named in an error."""
+    """Keep a number that is too large as text, so that an error can name it."""
     value = float(text)
     return value if math.isfinite(value) else text
 
@@ -131,7 +131,7 @@ def _categories(records: list[_Category], path: Path) -> dict[int, str]:
             raise UserError(f"{path}: the category {identity} must have a name, but has {shown(record.name)}: add it")
         if names.setdefault(identity, record.name) != record.name:
             raise UserError(
-                f"{path}: a category id stands for one name, but {identity} is {names[identity]!r} and "
+                f"{path}: a category id must have one name, but {identity} is {names[identity]!r} and "
                 f"{record.name!r}: renumber the categories"
             )
     if not names:
@@ -140,7 +140,7 @@ def _categories(records: list[_Category], path: Path) -> dict[int, str]:
     for identity, name in names.items():
         if first.setdefault(name, identity) != identity:
             raise UserError(
-                f"{path}: a category's name is its own, but {first[name]} and {identity} are both {name!r}: "
+                f"{path}: category names must be unique, but {first[name]} and {identity} are both {name!r}: "
                 f"merge or rename them"
             )
     return dict(sorted(names.items()))
@@ -156,11 +156,14 @@ def _images(records: list[_Image], path: Path) -> tuple[list[int | str], list[tu
                 f"{path}: image number {i + 1} has the id {shown(record.id)}, neither number nor text: fix it"
             )
         if identity in ids:
-            raise UserError(f"{path}: every image id stands once, but {identity!r} stands twice: renumber the images")
+            raise UserError(
+                f"{path}: every image id must be unique, but {identity!r} occurs twice: renumber the images"
+            )
         ids[identity] = None
         if not isinstance(record.file_name, str) or not record.file_name.strip("/\\ ") or "\0" in record.file_name:
             raise UserError(
-                f"{path}: the image {identity!r} has the file_name {shown(record.file_name)}, no name of a file: fix it"
+                f"{path}: the image {identity!r} has the file_name {shown(record.file_name)}, which is not a file "
+                f"name: fix it"
             )
         height, width = whole(record.height), whole(record.width)
         for key, side, given in (("height", height, record.height), ("width", width, record.width)):

@@ -75,17 +75,17 @@ class DataConfig(Config):
     that position tables and counts assume; one number means a square."""
 
     classes: tuple[str, ...] | None = None
-    """Names of the classes in the order of their labels: the names that the files give in another order, or other
-    names for them, one by one. Where label maps come without names it also says how many classes there are."""
+    """Names of the classes in the order of their labels: the names found in the files, in another order, or new
+    names for them, one by one. For label maps without names it also gives the number of classes."""
 
     orientation: Literal["upright", "stored"] | None = None
     """On which pixels boxes, masks and label maps were drawn, where a photo's EXIF orientation turns it: on the
     upright image, as viewers show it, or on the pixels as they are stored. Null reads it from the size that the
-    annotations state, and takes them for upright where that does not tell. Images are shown upright to the network."""
+    annotations state, and assumes upright where that is ambiguous. Images are shown upright to the network."""
 
     masks: bool | None = None
     """Detection: whether the masks of objects are read. True refuses data in which an object has none; null reads them
-    where every object of the training split has one, and says so where some have."""
+    where every object of the training split has one, and warns where only some have one."""
 
     labels: dict[int | str, str] | None = None
     """Segmentation: the class of each value of a label map, such as `{0: background, 255: object}`, or of each colour,
@@ -97,11 +97,11 @@ class DataConfig(Config):
     unless `labels` names them."""
 
     image_suffix: str = ""
-    """Segmentation: what the names of images have at their end, before the dot, and label maps have not, such as
+    """Segmentation: suffix of the images' names, before the dot, that the label maps' names lack, such as
     `_leftImg8bit`. Images without it are left out."""
 
     mask_suffix: str = ".png"
-    """Segmentation: what the name of a label map has in place of that and the image's ending, such as
+    """Segmentation: what a label map's name has in place of that suffix and the image's extension, such as
     `_gtFine_labelIds.png`."""
 
     train_images: Annotated[int, Field(ge=1)] = 512

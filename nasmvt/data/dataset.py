@@ -1,4 +1,4 @@
-"""What every data set offers, and what it is opened with."""
+"""The interface of data sets, and what they are opened with."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ class Dataset(ABC):
     """What a network has to know; the same for every split of a data set."""
 
     left_out: Mapping[str, Sequence[str]] = {}
-    """What lies among the images but is not read: names by the reason (see `folders.LeftOut`)."""
+    """Files that are not read: names by reason (see `folders.LeftOut`)."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -57,17 +57,17 @@ class Dataset(ABC):
     def digest(self) -> str:
         """Return a digest of the names and sizes of the files and of the contents of annotation files.
 
-        It depends on nothing else: not on the folder that they lie in, nor on the order in which they are found.
+        It depends on nothing else: neither on their folder nor on the order in which they are found.
 
         Raises:
             UserError: if a file is gone.
         """
 
     def look(self, index: int) -> Look:
-        """Return what can be seen of one image without decoding it; by default the whole sample is read.
+        """Return what can be told about one image without decoding it; by default the whole sample is read.
 
         Raises:
-            UnreadableImage: if it is no image.
+            UnreadableImage: if it is not an image.
             UserError: if its labels break a rule of the format.
         """
         sample = self[index]
@@ -96,36 +96,36 @@ class Limited(Dataset):
         self._indices = np.asarray(indices, dtype=np.int64)
 
     def __len__(self) -> int:
-        """Return the number of images that are left."""
+        """Return the number of selected images."""
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a sample of the data set behind."""
+        """Return a sample of the underlying data set."""
         return self._dataset[int(self._indices[index])]
 
     def look(self, index: int) -> Look:
-        """Look at an image of the data set behind."""
+        """Look at an image of the underlying data set."""
         return self._dataset.look(int(self._indices[index]))
 
     def label_counts(self, indices: np.ndarray) -> LabelCounts | None:
-        """Count labels of the data set behind."""
+        """Count labels of the underlying data set."""
         return self._dataset.label_counts(self._indices[indices])
 
     def digest(self) -> str:
-        """Return a digest of the data set behind and the choice from it."""
+        """Return a digest of the underlying data set and the selection."""
         return text_digest(self._dataset.digest(), self._indices.tobytes().hex())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a format is asked to open."""
+    """A request to a format: what to open."""
 
     config: DataConfig
     kind: str
     split: Split
     seed: int
     known: DataInfo | None = None
-    """What a model already knows of its data; the training split is then not needed to find it out."""
+    """What a model already knows of its data; the training split is then not read to determine it."""
 
     @property
     def root(self) -> Path:
@@ -165,7 +165,7 @@ def text_digest(*parts: str) -> str:
 def class_names(config: DataConfig, found: Sequence[str]) -> tuple[str, ...]:
     """Return the classes in the order of their labels: as found, or as `config.classes` orders or renames them.
 
-    `classes` that are the very names found give their order; other names replace them one by one.
+    If `classes` are the names found, they give the order; other names replace them one by one.
 
     Raises:
         UserError: if there are more or fewer of them, or it is not clear which name replaces which.
@@ -183,7 +183,7 @@ def class_names(config: DataConfig, found: Sequence[str]) -> tuple[str, ...]:
     if moved and set(given) != set(found):
         raise UserError(
             f"'classes' must order the classes of {where} or rename them one by one, but {some(moved)} is found "
-            f"there at another place: give the names as found ({some(found, 10)}), or other ones for all of them"
+            f"there at another position: give the names as found ({some(found, 10)}), or other ones for all of them"
         )
     return given
 
@@ -225,7 +225,7 @@ class Classes:
             where: what an error names.
 
         Raises:
-            UserError: if a name is none of the classes.
+            UserError: if a name is not among the classes.
         """
         unknown = [name for name in found if name not in self.labels]
         if unknown:

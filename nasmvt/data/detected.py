@@ -1,4 +1,4 @@
-"""What all formats of detection share: images, and their objects in arrays."""
+"""The common part of all detection formats: images, and their objects in arrays."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -22,19 +22,19 @@ from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
 
 _OUTSIDE, _OUTSIDE_PART = 1.0, 0.005
-"""How far a box may reach outside of its image without being counted: in pixels, or in parts of its sides."""
+"""How far a box may extend beyond its image without being reported: in pixels, or as a fraction of its sides."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annotations:
-    """What the annotations of one split say."""
+    """The annotations of one split."""
 
     source: Path
-    """Where they stand; what errors name."""
+    """Where they come from; named in errors."""
     classes: list[str]
-    """The names that the annotations know, in the order that gives labels."""
+    """The class names of the annotations, in the order of the labels."""
     objects: Objects
 
 
@@ -45,13 +45,13 @@ class Detected(Dataset):
 
     Args:
         files: the images.
-        ids: what each is called in its sample.
+        ids: the id of each in its sample.
         sizes: (n, 2) int32, height and width as the annotations state them; 0 where they state none.
         annotations: the objects of the images.
         train: gives the annotations of the training split and the names of its images, if they are others.
 
     Raises:
-        UserError: if the annotations know a class that training has not, or an object needs a mask and has none.
+        UserError: if the annotations have a class that the training split lacks, or an object lacks a required mask.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Detected(Dataset):
         return len(self._files)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return an upright image and its objects, crowds and empty boxes included (training drops them)."""
+        """Return an upright image and its objects, including crowds and empty boxes (training drops them)."""
         path = self._files[index]
         image, orientation = read_stored(path)
         stored = (image.height, image.width)
@@ -114,7 +114,7 @@ class Detected(Dataset):
         return look
 
     def label_counts(self, indices: np.ndarray) -> LabelCounts:
-        """Count the objects of each class, and what is odd about them."""
+        """Count the objects of each class, and their irregularities."""
         objects, sizes = self._objects, self._sizes
         owners = np.repeat(np.arange(len(self)), np.diff(objects.starts))
         items = np.flatnonzero(np.isin(owners, indices))
@@ -137,8 +137,8 @@ class Detected(Dataset):
             counts,
             odd={
                 **counts.odd,
-                "boxes reach outside of their image and are clipped": outside,
-                "objects have no mask, others have: only boxes are used": some_bare,
+                "boxes extend beyond their image and are clipped": outside,
+                "objects have no mask although others do: only boxes are used": some_bare,
             },
         )
 
@@ -160,7 +160,7 @@ class Detected(Dataset):
 
 
 def _has_masks(wanted: bool | None, train: Annotations, names: Sequence[Any]) -> bool:
-    """Return whether masks are used: if they are wanted, or if that is open and every training object has one."""
+    """Return whether masks are used: if requested, or, by default, if every training object has one."""
     missing, objects = len(train.objects.without_mask()), train.objects.count()
     if wanted is not None:
         return wanted

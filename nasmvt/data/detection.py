@@ -15,9 +15,9 @@ from nasmvt.data.report import LabelCounts, count_indices
 from nasmvt.data.targets import TARGETS, Targets
 
 _MIN_SIDE = 1.0
-"""Least width and height in pixels of an object that is trained on."""
+"""Minimum width and height in pixels of an object that is trained on."""
 _MIN_LEFT = 0.1
-"""Least part of an object's box that a crop must leave."""
+"""Minimum fraction of an object's box that a crop must leave."""
 
 Objects = dict[str, Any]
 
@@ -25,15 +25,15 @@ Objects = dict[str, Any]
 class ObjectTargets(Targets):
     """A sample and a batch hold a dict per image: `boxes` (n, 4) float32 xyxy and `labels` (n,) int64.
 
-    Where the data set has masks, `masks` are (n, H, W) bool in a training batch, else `ObjectMasks`. What is no
-    training batch also has `crowd` (n,) bool.
+    Where the data set has masks, `masks` are (n, H, W) bool in a training batch, else `ObjectMasks`. Samples and
+    evaluation batches also have `crowd` (n,) bool.
     """
 
     def move(self, target: Objects, geometry: Geometry) -> Objects:
         """Return the objects of a placed image.
 
         Crowds, empty boxes, and objects of which the crop leaves too little are dropped. Where there are masks, a box
-        is drawn anew around what is left of its mask.
+        is recomputed from what is left of its mask.
         """
         kept = ~target["crowd"] & (sides(target["boxes"]).amin(dim=1) > 0)
         boxes, left = geometry.boxes(target["boxes"][kept])
@@ -98,7 +98,7 @@ def count_objects(
         ignored=int(crowds.sum()),
         odd={
             "images have no object": images - len(np.unique(owners)),
-            "objects have a box without an area and are not trained on": int(flat.sum()),
+            "objects have an empty box and are not trained on": int(flat.sum()),
         },
     )
 

@@ -1,4 +1,4 @@
-"""Evaluation images: read where they are used, each once a pass, as many kept decoded as a bound allows.
+"""Evaluation images: read in the process that uses them, once per pass, with a bounded cache of decoded batches.
 
 Shapes: B batch, H, W canvas height and width.
 """
@@ -20,25 +20,25 @@ from nasmvt.data.workers import prepare
 from nasmvt.errors import UserError
 
 CACHE = 128 * 2**20
-"""Bytes of decoded batches that a set keeps by default, in every process that goes through it."""
+"""Bytes of decoded batches that a set caches by default, in every process that iterates over it."""
 
 _log = logging.getLogger(__name__)
 
 
 class EvalSet(Iterable[Batch]):
-    """Batches of some images of a data set, in order, placed as `EvalTransform` does it; iterate as often as needed.
+    """Batches of some images of a data set, in order, placed by `EvalTransform`; it can be iterated repeatedly.
 
     `images` is uint8 (B, 3, H, W). Targets are in the pixels of the original images, for a metric, or on the canvas as
-    in training, for a loss. What is sent to another process is light: indices travel, not pixels. The last batch may be
+    in training, for a loss. Pickling is cheap: it transfers indices, not pixels. The last batch may be
     smaller than the others, and so may one with unreadable images.
 
     Args:
         dataset: the data set.
-        indices: its images that belong to the set.
-        config: placement, loader processes, and whether unreadable images are passed over.
+        indices: the images of it that belong to the set.
+        config: placement, loader processes, and whether unreadable images are skipped.
         batch_size: images B per batch.
         on_canvas: whether targets are on the canvas.
-        cache: bytes of decoded batches to keep for the next pass; of more, the first ones are kept.
+        cache: bytes of decoded batches to keep for the next pass; if there are more, the first ones are kept.
 
     Raises:
         UserError: if the batch size is below 1.
@@ -63,14 +63,14 @@ class EvalSet(Iterable[Batch]):
         self._cache = self._room = cache
         self._kept: dict[int, Batch] = {}
         self.skipped: list[str] = []
-        """What was left out, one sentence per unreadable image; only if `config.skip_unreadable`."""
+        """What was skipped, one sentence per unreadable image; only if `config.skip_unreadable`."""
 
     def __len__(self) -> int:
         """Return the number of images, unreadable ones included."""
         return len(self._indices)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Go through the images once.
+        """Iterate over the images once.
 
         Raises:
             UnreadableImage: if one can't be decoded and `config.skip_unreadable` is off.
@@ -105,12 +105,12 @@ class EvalSet(Iterable[Batch]):
             self._kept[place] = batch
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the kept batches behind."""
+        """Drop the cached batches from the pickled state."""
         return {**vars(self), "_kept": {}, "_room": self._cache}
 
 
 class _Reader:
-    """Reads the images of a batch; apart from `EvalSet`, so that loader processes can hold it."""
+    """Reads the images of a batch; separate from `EvalSet`, so that it can be sent to loader processes."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, on_canvas: bool) -> None:
         self._dataset = dataset

@@ -14,44 +14,44 @@ PICTURE_SUFFIXES = frozenset(
         *(".tif", ".tiff", ".webp", ".avif", ".jp2"),
     }
 )
-"""Endings of files that count as images, in lower case."""
+"""File extensions of images, in lower case."""
 
 _ALIASES = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
 
 
 class MissingSplit(UserError):
-    """A split of which there is nothing on disk."""
+    """A split that does not exist on disk."""
 
 
 class LeftOut:
-    """Names of what a data set passes over, by the reason."""
+    """Names of the files that a data set ignores, by reason."""
 
     ENDING = "ending"
-    """It does not end as images do."""
+    """It has no image extension."""
     HIDDEN = "hidden"
     """Its name begins with a dot."""
     SUB_FOLDER = "sub-folder"
-    """It is a folder where only images are looked for."""
+    """It is a folder where only images are expected."""
     NO_ANNOTATION = "no annotation"
-    """An image of which the annotations say nothing."""
+    """An image without annotations."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
 
     def add(self, reason: str, name: str) -> None:
-        """Note one name."""
+        """Record one name."""
         self._names.setdefault(reason, []).append(name)
 
     def names(self) -> Mapping[str, Sequence[str]]:
-        """Return the names by the reason, in the order they were noted."""
+        """Return the names by reason, in the order they were recorded."""
         return {reason: Names(names) for reason, names in self._names.items()}
 
 
 class FileList(Sequence[Path]):
-    """Many files, in little memory.
+    """A large number of files, in little memory.
 
     Args:
-        root: the folder that the names start from.
+        root: the folder that the names are relative to.
         names: paths relative to it, with "/"; or absolute ones.
     """
 
@@ -117,9 +117,9 @@ def images_in(folder: Path, left_out: LeftOut | None = None, prefix: str = "") -
     """Return the names of the image files of a folder, sorted.
 
     Args:
-        folder: where to look; not below it.
-        left_out: takes what is passed over.
-        prefix: stands before the names in `left_out`.
+        folder: where to look, not recursively.
+        left_out: records what is ignored.
+        prefix: prefix of the names in `left_out`.
 
     Raises:
         UserError: if the folder can't be read.
@@ -152,22 +152,22 @@ def scan(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether there is a file; unlike `Path.is_file` it raises nothing, whatever a path is made of."""
+    """Return whether there is a file; unlike `Path.is_file` it never raises, whatever the path."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether there is a folder; unlike `Path.is_dir` it raises nothing, whatever a path is made of."""
+    """Return whether there is a folder; unlike `Path.is_dir` it never raises, whatever the path."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def starting_with(folder: Path, start: str) -> list[Path]:
-    """Return what is in a folder with a name that starts so, sorted; nothing if there is no folder."""
+    """Return the entries of a folder whose names start with a prefix, sorted; nothing if there is no folder."""
     return [folder / entry.name for entry in scan(folder) if entry.name.startswith(start)] if is_folder(folder) else []
 
 
 def has_image_suffix(name: str) -> bool:
-    """Return whether a file's name ends as images do."""
+    """Return whether a file name has an image extension."""
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (a million times)
 
 

@@ -20,11 +20,11 @@ class Format:
     """A layout of data."""
 
     kinds: tuple[str, ...]
-    """The kinds of task that it serves; none means every kind."""
+    """The kinds of task that it serves; empty means every kind."""
     open: "Callable[[Request], Dataset]"
     """Opens one split of a data set."""
     files: bool
-    """Whether it reads files, and so needs a root."""
+    """Whether it reads files and therefore needs a root."""
 
 
 FORMATS: Registry[Format] = Registry("data format", [f"nasmvt.data.{name}" for name in _BUILTIN])
@@ -32,12 +32,12 @@ FORMATS: Registry[Format] = Registry("data format", [f"nasmvt.data.{name}" for n
 
 
 def register_format(name: str, *kinds: str, files: bool = True) -> Callable[[Opener], Opener]:
-    """Register what opens a format, usually the class of its data set.
+    """Register the opener of a format, usually the class of its data set.
 
     Args:
-        name: what `format` says in a configuration.
-        kinds: the kinds of task that it serves; none means every kind.
-        files: whether it reads files, and so needs a root.
+        name: the value of `format` in a configuration.
+        kinds: the kinds of task that it serves; empty means every kind.
+        files: whether it reads files and therefore needs a root.
     """
 
     def decorate(opener: Opener) -> Opener:

@@ -1,4 +1,4 @@
-"""How one image is placed: scaled, cut and flipped, and its labels alike.
+"""How one image is placed: scaled, cropped and flipped, together with its labels.
 
 Shapes: h, w image height and width, H, W canvas height and width, n objects, c channels.
 """
@@ -18,14 +18,14 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """One image is scaled, the part `valid` is cut out at (`top`, `left`), and flipped if so wished."""
+    """One image is scaled, the part `valid` is cropped at (`top`, `left`), and optionally flipped."""
 
     size: Size
     """Of the original image."""
     scaled: Size
     """Of the whole image after scaling."""
     valid: Size
-    """Of the part that is cut out: what the image covers on its canvas."""
+    """Of the crop: the part of its canvas that the image covers."""
     top: int = 0
     left: int = 0
     flip: bool = False
@@ -53,7 +53,7 @@ class Geometry:
         """Place boxes (n, 4) xyxy.
 
         Returns:
-            Boxes (n, 4) clipped to the part that is cut out, and the share (n,) of each box's area that is left.
+            Boxes (n, 4) clipped to the crop, and the fraction (n,) of each box's area that is left.
         """
         wrapped = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=self.size)
         scaled = F.resize(wrapped, list(self.scaled))
@@ -62,16 +62,16 @@ class Geometry:
         return placed, sides(placed).prod(dim=1) / whole
 
     def _cut(self, value: Any) -> Any:
-        """Cut the chosen part out of a scaled image, mask or set of boxes, and flip it."""
+        """Crop a scaled image, mask or set of boxes, and flip it if required."""
         value = F.crop(value, self.top, self.left, *self.valid)
         return F.horizontal_flip(value) if self.flip else value
 
 
 class Placement(Protocol):
-    """How images are put on the canvas of a batch; what is random is drawn from torch's global generator."""
+    """How images are put on the canvas of a batch; random numbers come from torch's global generator."""
 
     def place(self, size: Size) -> Geometry:
-        """Return how an image of a size is placed."""
+        """Return the placement of an image of a given size."""
         ...
 
     def canvas(self, sizes: Sequence[Size]) -> Size:
@@ -81,9 +81,9 @@ class Placement(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Every image on one canvas: scaled to fit it, aspect kept, times a random factor.
+    """Every image on one canvas: scaled to fit it, keeping its aspect ratio, times a random factor.
 
-    What is larger than the canvas then is cropped at random, what is smaller lies at the top left.
+    Images larger than the canvas are cropped at random, smaller ones are put at the top left.
     """
 
     size: Size
@@ -94,7 +94,7 @@ class Fit:
     """Probability of a horizontal flip."""
 
     def place(self, size: Size) -> Geometry:
-        """Return how an image of a size is placed."""
+        """Return the placement of an image of a given size."""
         flip, factor, top, left = torch.rand(4).tolist()
         scaled = fit_size(size, self.size, self.scale[0] + factor * (self.scale[1] - self.scale[0]))
         valid = (min(scaled[0], self.size[0]), min(scaled[1], self.size[1]))
@@ -113,7 +113,7 @@ class Fit:
 
 
 def fit_size(size: Size, canvas: Size, factor: float = 1.0) -> Size:
-    """Return the height and width of an image scaled to fit `canvas`, keeping its aspect, times `factor`."""
+    """Return the height and width of an image scaled to fit `canvas`, keeping its aspect ratio, times `factor`."""
     scale = min(canvas[0] / size[0], canvas[1] / size[1]) * factor
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 

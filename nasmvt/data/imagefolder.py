@@ -16,10 +16,10 @@ from nasmvt.errors import UserError
 
 @register_format("imagefolder", "classification")
 class ImageFolder(Dataset):
-    """Images whose class is the folder they lie in.
+    """Images whose class is the name of their folder.
 
-    The labels are the places of the class folders of the *training* split in alphabetical order, in
-    every split. Hidden files, files that are no images and sub-folders of a class are passed over.
+    The labels are the positions of the class folders of the *training* split in alphabetical order, in
+    every split. Hidden files, other files and sub-folders of a class are ignored.
 
     Raises:
         UserError: if a split or a class has no images, or a validation class is unknown in training.
@@ -77,7 +77,7 @@ class ImageFolder(Dataset):
 
 
 def _split_folder(request: Request, name: str) -> Path:
-    """Return the folder of a split; data that are divided by seed may have none, and hold their classes directly."""
+    """Return the folder of a split; data split by seed may have none and contain the class folders directly."""
     if request.config.split is not None and find_split_folder(request.root, name) is None:
         return request.root
     return split_folder(request.root, name)

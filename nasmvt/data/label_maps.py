@@ -1,4 +1,4 @@
-"""Label maps: images whose values, or colours, say the class of every pixel.
+"""Label maps: images whose values, or colours, encode the class of every pixel.
 
 Shapes: H, W height and width of the label map, K classes.
 """
@@ -26,14 +26,14 @@ def read_label_map(path: Path, *, colours: bool = False) -> np.ndarray:
 
     Args:
         path: the file.
-        colours: whether labels are told by colour, also those of a palette; a grey image has values all the same.
+        colours: whether labels are encoded by colour, including palette colours; greyscale images always hold values.
 
     Returns:
-        Integers (H, W) as they stand in the file; a colour is its red, green and blue as one number, 0xrrggbb.
+        Integers (H, W) as stored in the file; a colour is one number, 0xrrggbb.
 
     Raises:
         UnreadableImage: if it can't be decoded, naming the file.
-        UserError: if it has several channels that differ, or values that are no whole numbers.
+        UserError: if it has several channels that differ, or values that are not integers.
     """
     with opened(path, "label map", "replace it or set skip_unreadable") as image:
         orientation = orientation_of(image)
@@ -42,7 +42,7 @@ def read_label_map(path: Path, *, colours: bool = False) -> np.ndarray:
             return turn_array(red << 16 | green << 8 | blue, orientation)
         labels = np.array(image.convert("RGB") if image.mode in ("RGBA", "RGBX", "LA") else image)
     if labels.ndim == 3 and (labels == labels[..., :1]).all():
-        labels = labels[..., 0]  # grey, saved as a colour image
+        labels = labels[..., 0]  # greyscale, saved as a colour image
     if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
         labels = labels.astype(np.int64)
     if labels.ndim != 2 or labels.dtype.kind not in "uib":
@@ -54,19 +54,19 @@ def read_label_map(path: Path, *, colours: bool = False) -> np.ndarray:
 
 
 class PixelLabels:
-    """What the values of label maps mean: a class, or nothing.
+    """The meaning of the values of label maps: a class, or ignored.
 
     Args:
         meaning: the class of each value or colour.
         ignore: values, colours or class names that count neither in the loss nor in the metric.
 
     Raises:
-        UserError: if there are more classes than labels can tell apart, or an ignored name is no class.
+        UserError: if there are more classes than labels can encode, or an ignored name is not a class.
     """
 
     def __init__(self, meaning: Mapping[Value, str], ignore: Collection[Value]) -> None:
         self.classes = tuple(dict.fromkeys(name for name in meaning.values() if name not in ignore))
-        """The classes that are left, in the order of their labels."""
+        """The classes that are not ignored, in the order of their labels."""
         if len(self.classes) > IGNORE:
             raise UserError(f"label maps hold at most {IGNORE} classes, but have {len(self.classes)}: merge classes")
         unknown = [
@@ -93,7 +93,7 @@ class PixelLabels:
 
         Raises:
             UnreadableImage: if it can't be decoded.
-            UserError: if it holds a value that means nothing, naming the value and the file.
+            UserError: if it holds a value without a meaning, naming the value and the file.
         """
         values = read_label_map(path, colours=self.colours)
         if values.min(initial=0) >= 0 and values.max(initial=0) < len(self._table):

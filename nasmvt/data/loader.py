@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 
 
 class TrainLoader:
-    """Augmented batches without end, each a function of (seed, step) alone.
+    """An endless stream of augmented batches, each a function of (seed, step) alone.
 
-    The order of the images is one seeded permutation per epoch, one after the other; a batch may span
-    two or more epochs. With `config.workers` > 0 processes prepare the batches, the very same ones.
+    The order of the images is one seeded permutation per epoch; a batch may span
+    two or more epochs. With `config.workers` > 0, worker processes prepare the same batches.
 
     Raises:
         UserError: if there are no images, or the batch size is below 1.
@@ -69,11 +69,11 @@ class TrainLoader:
         return replace(batch, images=images, targets=targets)
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `start_step`, `start_step` + 1 and so on, without end."""
+        """Yield the batches of `start_step`, `start_step` + 1 and so on, endlessly."""
         return prepare(self.batch, itertools.count(start_step), self._config.workers)
 
     def _sample(self, position: int) -> Sample:
-        """Return the sample at a place of the endless order; of the unreadable ones, the next readable."""
+        """Return the sample at a position of the endless order; for an unreadable image, the next readable one."""
         epoch, place = divmod(position, len(self._indices))
         order = self._order(epoch)
         for offset in range(len(order)):

@@ -17,7 +17,7 @@ from nasmvt.errors import UserError
 RunLengths = dict[str, Any]
 """`{"size": [H, W], "counts": compressed string, or list of run lengths}`."""
 Part = list[Any] | RunLengths | tuple[float, float, float, float] | np.ndarray
-"""How the mask of one object is kept."""
+"""How the mask of one object is stored."""
 
 
 def encode_masks(masks: torch.Tensor | np.ndarray) -> list[RunLengths]:
@@ -30,17 +30,17 @@ def encode_masks(masks: torch.Tensor | np.ndarray) -> list[RunLengths]:
 
 
 class ObjectMasks:
-    """The masks of the objects of one image, in the form that their source gives them.
+    """The masks of the objects of one image, in the form of their source.
 
-    They are drawn or encoded when asked for: a photograph with thirty objects would fill hundreds of
+    They are drawn or encoded on demand: a photograph with thirty objects would fill hundreds of
     megabytes as dense masks, and a few kilobytes as polygons.
 
     Args:
-        size: height H and width W in pixels of the image that the parts lie on.
+        size: height H and width W in pixels of the image that the parts refer to.
         parts: one per object: polygons or run lengths as COCO writes them, a box (x0, y0, x1, y1) that the object
             fills, or a bool array (H, W).
-        source: what an error calls the image's annotations.
-        orientation: EXIF orientation by which that image is turned upright; the masks are turned with it.
+        source: the name of the image's annotations in errors.
+        orientation: EXIF orientation of that image; the masks are turned upright with it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ObjectMasks:
 
     @classmethod
     def of(cls, masks: torch.Tensor) -> "ObjectMasks":
-        """Hold dense masks (n, H, W) bool."""
+        """Wrap dense masks (n, H, W) bool."""
         return cls((masks.shape[1], masks.shape[2]), list(masks.cpu().numpy()))
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class ObjectMasks:
         return masks
 
     def rles(self) -> list[RunLengths]:
-        """Return the masks as COCO's compressed run lengths; they are encoded once and kept.
+        """Return the masks as COCO's compressed run lengths; encoded once and cached.
 
         Raises:
             UserError: as `dense`.

@@ -1,7 +1,7 @@
-"""Many short texts in little memory.
+"""Many short strings in little memory.
 
-A million Python strings fill hundreds of megabytes, and loader processes copy them: reading an object
-changes its count of references. Here they are one block of bytes and one array.
+A million Python strings take hundreds of megabytes, and forked loader processes copy them, since reading an object
+changes its reference count. Here they are one block of bytes and one array.
 """
 
 from array import array
@@ -12,10 +12,10 @@ import numpy as np
 
 
 class Blobs(Sequence[bytes]):
-    """Byte strings, back to back."""
+    """Byte strings, stored back to back."""
 
     def __init__(self, blobs: Iterable[Any]) -> None:
-        """Hold what is given: bytes, or anything with a buffer."""
+        """Store the given items: bytes, or anything with a buffer."""
         self._bytes = bytearray()
         ends = array("q", [0])
         for blob in blobs:
@@ -24,7 +24,7 @@ class Blobs(Sequence[bytes]):
         self._ends = np.array(ends)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of items."""
         return len(self._ends) - 1
 
     @overload
@@ -33,7 +33,7 @@ class Blobs(Sequence[bytes]):
     def __getitem__(self, index: slice) -> list[bytes]: ...
 
     def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
-        """Return one, or a list of some."""
+        """Return one item, or a list of items."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -42,19 +42,19 @@ class Blobs(Sequence[bytes]):
         return bytes(self._bytes[start:end])
 
     def lengths(self) -> np.ndarray:
-        """Return the number of bytes of each."""
+        """Return the number of bytes of each item."""
         return np.diff(self._ends)
 
 
 class Names(Sequence[str]):
-    """Strings; also names of files that are not UTF-8."""
+    """Strings, including file names that are not UTF-8."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        # surrogatepass: names that are not UTF-8 hold surrogates, see os.fsdecode
+        # surrogatepass: names that are not UTF-8 contain surrogates, see os.fsdecode
         self._blobs = Blobs(name.encode("utf-8", "surrogatepass") for name in names)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of items."""
         return len(self._blobs)
 
     @overload
@@ -63,7 +63,7 @@ class Names(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
 
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        """Return one, or a list of some."""
+        """Return one item, or a list of items."""
         if isinstance(index, slice):
             return [blob.decode("utf-8", "surrogatepass") for blob in self._blobs[index]]
         return self._blobs[index].decode("utf-8", "surrogatepass")

@@ -11,7 +11,7 @@ from nasmvt.data.masks import Part
 from nasmvt.data.names import Blobs
 
 _FARTHEST = 1e9
-"""What lies farther outside of an image, in pixels, is no farther."""
+"""Coordinates farther outside of an image, in pixels, are clipped to this."""
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1."""
@@ -19,23 +19,23 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Objects:
-    """m objects of n images, sorted by their image: those of image i are from `starts[i]` up to `starts[i + 1]`."""
+    """m objects of n images, sorted by their image: those of image i are `starts[i]` to `starts[i + 1]`."""
 
     starts: np.ndarray
     """(n + 1,) int64."""
     boxes: np.ndarray
     """(m, 4) float32: x0, y0, x1, y1; may lie outside of the image, and be empty or turned (x1 < x0)."""
     places: np.ndarray
-    """(m,) int32: the place of each object's class among those that the annotations know."""
+    """(m,) int32: the index of each object's class among the classes of the annotations."""
     crowds: np.ndarray
-    """(m,) bool: whether it stands for a group of objects that are not told apart."""
+    """(m,) bool: whether it stands for a group of objects that are not separated."""
     segmentations: Blobs
     """JSON of each object's polygons or run lengths; empty if it has none."""
     relative: bool = False
-    """Whether boxes and polygons are in parts of the width and height, not in pixels."""
+    """Whether boxes and polygons are fractions of the width and height, not pixels."""
 
     def of(self, image: int) -> slice:
-        """Return where the objects of an image are in the arrays."""
+        """Return the slice of an image's objects in the arrays."""
         return slice(int(self.starts[image]), int(self.starts[image + 1]))
 
     def clipped(self, image: int, size: tuple[int, int]) -> np.ndarray:
@@ -48,7 +48,7 @@ class Objects:
         return np.concatenate([low, np.clip(boxes[:, 2:], low, sides)], axis=1)
 
     def parts(self, image: int, size: tuple[int, int], boxes: np.ndarray) -> list[Part]:
-        """Return the masks of an image's objects for `ObjectMasks`; where there is none, the box stands for it."""
+        """Return the masks of an image's objects for `ObjectMasks`; an object without one is masked by its box."""
         pairs = zip(self.segmentations[self.of(image)], boxes.tolist(), strict=True)
         parts = [msgspec.json.decode(text) if text else tuple(box) for text, box in pairs]
         if not self.relative:
@@ -62,7 +62,7 @@ class Objects:
         ]
 
     def without_mask(self) -> np.ndarray:
-        """Return the indices of the objects, crowds aside, that have no segmentation."""
+        """Return the indices of the objects, excluding crowds, that have no segmentation."""
         return np.flatnonzero((self.segmentations.lengths() == 0) & ~self.crowds)
 
     def image_of(self, item: int) -> int:
@@ -70,13 +70,13 @@ class Objects:
         return int(np.searchsorted(self.starts, item, side="right")) - 1
 
     def count(self) -> int:
-        """Return the number of objects, crowds aside."""
+        """Return the number of objects, excluding crowds."""
         return int((~self.crowds).sum())
 
 
 @dataclass
 class ObjectList:
-    """Objects as they are read, in any order of their images."""
+    """Collects objects in any order of their images."""
 
     owners: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
@@ -91,9 +91,9 @@ class ObjectList:
 
         Args:
             image: the index of its image.
-            place: the place of its class.
+            place: the index of its class.
             box: x0, y0, x1, y1.
-            crowd: whether it is a group.
+            crowd: whether it is a crowd.
             segmentation: JSON of its polygons or run lengths, if it has any.
         """
         x0, y0, x1, y1 = (min(max(value, -_FARTHEST), _FARTHEST) for value in box)
@@ -104,7 +104,7 @@ class ObjectList:
         self.segmentations.append(segmentation)
 
     def sorted(self, images: int, *, relative: bool = False) -> Objects:
-        """Return the objects in arrays, sorted by their image; of one image they keep their order."""
+        """Return the objects as arrays, sorted by image; the order within an image is kept."""
         owners = np.array(self.owners, dtype=np.int64)
         order = np.argsort(owners, kind="stable")
         return Objects(

@@ -17,15 +17,15 @@ def open_dataset(config: DataConfig, kind: str, split: Split, seed: int, known: 
 
     Args:
         config: where the data are.
-        kind: the kind of task, which the format must fit.
+        kind: the kind of task, which the format must serve.
         split: which images; the names of the splits on disk are `config`'s.
-        seed: what the shapes are drawn from, and what `config.limit` chooses by.
-        known: what a model already knows of its data; without it the training split is looked at too, to find
+        seed: for drawing the shapes and for the choice by `config.limit`.
+        known: what a model already knows of its data; without it the training split is read too, to find
             the classes.
 
     Raises:
-        UserError: if format and kind do not fit, the files break a rule of the format, there are no classes to tell
-            apart, or other ones than the model's.
+        UserError: if format and kind do not fit, the files break a rule of the format, there are fewer than two
+            classes where two are needed, or the classes are not the model's.
     """
     chosen = FORMATS.get(config.format)
     if chosen.kinds and kind not in chosen.kinds:

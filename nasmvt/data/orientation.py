@@ -1,7 +1,7 @@
-"""Turning stored pixels, and what is drawn on them, upright by EXIF's orientation.
+"""Turning stored pixels and their labels upright by the EXIF orientation.
 
-An orientation is EXIF's number: 1 lies upright already; 2 and 4 are mirrored, 3 is upside down; 5 to 8 lie on their
-side, so that height and width change places.
+An orientation is EXIF's number: 1 is upright; 2 and 4 are mirrored, 3 is upside down; 5 to 8 are rotated by 90
+degrees, so that height and width are swapped.
 
 Shapes: n boxes, H, W height and width of the stored image.
 """
@@ -22,10 +22,10 @@ _TRANSPOSED, _ROWS_TURNED, _COLUMNS_TURNED = {5, 6, 7, 8}, {3, 4, 7, 8}, {2, 3, 
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return the EXIF orientation of an opened image; 1 if there is none, or none that makes sense."""
+    """Return the EXIF orientation of an opened image; 1 if there is none or it is invalid."""
     try:
         value: Any = image.getexif().get(_TAG, UPRIGHT)
-    except Exception:  # noqa: BLE001  (what a damaged block raises is anybody's guess; the pixels are still good)
+    except Exception:  # noqa: BLE001  (a damaged block may raise anything; the pixels are intact)
         return UPRIGHT
     return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
 
@@ -60,7 +60,7 @@ def turn_array(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def turn_boxes(boxes: torch.Tensor, size: tuple[int, int], orientation: int) -> torch.Tensor:
-    """Return boxes (n, 4) xyxy on a stored image of `size` (H, W) as they lie on the upright one."""
+    """Return boxes (n, 4) xyxy on a stored image of `size` (H, W) as boxes on the upright one."""
     height, width = upright_size(size, orientation)
     x0, y0, x1, y1 = boxes.unbind(1)
     if orientation in _TRANSPOSED:
@@ -80,9 +80,9 @@ def labels_orientation(
     Args:
         stored: height and width of the stored image.
         orientation: the image's.
-        labelled: height and width of the image as its labels state it.
-        annotated: on which pixels labels were drawn; None reads it from `labelled`, and takes them for upright where
-            both sizes are alike.
+        labelled: height and width of the image as stated by its labels.
+        annotated: on which pixels labels were drawn; None infers it from `labelled`, and assumes upright where
+            both sizes are equal.
 
     Raises:
         ValueError: if the labels state a size that is neither the stored nor the upright one.

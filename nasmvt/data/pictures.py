@@ -14,10 +14,10 @@ from nasmvt.data.report import Look
 from nasmvt.errors import UserError
 
 _DEPTHS = (8, 12, 16, 24, 32)
-"""Bits of a grey value that cameras and scanners deliver."""
+"""Usual bit depths of greyscale images from cameras and scanners."""
 _REMEDY = "replace it or set skip_unreadable"
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""What the machine lacks, not the file."""
+"""Errors caused by the machine, not by the file."""
 
 
 class UnreadableImage(UserError):
@@ -25,11 +25,11 @@ class UnreadableImage(UserError):
 
 
 def read_picture(path: Path, *, upright: bool = True) -> Image.Image:
-    """Read an image as 8-bit RGB; of an animation the first frame.
+    """Read an image as 8-bit RGB; of an animation, the first frame.
 
     Args:
         path: the file.
-        upright: turn the image as its EXIF orientation says; False gives the pixels as they are stored.
+        upright: turn the image by its EXIF orientation; False gives the pixels as they are stored.
 
     Raises:
         UnreadableImage: if it can't be decoded, naming the file.
@@ -39,7 +39,7 @@ def read_picture(path: Path, *, upright: bool = True) -> Image.Image:
 
 
 def read_stored(path: Path) -> tuple[Image.Image, int]:
-    """Read an image as 8-bit RGB, as it is stored, and the EXIF orientation by which it is turned upright.
+    """Read an image as 8-bit RGB, as stored, and its EXIF orientation.
 
     Raises:
         UnreadableImage: if it can't be decoded, naming the file.
@@ -49,10 +49,10 @@ def read_stored(path: Path) -> tuple[Image.Image, int]:
 
 
 def look_at(path: Path) -> Look:
-    """Return what the header of an image says; pixels are not decoded.
+    """Return what the header of an image states; pixels are not decoded.
 
     Raises:
-        UnreadableImage: if it is no image, naming the file.
+        UnreadableImage: if it is not an image, naming the file.
     """
     with opened(path, "image", _REMEDY, decode=False) as image:
         return Look(size=(image.height, image.width), animated=_is_animated(image))
@@ -71,16 +71,16 @@ def opened(path: Path, what: str, remedy: str, *, decode: bool = True) -> Iterat
 
     Args:
         path: the file.
-        what: what an error calls it.
-        remedy: what to do about one that can't be decoded.
-        decode: whether the pixels are read, too.
+        what: what to call it in errors.
+        remedy: what to do if it can't be decoded.
+        decode: whether to read the pixels too.
 
     Raises:
         UnreadableImage: if it can't be decoded, naming the file.
-        UserError: if the machine has no memory or no file handles left.
+        UserError: if the machine is out of memory or file handles.
     """
     try:
-        # Pillow's warnings name no file, and say nothing that an error or the pixels do not say.
+        # Pillow's warnings name no file and add nothing to the errors.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
@@ -102,7 +102,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Return any image as 8-bit RGB; transparency is dropped.
 
     Grey values of more than 8 bits are scaled by the smallest usual depth (12, 16, ...) that holds the largest of
-    them. Floats in 0..1 are scaled to 0..255, others taken as whole numbers. Values below 0 have no such scale: they
+    them. Floats in 0..1 are scaled to 0..255, others are treated as integers. Negative values have no such scale: they
     are stretched from the smallest to the largest.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a data set holds, as it is found before anything is trained."""
+"""The contents of a data set, examined before anything is trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _EXAMPLES = 3
 
 
 class Look(NamedTuple):
-    """What is seen of one image without decoding it."""
+    """What can be told about one image without decoding it."""
 
     size: Size
     """As the image is stored."""
@@ -27,22 +27,22 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelCounts:
-    """How often each class occurs, and what is odd about the labels."""
+    """How often each class occurs, and irregularities of the labels."""
 
     unit: str
     """What is counted: "images", "objects" or "pixels"."""
     images: int
     """Number of images whose labels were counted."""
     classes: tuple[int, ...] = ()
-    """How many there are of each class, in the order of the labels."""
+    """Counts by class, in the order of the labels."""
     ignored: int = 0
-    """How many count neither in the loss nor in the metric: crowds, ignored pixels."""
+    """Number that counts neither in the loss nor in the metric: crowds, ignored pixels."""
     odd: Mapping[str, int] = field(default_factory=dict)
-    """What is odd, and of how many objects or images it is true."""
+    """Irregularities, and the number of objects or images that have them."""
 
     @property
     def ignored_share(self) -> float:
-        """The ignored part of all that is labelled, 0 to 1."""
+        """The ignored fraction of all labels, 0 to 1."""
         return self.ignored / max(self.ignored + sum(self.classes), 1)
 
 
@@ -51,9 +51,9 @@ class SplitReport:
     """One split of a data set."""
 
     images: int
-    """Number of images used, those that can't be read among them."""
+    """Number of images used, including those that can't be read."""
     looked_at: int
-    """Number of images whose sizes, and labels where they are not in memory, were read."""
+    """Number of images whose sizes (and labels, unless in memory) were read."""
     names: tuple[str, ...]
     """The classes."""
     labels: LabelCounts
@@ -61,26 +61,26 @@ class SplitReport:
     """The size with the fewest pixels among the images looked at."""
     largest: Size | None
     left_out: Mapping[str, Sequence[str]]
-    """Names of what is not used, by the reason (see `folders.LeftOut`)."""
+    """Names of unused files, by reason (see `folders.LeftOut`)."""
     animated: int
-    """Number of images looked at of which only the first frame is used."""
+    """Number of examined images of which only the first frame is used."""
     unreadable: tuple[str, ...] = ()
-    """What was wrong with images that can't be read, one sentence each."""
+    """One sentence per image that can't be read."""
     tolerant: bool = False
     """Whether images that can't be read are skipped."""
 
     @property
     def refusal(self) -> str | None:
-        """Why these data can't be used to the end, if they can't."""
+        """Why these data can't be used, if they can't."""
         return self.unreadable[0] if self.unreadable and not self.tolerant else None
 
     @property
     def seen(self) -> str:
-        """Say how many images the figures of labels are from, if not from all."""
+        """Clause on how many images the label counts are from, if not from all."""
         return "" if self.labels.images == self.images else f" in the {self.labels.images} images looked at"
 
     def warnings(self) -> list[str]:
-        """Return what may be wrong, one clause each."""
+        """Return possible problems, one clause each."""
         found, counts = [], self.labels
         absent = [name for name, count in zip(self.names, counts.classes, strict=False) if not count]
         if counts.classes and len(absent) == len(counts.classes):

@@ -38,7 +38,7 @@ class LabelMaps(Targets):
         return [PackedLabels.of(labels) for labels in targets]
 
     def count(self, targets: Iterable[torch.Tensor], classes: int) -> LabelCounts:
-        """Count the pixels of each class, the ignored pixels, and the maps that hold nothing else."""
+        """Count the pixels of each class, the ignored pixels, and the maps that hold only those."""
         totals, images, void = np.zeros(IGNORE + 1, dtype=np.int64), 0, 0
         for labels in targets:
             counts = np.bincount(labels.numpy().ravel(), minlength=IGNORE + 1)
@@ -54,7 +54,7 @@ class LabelMaps(Targets):
 
 @dataclass(frozen=True)
 class PackedLabels:
-    """A label map without loss in a hundredth of its memory: those of a split of photographs would fill gigabytes."""
+    """A losslessly compressed label map: those of a split of photographs would take gigabytes."""
 
     size: Size
     """Height h and width w."""

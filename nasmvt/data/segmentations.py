@@ -1,4 +1,4 @@
-"""COCO's segmentations: polygons and run lengths, checked before any library of C gets them."""
+"""COCO's segmentations: polygons and run lengths, checked before they are passed to a C library."""
 
 import msgspec
 import numpy as np
@@ -6,7 +6,7 @@ import numpy as np
 from nasmvt.data.values import shown
 
 _FARTHEST = 10
-"""Most sides of the image that a corner may lie outside; drawing a polygon costs memory by its length."""
+"""How far a corner may lie outside, in image sides; drawing a polygon takes memory in proportion to its length."""
 
 
 class _Runs(msgspec.Struct):
@@ -18,9 +18,9 @@ _DECODER = msgspec.json.Decoder(list[list[float]] | _Runs | None)
 
 
 def has_segmentation(text: bytes | msgspec.Raw, size: tuple[int, int]) -> bool:
-    """Check the `segmentation` of an annotation; return whether it says anything.
+    """Check the `segmentation` of an annotation; return whether it is not empty.
 
-    Boxes-only data sets hold null, [], [[]] or run lengths without counts.
+    Data sets with boxes only contain null, [], [[]] or run lengths without counts.
 
     Args:
         text: JSON: a list of polygons [x0, y0, x1, y1, ...] of three or more points, or a mapping of `size`
@@ -67,10 +67,10 @@ def _check_runs(runs: _Runs, size: tuple[int, int]) -> bool:
 
 
 def decompress(text: str) -> np.ndarray | None:
-    """Return the run lengths (int64) that COCO's compressed string stands for, or None if it is none.
+    """Return the run lengths (int64) that COCO's compressed string stands for, or None if it is invalid.
 
-    Each character holds five bits, lowest first, and a mark (32) that more follow; the last one's highest bit is the
-    sign. From the fourth number on, the difference to the last but one is stored.
+    Each character holds five bits, lowest first, and a flag (32) that more follow; the highest bit of the last one is
+    the sign. From the fourth number on, the difference to the last but one is stored.
     """
     codes = np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8).astype(np.int64) - 48
     if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
@@ -84,7 +84,7 @@ def decompress(text: str) -> np.ndarray | None:
     values = np.bincount(group, weights=(codes & 31) << shift).astype(np.int64)
     negative = (codes[last] & 16) != 0
     values -= negative.astype(np.int64) << (shift[last] + 5)
-    # Sums over every other number, apart for both, undo the differences.
+    # Cumulative sums over the even and the odd numbers undo the differences.
     values[1::2] = values[1::2].cumsum()
     values[2::2] = values[2::2].cumsum()
     return values

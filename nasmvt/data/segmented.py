@@ -1,4 +1,4 @@
-"""What all formats of segmentation share: images, their label maps, and what the values mean."""
+"""The common part of all segmentation formats: images, their label maps, and the meaning of the values."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
@@ -18,9 +18,9 @@ from nasmvt.data.types import IGNORE, DataInfo, Sample
 from nasmvt.errors import UserError
 
 ZERO_AND_VOID = (0, IGNORE)
-"""Values that are ignored unless something else is said: ADE20K's 0, and the 255 of most other data sets."""
+"""Values that are ignored by default: ADE20K's 0, and the 255 of most other data sets."""
 _LOOKED_AT = 8
-"""Label maps that are looked at when a data set is opened."""
+"""Number of label maps that are checked when a data set is opened."""
 
 
 class Segmented(Dataset):
@@ -29,11 +29,11 @@ class Segmented(Dataset):
     Args:
         request: what is opened.
         images: the images.
-        maps: the label map of each.
-        labels: what their values mean.
+        maps: the label map of each image.
+        labels: the meaning of their values.
 
     Raises:
-        UserError: if the first label maps hold nothing but ignored pixels.
+        UserError: if the first label maps hold only ignored pixels.
     """
 
     def __init__(self, request: Request, images: FileList, maps: FileList, labels: PixelLabels) -> None:
@@ -57,10 +57,12 @@ class Segmented(Dataset):
         return Sample(id=self._images.names[index], image=upright, target=torch.from_numpy(turned))
 
     def look(self, index: int) -> Look:
-        """Return what the header of an image says, and its label map as it lies; the sizes must agree."""
+        """Return what the header of an image states, and its label map; the sizes must agree."""
         path = self._images[index]
         look, labels = look_at(path), self._labels.read(self._maps[index])
-        if labels.shape != look.size or self._annotated is not None:  # orientation matters; headers may not tell it
+        if (
+            labels.shape != look.size or self._annotated is not None
+        ):  # the orientation matters, and headers may not state it
             self._upright(index, labels, look.size, read_stored(path)[1])
         return look._replace(target=torch.from_numpy(labels))
 
@@ -69,7 +71,7 @@ class Segmented(Dataset):
         return text_digest(self._images.digest(), self._maps.digest())
 
     def _upright(self, index: int, labels: np.ndarray, stored: tuple[int, int], orientation: int) -> np.ndarray:
-        """Return a label map (H, W) as it lies on the upright image.
+        """Return a label map (H, W) aligned with the upright image.
 
         Raises:
             UserError: if its size is not that of the image.
@@ -88,7 +90,7 @@ class Segmented(Dataset):
         return turned
 
     def _look(self) -> None:
-        """Refuse label maps that hold nothing but ignored pixels, by some of them."""
+        """Refuse label maps that hold only ignored pixels, judging by some of them."""
         places = sorted(set(np.linspace(0, len(self) - 1, _LOOKED_AT).round().astype(int).tolist()))
         some_maps = [self._maps[place] for place in places]
         if any((labels != IGNORE).any() for labels in _readable(some_maps, self._labels.read, self._skip)):
@@ -109,16 +111,16 @@ def meaning_of(
     ignore: Collection[Value] = ZERO_AND_VOID,
     usual: Sequence[str] = (),
 ) -> PixelLabels:
-    """Return what the values of label maps mean by the settings, or else a file of classes, or else the label maps.
+    """Return the meaning of label map values: from the settings, else from a class file, else from the label maps.
 
     Args:
         request: what is opened.
         maps: gives the label maps of the training split; they are read only if nothing names the classes.
-        ignore: what is ignored where neither the settings nor a class say otherwise.
-        usual: the classes where neither the settings nor a file name any.
+        ignore: values ignored unless the settings or a class say otherwise.
+        usual: the classes if neither the settings nor a file name any.
 
     Raises:
-        UserError: if the settings, the file or the label maps contradict themselves.
+        UserError: if the settings, the file or the label maps are inconsistent.
     """
     config, known = request.config, request.known
     named = read_classes(request.root)
@@ -138,12 +140,12 @@ def meaning_of(
 
 
 def _unmentioned(meaning: Collection[Value], usual: Collection[Value]) -> Collection[Value]:
-    """Return what is ignored beside the values that mean something: the usual values, but no colours."""
+    """Return the values that are ignored by default, excluding colours."""
     return () if any(is_colour(value) for value in meaning) else [value for value in usual if value not in meaning]
 
 
 def _readable(paths: Iterable[Path], read: Callable[[Path], np.ndarray], skip: bool) -> Iterator[np.ndarray]:
-    """Yield label maps; with `skip` without those that can't be decoded."""
+    """Yield label maps, with `skip` excluding those that can't be decoded."""
     for path in paths:
         try:
             yield read(path)
@@ -153,7 +155,7 @@ def _readable(paths: Iterable[Path], read: Callable[[Path], np.ndarray], skip: b
 
 
 def _counted(maps: FileList, ignore: Collection[Value], skip: bool) -> tuple[str, ...]:
-    """Name as many classes as the label maps hold, by reading them all.
+    """Name the classes that the label maps hold, by reading all of them.
 
     Raises:
         UserError: if their values are not consecutive.

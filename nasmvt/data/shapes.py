@@ -1,9 +1,9 @@
-"""Drawn images of plain shapes: data for every kind of task with no download.
+"""Generated images of simple shapes: data for every kind of task without a download.
 
-An image is a function of (seed, split, index) alone. The ground is blurred noise, nearly grey, with thin
-strokes of any colour on it; a shape has a random place, size, rotation and grain. Its hue is drawn around
-that of its class: circles and rings are alike in it, and so are squares and crosses, so that colour is
-learned within a few hundred steps and form tells the rest. There is one shape for classification; there
+An image is a function of (seed, split, index) alone. The background is blurred noise, nearly grey, with thin
+strokes of random colours; a shape has a random position, size, rotation and noise. Its hue is drawn around
+the mean of its class: circles and rings have similar hues, and so have squares and crosses, so that colour is
+learned within a few hundred steps and form decides the rest. There is one shape for classification; there
 are one to four, which may overlap, for detection and segmentation.
 """
 
@@ -29,22 +29,22 @@ _HUES = {"circle": 0.0, "ring": 0.07, "square": 0.33, "cross": 0.42, "triangle":
 """Mean hue of each class, in 0..1; a shape's own is normal around it."""
 _HUE_SPREAD = 0.03
 _MIN_VISIBLE = 0.5
-"""A shape of which less can be seen is not drawn."""
+"""A shape with fewer visible pixels is not drawn."""
 
 
 @dataclass(frozen=True)
 class _Shape:
     label: int
     mask: np.ndarray
-    """(H, W) bool: the part that can be seen."""
+    """(H, W) bool: the visible part."""
 
 
 @register_format("shapes", files=False)
 class Shapes(Dataset):
-    """Drawn shapes with labels for one kind of task.
+    """Generated shapes with labels for one kind of task.
 
     Detection: boxes are tight around the visible part of a shape and every shape has a mask.
-    Segmentation: every pixel has a label, the ground's is 0.
+    Segmentation: every pixel has a label, the background's is 0.
     """
 
     def __init__(self, request: Request) -> None:
@@ -78,7 +78,7 @@ class Shapes(Dataset):
         return Sample(id=f"{self._split}/{index}", image=picture, target=self._target(shapes))
 
     def digest(self) -> str:
-        """Return a digest of what the images are drawn from."""
+        """Return a digest of the parameters of the images."""
         return text_digest("shapes", self._kind, self._split, str(self._seed), str(self._size), str(self._length))
 
     def _target(self, shapes: list[_Shape]) -> Any:
@@ -98,7 +98,7 @@ class Shapes(Dataset):
 
 
 def _ground(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Return (H, W, 3) float32 in 0..255: blurred noise around a random grey, with strokes on it."""
+    """Return (H, W, 3) float32 in 0..255: blurred noise around a random grey, with strokes."""
     height, width = size
     coarse = random.uniform(40, 215) + random.normal(0.0, 30.0, (5, 5, 1)) + random.normal(0.0, 10.0, (5, 5, 3))
     picture = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
@@ -112,7 +112,7 @@ def _ground(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 def _place(
     random: np.random.Generator, size: tuple[int, int], *, count: int, radii: tuple[float, float]
 ) -> list[_Shape]:
-    """Place shapes from the topmost down; one that the others mostly cover is left out."""
+    """Place shapes from the topmost down; one that is mostly covered by others is dropped."""
     height, width = size
     shapes: list[_Shape] = []
     taken = np.zeros(size, dtype=bool)
@@ -162,7 +162,7 @@ def _corners(name: str) -> list[tuple[float, float]]:
 
 
 def _paint(random: np.random.Generator, canvas: np.ndarray, shape: _Shape) -> None:
-    """Fill a shape with a colour of its class, grained, in place."""
+    """Fill a shape with a noisy colour of its class, in place."""
     hue = (_HUES[SHAPES[shape.label]] + random.normal(0.0, _HUE_SPREAD)) % 1.0
     colour = colorsys.hsv_to_rgb(hue, random.uniform(0.5, 0.95), random.uniform(0.45, 1.0))
     grain = random.normal(0.0, 12.0, (int(shape.mask.sum()), 1))

@@ -1,4 +1,4 @@
-"""Dividing the training images into those that train weights and those that compare candidates."""
+"""Dividing the training images: those to train weights on, and those to compare candidates on."""
 
 import numpy as np
 
@@ -11,11 +11,11 @@ def split_train(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndar
 
     Args:
         n: number of images of the training split.
-        fraction: part that goes to the search split, rounded to whole images.
-        seed: what the choice depends on.
+        fraction: fraction that goes to the search split, rounded to whole images.
+        seed: seed of the choice.
 
     Returns:
-        The indices for training and those for search, int64, disjoint, each in rising order.
+        The indices for training and those for search, int64, disjoint, each ascending.
 
     Raises:
         UserError: if one of the two would be empty.

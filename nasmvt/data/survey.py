@@ -1,4 +1,4 @@
-"""Looking at a data set before anything is trained: exact where its labels are in memory, else by a sample."""
+"""Examining a data set before anything is trained: exactly where its labels are in memory, else by a sample."""
 
 import time
 from collections import deque
@@ -14,20 +14,20 @@ from nasmvt.data.targets import TARGETS
 from nasmvt.seeding import derive_seed
 
 MOST = 500
-"""Images that are looked at unless more are asked for."""
+"""Default number of images that are examined."""
 
 
 def survey(
     dataset: Dataset, seed: int, *, tolerant: bool, most: int | None = MOST, seconds: float | None = None
 ) -> SplitReport:
-    """Look at one split of a data set.
+    """Examine one split of a data set.
 
     Args:
         dataset: the split.
-        seed: what the images looked at are drawn by.
-        tolerant: whether images that can't be read are skipped, and do not stop what is done with the data.
-        most: most images looked at; None: all.
-        seconds: when to stop looking; at least one image is looked at. None: never.
+        seed: seed of the choice of images.
+        tolerant: whether images that can't be read are skipped instead of stopping a training.
+        most: maximum number of images examined; None: all.
+        seconds: time limit; at least one image is examined. None: no limit.
 
     Raises:
         UserError: if labels break a rule of the format.
@@ -43,7 +43,7 @@ def survey(
 
 
 class _Views:
-    """What was seen of the images so far."""
+    """Observations of the images so far."""
 
     def __init__(self, dataset: Dataset, order: np.ndarray, deadline: float | None) -> None:
         self._dataset = dataset
@@ -53,7 +53,7 @@ class _Views:
         self._unreadable: list[str] = []
 
     def targets(self) -> Iterator[Any]:
-        """Look at the images, and yield the labels of each."""
+        """Examine the images, and yield the labels of each."""
         for index in self._order.tolist():
             try:
                 look = self._dataset.look(index)
@@ -66,7 +66,7 @@ class _Views:
                 return
 
     def report(self, labels: LabelCounts, tolerant: bool) -> SplitReport:
-        """Return what was seen."""
+        """Return the observations."""
         sizes = [look.size for look in self._looks]
         return SplitReport(
             images=len(self._dataset),

@@ -24,7 +24,7 @@ def to_tensor(picture: Any) -> torch.Tensor:
     """Return a PIL image, a uint8 array (h, w, 3) or a uint8 tensor (3, h, w) as a tensor (3, h, w).
 
     Raises:
-        UserError: if it is something else.
+        UserError: if it is anything else.
     """
     if isinstance(picture, Image.Image):
         tensor: torch.Tensor = F.pil_to_tensor(picture if picture.mode == "RGB" else to_rgb(picture))
@@ -44,7 +44,7 @@ class EvalTransform:
     """The one transform of evaluation, prediction and export, for every kind of task.
 
     The image is placed by `config.test_placement`: resized to fit the canvas (bilinear, antialiased, up or down),
-    keeping its aspect, put at the top left, and padded with the mean colour.
+    keeping its aspect ratio, put at the top left, and padded with the mean colour.
     """
 
     def __init__(self, config: DataConfig) -> None:
@@ -52,11 +52,11 @@ class EvalTransform:
         self.colour = mean_colour(config)
 
     def __call__(self, image: Any, id: int | str = 0) -> tuple[torch.Tensor, ImageInfo]:
-        """Return the canvas of a single image, uint8 (3, H, W), and where the image lies on it.
+        """Return the canvas of a single image, uint8 (3, H, W), and the image's position on it.
 
         Args:
             image: a PIL image, a uint8 array (h, w, 3) or a uint8 tensor (3, h, w).
-            id: what the image is called in the info.
+            id: the image's id in the info.
 
         Raises:
             UserError: if the image is something else.
@@ -75,11 +75,11 @@ class TrainTransform:
     """The random transform of training images.
 
     It draws from the global generators of torch, numpy and `random`: call it inside `nasmvt.seeding.seeded`.
-    As a rule, image and labels are flipped, scaled and cropped alike, by `config.train_placement`; a kind may have a
-    transform of its own (classification has timm's).
+    By default image and labels are flipped, scaled and cropped together by `config.train_placement`; a kind may have
+    its own transform (classification has timm's).
 
     Raises:
-        UserError: if `augmentation.auto_augment` is no policy of timm's.
+        UserError: if `augmentation.auto_augment` is not a timm policy.
     """
 
     def __init__(self, config: DataConfig, targets: Targets) -> None:
@@ -90,7 +90,7 @@ class TrainTransform:
         self._jitter = v2.ColorJitter(strength, strength, strength) if strength else None
 
     def __call__(self, sample: Sample) -> Placed:
-        """Return the placed image, not padded, with its target in its pixels."""
+        """Return the placed image without padding, with its target in its pixels."""
         if self._own is not None:
             return self._own(sample)
         image = to_tensor(sample.image)
@@ -112,8 +112,8 @@ def collate(
 
     Args:
         placed: the images.
-        gather: puts their targets together, given the canvas.
-        placement: says which canvas.
+        gather: collates their targets, given the canvas.
+        placement: gives the canvas.
         colour: of the padding, uint8 (3, 1, 1).
     """
     canvas = placement.canvas([info.valid for _, _, info in placed])

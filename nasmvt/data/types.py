@@ -1,4 +1,4 @@
-"""Values shared by the package: samples, batches, and where an image came from.
+"""Values shared by the package: samples, batches, and the origin of an image.
 
 Shapes: B batch, H height, W width, n objects, K classes.
 """
@@ -16,19 +16,19 @@ IGNORE = 255
 
 @dataclass(frozen=True, kw_only=True)
 class DataInfo:
-    """What a network has to know of its data set."""
+    """What a network needs to know about its data set."""
 
     kind: str
-    """What the task is about: a registered kind (see `nasmvt.tasks.kinds`)."""
+    """The kind of task, a registered one (see `nasmvt.tasks.kinds`)."""
     classes: tuple[str, ...]
     """Class names; a label is an index into them."""
     has_masks: bool = False
-    """Detection: whether every object carries a mask."""
+    """Detection: whether every object has a mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageInfo:
-    """Where an image came from, and how it lies on the canvas: top left, padded right and below."""
+    """The origin of an image, and its place on the canvas: at the top left, padded on the right and at the bottom."""
 
     id: int | str
     """COCO's image id, or the path relative to the data root."""
@@ -42,7 +42,7 @@ class ImageInfo:
 class Sample:
     """One decoded image with its labels, in the pixels of the original image.
 
-    What a target is the kind says (see `nasmvt.data.targets`).
+    What a target is depends on the kind (see `nasmvt.data.targets`).
     """
 
     id: int | str
@@ -54,8 +54,8 @@ class Sample:
 class Batch:
     """Images on a common canvas.
 
-    `images` is (B, 3, H, W), uint8 in 0..255 or float32 in 0..1; networks normalise it themselves. `targets` are as
-    the kind's `Targets` put them together: in canvas pixels for a training batch, in the pixels of the original images
+    `images` is (B, 3, H, W), uint8 in 0..255 or float32 in 0..1; networks normalise it themselves. `targets` are
+    collated by the kind's `Targets`: in canvas pixels for a training batch, in the pixels of the original images
     for an evaluation batch. `infos` say which part of the canvas each image covers.
     """
 
@@ -64,14 +64,14 @@ class Batch:
     infos: Sequence[ImageInfo]
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch with its images and targets on `device`; on CUDA the copies are not waited for."""
+        """Return the batch with its images and targets on `device`; copies to CUDA are asynchronous."""
         device = torch.device(device)
         return replace(self, images=_move(self.images, device), targets=_move(self.targets, device))
 
 
 def _move(value: Any, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
-        if device.type == "cuda" and value.device.type == "cpu":  # only from pinned memory a copy runs beside the rest
+        if device.type == "cuda" and value.device.type == "cpu":  # only copies from pinned memory are asynchronous
             return value.pin_memory().to(device, non_blocking=True)
         return value.to(device)
     if isinstance(value, dict):

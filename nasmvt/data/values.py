@@ -1,11 +1,11 @@
-"""Plain values of JSON files as what they are meant to be, whatever type an exporter gave them."""
+"""Values of JSON files in their intended type, whatever type an exporter gave them."""
 
 import math
 from typing import Any
 
 
 def whole(value: Any) -> int | None:
-    """Return a whole number given as number or text, or None if it is none."""
+    """Return a whole number given as number or text, or None if it is not one."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -35,7 +35,7 @@ def flag(value: Any) -> bool | None:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number given as number or text, or None if it is none."""
+    """Return a finite number given as number or text, or None if it is not one."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -46,6 +46,6 @@ def number(value: Any) -> float | None:
 
 
 def shown(value: Any) -> str:
-    """Return a value as it stands in an error, cut to a readable length."""
+    """Return a value for an error message, cut to a readable length."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -35,10 +35,10 @@ def open_voc(request: Request) -> Dataset:
 
 
 class VocBoxes(Detected):
-    """Boxes from one XML file per image; difficult objects are crowds, which neither reward nor punish.
+    """Boxes from one XML file per image; difficult objects are crowds, which neither count as hits nor as misses.
 
-    The classes are the names in the training split, in alphabetical order. VOC counts pixels from 1 and includes the
-    last one.
+    The classes are the names in the training split, in alphabetical order. VOC counts pixels from 1, and corners are
+    inclusive.
     """
 
     def __init__(self, request: Request) -> None:
@@ -72,7 +72,7 @@ class VocMaps(Segmented):
 
 
 def _images(request: Request, topic: str) -> FileList:
-    """Return the images that the list of a split names, or all if the data are divided by seed and there is no list."""
+    """Return the images that the list of a split names, or all if the data are split by seed and there is no list."""
     root, folder = request.root, request.root / "JPEGImages"
     if not folder.is_dir():
         raise UserError(f"VOC's images must lie in {folder}, but there is no such folder: set root to the one above it")
@@ -94,7 +94,7 @@ def _images(request: Request, topic: str) -> FileList:
 
 
 def _read(request: Request, files: FileList) -> tuple[Annotations, np.ndarray]:
-    """Return the objects of some images, and the sizes of the images as they state them."""
+    """Return the objects of some images, and the image sizes that the files state."""
     folder = request.root / "Annotations"
     found: list[tuple[int, str, list[float], bool]] = []
     sizes = np.zeros((len(files), 2), dtype=np.int32)
@@ -102,7 +102,7 @@ def _read(request: Request, files: FileList) -> tuple[Annotations, np.ndarray]:
         path = folder / f"{image.stem}.xml"
         try:
             tree = ET.fromstring(read_bytes(path))
-        except (ET.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
+        except (ET.ParseError, ValueError, LookupError) as error:  # LookupError: unknown encoding
             raise UserError(f"{path} is not an XML file that can be read ({error}): fix or replace it") from None
         sides = [whole(tree.findtext(f"size/{side}") or "") or 0 for side in ("height", "width")]
         sizes[row] = sides if min(sides) > 0 else 0

@@ -1,4 +1,4 @@
-"""Computing batches in other processes, which must not change them.
+"""Computing batches in other processes, with the same results.
 
 Every worker has a pipe of its own: its values come back as bytes, so neither /dev/shm nor a lock is needed, and the
 end of a worker, or of the process that feeds it, is seen at once as the end of the pipe.
@@ -24,9 +24,9 @@ import torch
 from nasmvt.errors import UserError
 
 _AHEAD = 2
-"""Keys that a worker holds: one whose value it computes, one whose value waits to be fetched."""
+"""Keys assigned to a worker: one being computed, one waiting to be fetched."""
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals to the group or the terminal that the process in charge answers, also for its workers."""
+"""Signals to the process group that the main process handles on behalf of its workers."""
 
 
 def prepare(function: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> Iterator[Any]:
@@ -34,8 +34,8 @@ def prepare(function: Callable[[Any], Any], keys: Iterable[Any], workers: int) -
 
     Args:
         function: picklable; what it returns must be a function of the key alone.
-        keys: any number of keys, even endless.
-        workers: processes that compute ahead; 0 computes each value when it is asked for.
+        keys: any number of keys, possibly endless.
+        workers: processes that compute ahead; 0 computes each value on demand.
 
     Raises:
         UserError: what `function` raises, or if a worker can't be started or is killed.
@@ -68,14 +68,14 @@ class _Pool:
     def __init__(self, function: Callable[[Any], Any], count: int) -> None:
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
-        # Also when the interpreter ends, or it would wait for workers that wait for keys.
+        # Also at interpreter exit, which would otherwise wait for workers that wait for keys.
         self.close = Finalize(self, _end, args=(self._processes, self._pipes), exitpriority=1)
         forks = sys.platform == "linux"
         context: Any = multiprocessing.get_context("fork" if forks else "spawn")
         try:
             for _ in range(count):
                 ours, theirs = context.Pipe()
-                # A forked worker holds copies of the pipes made before; while it does, they never end.
+                # A forked worker inherits the earlier pipes; as long as it holds them, they never end.
                 inherited = [*self._pipes, ours] if forks else []
                 self._pipes.append(ours)
                 process = context.Process(target=_work, args=(function, theirs, inherited), daemon=True)
@@ -125,14 +125,14 @@ def _end(processes: Sequence[BaseProcess], pipes: Sequence[Connection]) -> None:
     for pipe in pipes:
         pipe.close()
     for process in processes:
-        process.kill()  # it holds nothing that could be lost
+        process.kill()  # it has no state to lose
     for process in processes:
         process.join()
 
 
 @contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Hold back signals while a worker starts, until it ignores them."""
+    """Block signals while a worker starts, until it ignores them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
     try:
         yield
@@ -141,26 +141,26 @@ def _blocked_signals() -> Iterator[None]:
 
 
 class _Failure:
-    """An error on its way from a worker to the process in charge."""
+    """An error sent from a worker to the main process."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
 def _work(function: Callable[[Any], Any], pipe: Connection, inherited: Sequence[Connection]) -> None:
-    """Answer keys until the pipe ends."""
+    """Compute values until the pipe ends."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
     for other in inherited:
         other.close()
-    torch.set_num_threads(1)  # the threads of the process in charge were not forked
+    torch.set_num_threads(1)  # the threads of the main process were not forked
     try:
         while True:
             key = pipe.recv()
             _send(pipe, _value(function, key))
     except (EOFError, OSError):
-        return  # nobody listens any more
+        return  # the main process is gone
 
 
 def _value(function: Callable[[Any], Any], key: Any) -> Any:
@@ -170,12 +170,12 @@ def _value(function: Callable[[Any], Any], key: Any) -> Any:
         return _Failure(error)
     except MemoryError:
         return _Failure(UserError("the memory does not suffice to read images: lower data.workers or batch_size"))
-    except Exception:  # noqa: BLE001 (raised again in the process in charge)
+    except Exception:  # noqa: BLE001 (raised again in the main process)
         return _Failure(RuntimeError(f"a loader worker failed:\n{traceback.format_exc()}"))
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles tensors as arrays, whose bytes travel as they lie in memory; torch would put them into /dev/shm."""
+    """Pickles tensors as arrays, whose bytes are sent directly; torch would put them into /dev/shm."""
 
     def reducer_override(self, value: Any) -> Any:
         if type(value) is torch.Tensor:

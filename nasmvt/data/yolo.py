@@ -1,4 +1,4 @@
-"""YOLO: data.yaml, images, and beside each folder `images` one of `labels` with a text file per image."""
+"""YOLO: data.yaml, images, and beside each folder `images` a folder `labels` with a text file per image."""
 
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,10 +30,10 @@ from nasmvt.yaml_text import load_yaml
 
 @register_format("yolo", "detection")
 class Yolo(Detected):
-    """Boxes `class x y width height`, or polygons `class x1 y1 x2 y2 ...`, in parts of the image's sides.
+    """Boxes `class x y width height`, or polygons `class x1 y1 x2 y2 ...`, as fractions of the image's sides.
 
-    Labels are the classes' numbers in data.yaml. An image without a file of labels has no objects. Of
-    polygons, an object's box is the one around it.
+    Labels are the classes' numbers in data.yaml. An image without a label file has no objects. The
+    box of a polygon is its bounding box.
 
     Raises:
         UserError: if a file is missing or breaks a rule of the format, naming the line.
@@ -61,7 +61,7 @@ class Yolo(Detected):
 
 
 def _read_settings(root: Path) -> dict[str, Any]:
-    """Return data.yaml (or the only YAML file that names classes), or what classes.txt and the usual folders say."""
+    """Return the content of data.yaml (or the only YAML file with class names), or of classes.txt and usual folders."""
     files = [root / "data.yaml", root / "dataset.yaml", *sorted(root.glob("*.y*ml"))]
     for path in files:
         if not path.is_file():
@@ -93,7 +93,7 @@ def _class_list(names: Any, path: Path) -> list[str]:
 
 
 def _images(request: Request, settings: dict[str, Any], left_out: LeftOut) -> FileList:
-    """Return the images of a split: those of a folder, a list in a text file, or several of them."""
+    """Return the images of a split: those of a folder, of a list in a text file, or of several of these."""
     path = settings["file"]
     keys = split_names(request.split_name)
     keys = (*keys, "valid") if "val" in keys else keys
@@ -132,7 +132,7 @@ def _label_name(image: str) -> str:
 
 
 def _read(request: Request, settings: dict[str, Any], files: FileList) -> Annotations:
-    """Return the objects of some images; an image without a file of labels has none."""
+    """Return the objects of some images; an image without a label file has none."""
     names, objects, bare = settings["names"], ObjectList(), []
     for row, image in enumerate(files.names):
         path = files.root / _label_name(image)
@@ -155,7 +155,7 @@ def _read(request: Request, settings: dict[str, Any], files: FileList) -> Annota
 
 
 def _parse(line: str, classes: int) -> tuple[int, tuple[float, float, float, float], bytes]:
-    """Return the class, the box (x0, y0, x1, y1) and JSON of the polygon of a line, all in parts of the sides."""
+    """Return the class, the box (x0, y0, x1, y1) and JSON of the polygon of a line, all as fractions of the sides."""
     words = line.split()
     label = whole(words[0])
     if label is None:
@@ -164,9 +164,9 @@ def _parse(line: str, classes: int) -> tuple[int, tuple[float, float, float, flo
         raise ValueError(f"classes are numbered 0 to {classes - 1}")
     values = [value for value in map(number, words[1:]) if value is not None]
     if len(values) < len(words) - 1 or (len(values) != 4 and (len(values) < 6 or len(values) % 2)):
-        raise ValueError("after the class come x, y, width and height, or three or more points of a polygon")
+        raise ValueError("the class is followed by x, y, width and height, or by three or more points of a polygon")
     if not all(-1 <= value <= 2 for value in values):
-        raise ValueError("numbers are parts of the image's width and height, 0 to 1")
+        raise ValueError("numbers are fractions of the image's width and height, 0 to 1")
     if len(values) == 4:
         x, y, width, height = values
         return label, (x - width / 2, y - height / 2, x + width / 2, y + height / 2), b""

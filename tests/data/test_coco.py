@@ -173,7 +173,7 @@ BAD = [
     ({"categories": []}, [], "names no categories"),
     ({"images": [{"id": 1, "file_name": "1.png", "width": 30}]}, [], "the image 1 has the height null"),
     ({"images": [{"id": 1, "file_name": "9.png", "width": 30, "height": 20}]}, [], "train/9.png: add them"),
-    ({"images": [{"id": 1, "file_name": "1.png", "width": 30, "height": 20}] * 2}, [], "1 stands twice"),
+    ({"images": [{"id": 1, "file_name": "1.png", "width": 30, "height": 20}] * 2}, [], "1 occurs twice"),
     ({"images": []}, [], "lists no images"),
     ({}, {}, "Expected `array`, got `object` - at `$.annotations`"),
     ({}, [annotation(5, 1, 3, BOX)], "the annotation 5 has the category_id 3, but 'categories' lists 2, 7"),

@@ -95,7 +95,7 @@ def test_classes_of_the_settings_order_or_rename(tmp_path):
     for classes, label in ((("dog", "cat"), 0), (("Katze", "Hund"), 1)):
         dataset = opened(tmp_path, classes=classes)
         assert (dataset.info.classes, dataset[0].target["labels"].tolist()) == (classes, [label])
-    with pytest.raises(UserError, match="dog is found there at another place"):
+    with pytest.raises(UserError, match="dog is found there at another position"):
         opened(tmp_path, classes=("dog", "Katze"))
 
 
@@ -177,7 +177,10 @@ def test_boxes_far_outside_are_empty(tmp_path):
         (lambda c: c["images"].append("x"), "Expected `object`, got `str` - at `$.images[2]`"),
         (lambda c: c["images"][0].update(width=-3), "the image 1 has the width -3, which must be a number of pixels"),
         (lambda c: c["images"][0].update(width="wide"), "the image 1 has the width 'wide'"),
-        (lambda c: c["images"][0].update(file_name=None), "the image 1 has the file_name null, no name of a file"),
+        (
+            lambda c: c["images"][0].update(file_name=None),
+            "the image 1 has the file_name null, which is not a file name",
+        ),
         (lambda c: c["images"][0].update(id=None), "image number 1 has the id null, neither number nor text"),
         (lambda c: c["annotations"][0].update(image_id=[1]), "the annotation 5 has the image_id [1]"),
         (lambda c: c["annotations"][0].update(category_id=None), "the annotation 5 has the category_id null"),

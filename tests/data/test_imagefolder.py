@@ -91,7 +91,7 @@ def test_classes_of_the_settings_are_matched_by_name(root):
     assert [(s.id, s.target) for s in ordered][-1] == ("train/cow/1.png", 0)
     renamed = opened(root, "val", classes=("Ameise", "Biene", "Kuh"))
     assert [s.target for s in renamed] == [2]
-    with pytest.raises(UserError, match="cow is found there at another place"):
+    with pytest.raises(UserError, match="cow is found there at another position"):
         opened(root, classes=("cow", "Biene", "Ameise"))
 
 

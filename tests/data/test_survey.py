@@ -107,9 +107,9 @@ def test_objects_are_counted_and_what_is_odd_about_them(tmp_path):
     assert report.labels.ignored_share == 0.25
     assert {what: number for what, number in report.labels.odd.items() if number} == {
         "images have no object": 1,
-        "objects have a box without an area and are not trained on": 1,
-        "boxes reach outside of their image and are clipped": 1,
-        "objects have no mask, others have: only boxes are used": 2,
+        "objects have an empty box and are not trained on": 1,
+        "boxes extend beyond their image and are clipped": 1,
+        "objects have no mask although others do: only boxes are used": 2,
     }
     assert "there are no objects of cat" in report.warnings()
 
@@ -134,7 +134,7 @@ def test_boxes_in_parts_of_the_sides(tmp_path):
     (tmp_path / "data.yaml").write_text("train: images/train\nnames: [dog, cat]\n")
     labels = look(tmp_path, "yolo").labels
     assert (labels.images, labels.classes) == (2, (1, 1))
-    assert labels.odd["boxes reach outside of their image and are clipped"] == 1
+    assert labels.odd["boxes extend beyond their image and are clipped"] == 1
     assert labels.odd["images have no object"] == 1
 
 

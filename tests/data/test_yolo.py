@@ -76,10 +76,10 @@ def test_a_list_of_classes_and_the_usual_folders_do_too(root):
     [
         ("2 0.5 0.5 0.2 0.4", "classes are numbered 0 to 1"),
         ("cat 0.5 0.5 0.2 0.4", "classes are numbered 0 to 1"),
-        ("0 0.5 0.5 0.2", "after the class come"),
-        ("0 0.5 0.5 0.2 0.4 0.9", "after the class come"),
-        ("0 0.5 nan 0.2 0.4", "after the class come"),
-        ("0 120 80 40 30", "numbers are parts of the image's width and height"),
+        ("0 0.5 0.5 0.2", "the class is followed by x"),
+        ("0 0.5 0.5 0.2 0.4 0.9", "the class is followed by x"),
+        ("0 0.5 nan 0.2 0.4", "the class is followed by x"),
+        ("0 120 80 40 30", "numbers are fractions of the image's width and height"),
     ],
 )
 def test_a_bad_line_is_named(root, line, fragment):

@@ -1,4 +1,4 @@
-"""The convolution blocks and starting values that several heads share."""
+"""Convolution blocks and initialisation shared by several heads."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]
-"""Makes the norm of some channels."""
+"""Makes the norm of a number of channels."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Make a GroupNorm of up to 32 groups, each of 8 channels or more: a single cell tells something then."""
+    """Make a GroupNorm of up to 32 groups, each of 8 channels or more, so that it also works on a single cell."""
     most = min(32, max(channels // 8, 1))
     return nn.GroupNorm(next(groups for groups in range(most, 0, -1) if channels % groups == 0), channels)
 
@@ -22,14 +22,14 @@ def conv_bn(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 def conv_norm_relu(inputs: int, outputs: int, kernel: int, norm: Norm = nn.BatchNorm2d) -> nn.Sequential:
-    """A convolution of unchanged size without bias (He's start, fan out), then a norm and ReLU."""
+    """A convolution of unchanged size without bias (He initialisation, fan out), then a norm and ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(conv, norm(outputs), nn.ReLU(inplace=True))
 
 
 def conv_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """A convolution of unchanged size with bias (He's start, fan out), then ReLU; no norm."""
+    """A convolution of unchanged size with bias (He initialisation, fan out), then ReLU; no norm."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     if conv.bias is not None:
@@ -43,7 +43,7 @@ def in_float32(output: Tensor) -> Tensor:
 
 
 def start_normal(layer: nn.Linear | nn.Conv2d, std: float) -> None:
-    """Start a layer that predicts: weights normal with deviation `std`, biases zero."""
+    """Initialise an output layer: weights normal with standard deviation `std`, biases zero."""
     nn.init.normal_(layer.weight, std=std)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -18,7 +18,7 @@ class LinearHead(nn.Module):
         width: channels C of the last map.
         classes: number K of classes.
         dropout: probability of dropping a pooled channel while training.
-        label_smoothing: part of a label that is spread over all classes in the loss.
+        label_smoothing: fraction of a label that is spread over all classes in the loss.
     """
 
     def __init__(self, width: int, classes: int, dropout: float = 0.0, label_smoothing: float = 0.0) -> None:
@@ -36,8 +36,8 @@ class LinearHead(nn.Module):
     def losses(self, maps: Sequence[Tensor], targets: Tensor, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
         """Return `loss_class`, the cross-entropy with smoothed labels.
 
-        Targets are class indices (B,) int64, or shares (B, K) of mixed images. Smoothing what was mixed is mixing
-        what was smoothed, as timm's Mixup does it.
+        Targets are class indices (B,) int64, or class proportions (B, K) of mixed images. Smoothing after mixing
+        equals mixing after smoothing, which timm's Mixup does.
         """
         return {"loss_class": F.cross_entropy(self(maps), targets, label_smoothing=self.label_smoothing)}
 

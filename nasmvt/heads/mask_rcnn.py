@@ -1,8 +1,8 @@
 """Mask R-CNN on a pyramid, from torchvision's region proposals and region heads.
 
-torchvision's own `MaskRCNN` also resizes and pads images; here they come on a fixed canvas.
+torchvision's own `MaskRCNN` also resizes and pads images; here they already are on a fixed canvas.
 
-Source: Mask R-CNN (arXiv:1703.06870), settings of mmdetection's (see `nasmvt/heads/roi.py`).
+Source: Mask R-CNN (arXiv:1703.06870), settings of mmdetection (see `nasmvt/heads/roi.py`).
 
 Shapes: B batch, C channels, H height, W width, K classes, n objects of an image.
 """
@@ -89,7 +89,7 @@ class MaskRCNNHead(nn.Module):
     ) -> None:
         super().__init__()
         self.regions = post_nms[1]
-        """Most regions of an image that the box branch sees while predicting."""
+        """Maximum number of regions per image in the box branch while predicting."""
         self.rpn = RegionProposalNetwork(
             StridedAnchors(strides, anchor_scale, anchor_ratios, rounding=anchor_rounding),
             ProposalHead(width, len(anchor_ratios), conv_depth=rpn_convs),
@@ -180,7 +180,7 @@ class MaskRCNNHead(nn.Module):
     def workload(self, maps: Sequence[Tensor]) -> None:
         """Run the proposals, the box branch on all regions kept by suppression, the mask branch on all detections.
 
-        What is neither convolution nor matrix product, suppression and pooling for example, is left out.
+        Only convolutions and matrix products are included, not suppression or pooling, for example.
         """
         self.rpn.head(list(maps))
         regions, (images, width) = self.roi_heads, maps[0].shape[:2]

@@ -1,6 +1,6 @@
 """Necks and heads of mmdetection 2.x and mmsegmentation 0.x as ViT-MVT's authors use them: names, layouts, settings.
 
-Only facts stand here; `nasmvt.pipeline.import_reference` applies them. Where the settings ask for more than equal
+This file only holds facts; `nasmvt.pipeline.import_reference` applies them. Where the settings imply more than equal
 tensors (anchors, pooling, box offsets), see `docs/reference-checkpoints.md`.
 
 Shapes: K classes, background not counted.
@@ -53,7 +53,7 @@ CLASSIFIER: Mapping[str, tuple[str, int]] = {
     "detection": ("roi_head.bbox_head.fc_cls.weight", 1),
     "segmentation": ("decode_head.conv_seg.weight", 0),
 }
-"""The published tensor with a row per class, and how many of its rows stand for no class."""
+"""The published tensor with a row per class, and how many of its rows are not classes."""
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "classification": {"type": "linear"},
@@ -91,11 +91,11 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "norm": "batch",
     },
 }
-"""By kind of task: the values of our head's configuration with which it computes what theirs does."""
+"""By kind of task: the settings with which our head computes the same as theirs."""
 
 
 def laid_out(name: str, tensor: Tensor) -> Tensor:
-    """Bring a published tensor of a neck or head into our layout, by our name.
+    """Convert a published tensor of a neck or head to our layout, by our name.
 
     Only the class scores differ: theirs (K + 1 rows) have the background last, ours first.
     """

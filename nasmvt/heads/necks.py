@@ -1,6 +1,6 @@
 """Necks: from what a backbone gives to the pyramid that a dense head reads.
 
-A backbone of one stride (a plain ViT) needs its scales made; a hierarchical one has them.
+For a backbone of one stride (a plain ViT) the scales have to be made; a hierarchical one has them.
 `detection_neck` and `segmentation_neck` choose by what the backbone declares.
 
 Sources: ViT-MVT (its detector's neck is the "simple feature pyramid" of ViTDet, arXiv:2203.16527, with
@@ -23,7 +23,7 @@ from nasmvt.errors import UserError
 from nasmvt.heads.layers import conv_bn
 
 SCALES: tuple[float, ...] = (4, 2, 1, 0.5)
-"""Enlargements of a stride-16 map that give the strides 4, 8, 16 and 32."""
+"""Scale factors that turn a stride-16 map into the strides 4, 8, 16 and 32."""
 
 STRIDES: tuple[int, ...] = (4, 8, 16, 32)
 """Strides that heads read by default."""
@@ -115,7 +115,7 @@ class SimpleFeaturePyramid(nn.Module):
 class MultiScaleNeck(nn.Module):
     """A pyramid from maps of one width and stride: 1x1 conv, bilinear resize, 3x3 conv each; no norm.
 
-    A backbone of a single map may be read too: every scale is then made from that map.
+    A backbone with a single map also works: every scale is then made from that map.
 
     Args:
         width: channels C of every map.
@@ -189,7 +189,7 @@ class FeaturePyramid(nn.Module):
 
 
 class SameMaps(nn.Module):
-    """No neck: hands on the maps of a backbone that has the strides a head wants.
+    """No neck: passes on the maps of a backbone that has the strides that a head needs.
 
     Args:
         widths: channels of each map.

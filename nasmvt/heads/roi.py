@@ -1,4 +1,4 @@
-"""What Mask R-CNN does to one region: pooling, the box branch and the mask branch.
+"""The region heads of Mask R-CNN: pooling, the box branch and the mask branch.
 
 torchvision's `RoIHeads` counts the background as class 0 everywhere. Only the class scores need it: boxes
 and masks are predicted for the K foreground classes and padded with zeros in the background's place.
@@ -25,8 +25,8 @@ def roi_align(strides: Sequence[int], size: int, *, aligned: bool = False) -> Mu
     """Build the pooling of regions from the levels "0", "1", ... of a pyramid of declared strides.
 
     A region of 224 x 224 pixels is read at stride 16, one of half that side at stride 8, and so on (FPN,
-    eq. 1). torchvision guesses the scales from the first image that it sees and keeps them; here they
-    are set.
+    eq. 1). torchvision infers the scales from the first image and keeps them; here they are
+    given.
 
     Args:
         strides: pixels of the image per cell of each level.

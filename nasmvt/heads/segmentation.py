@@ -1,4 +1,4 @@
-"""What heads of semantic segmentation have in common: losses, logits, and how they are resized.
+"""The base of semantic segmentation heads: losses, logits, and how they are resized.
 
 Bilinear resizes use align_corners=False. Shapes: B batch, C channels, H height, W width, K classes, h, w of the finest
 map.
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from nasmvt.heads.layers import in_float32, start_normal
 
 Over = Literal["counted", "all"]
-"""The pixels by whose number a sum of losses is divided."""
+"""The pixels whose number divides a sum of losses."""
 
 
 class PixelLoss(nn.Module):
     """Cross-entropy over the pixels of label maps.
 
     Args:
-        name: what the loss is called.
+        name: name of the loss.
         weight: factor of the loss.
         over: "counted" divides the sum by the number of the pixels that count, weighted by class; "all" by the number
             of all pixels, as mmsegmentation 0.x does.
@@ -65,7 +65,7 @@ class SegmentationHead(nn.Module):
     """A head whose `forward` turns maps into logits (B, K, h, w).
 
     Args:
-        loss: what it learns by.
+        loss: the training loss.
     """
 
     def __init__(self, loss: PixelLoss | None = None) -> None:
@@ -73,7 +73,7 @@ class SegmentationHead(nn.Module):
         self.loss = loss or PixelLoss()
 
     def losses(self, maps: Sequence[Tensor], targets: Tensor, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        """Return the cross-entropy over the pixels of label maps (B, H, W) that count; 0 if none does."""
+        """Return the cross-entropy over the counted pixels of label maps (B, H, W); 0 if there are none."""
         losses: dict[str, Tensor] = self.loss(in_float32(self(maps)), targets)
         return losses
 

@@ -31,8 +31,8 @@ class UPerNetHead(SegmentationHead):
         channels: channels of every convolution inside.
         pool_scales: sides of the grids that the last map is averaged to.
         dropout: probability of dropping a channel before the classifier while training.
-        norm: "batch", "group", or "mixed": BatchNorm but in the branch that is pooled to a single cell, which has
-            GroupNorm. BatchNorm sees one value per image and channel there, and with two images turns them into
+        norm: "batch", "group", or "mixed": BatchNorm except for the branch that is pooled to a single cell, which
+            has GroupNorm: BatchNorm sees one value per image and channel there, and turns those of two images into
             +1 and -1 whatever they are.
         loss: what it learns by.
     """

@@ -1,4 +1,4 @@
-"""Networks of one task that hold tensors of the store."""
+"""Lending the tensors of one task to networks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from nasmvt.tasks.task import Task
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Where the shared tensor and the score of an adaptive parameter hang."""
+    """The places of the shared tensor and the score of an adaptive parameter."""
 
     layer: str
     shared: Slot
     score: Slot
     place: int | None
-    """The task's index into the scores of the layer; None: all tasks have one."""
+    """The task's index into the scores of the layer; None: the tasks share one score."""
 
 
 class Lender:
@@ -34,7 +34,7 @@ class Lender:
         space: the search space.
         task: the task.
         network: its largest network, which holds the specific tensors.
-        adaptive: the parameters that are shared or specific, by name.
+        adaptive: the adaptive parameters, by name.
     """
 
     def __init__(self, space: SearchSpace, task: Task, network: nn.Module, adaptive: Mapping[str, Adaptive]) -> None:
@@ -47,14 +47,14 @@ class Lender:
         self._adaptive = adaptive
         self._skeletons: Skeletons | None = None
         self.opaque: str | None = None
-        """Why networks of this family have to be built anew for every arch; None: they have not."""
+        """Why networks of this family have to be built by their constructor for every arch; None: they need not be."""
 
     def stored(self, name: str, shared: bool) -> Tensor:
-        """Return a parameter or buffer as it is stored.
+        """Return a parameter or buffer as stored.
 
         Args:
             name: its name in the network.
-            shared: whether that of the tasks that share it is meant, where there are two.
+            shared: whether to return the shared tensor, where there are two.
         """
         if name in self._buffers:
             return self._buffers[name].owner._buffers[name.rpartition(".")[2]]  # type: ignore[return-value]
@@ -89,7 +89,7 @@ class Lender:
         return _parameter(next(iter(self._parameters.values()))).device
 
     def check(self, arch: Arch) -> None:
-        """Refuse an arch that can't be built, or is no leading slice of the largest network.
+        """Refuse an arch that can't be built, or is not a leading slice of the largest network.
 
         Raises:
             UserError: naming the tensor.
@@ -113,7 +113,7 @@ class Lender:
                 self._check(*wanted)
 
     def _assemble(self, arch: Arch, parameter: Lend, buffer: Lend) -> nn.Module | None:
-        """Make the network without building it, or return None where this family's networks do not allow it."""
+        """Assemble the network without its constructor, or return None if this family's networks do not allow it."""
         if self._skeletons is None and self.opaque is None:
             try:
                 self._skeletons = Skeletons(self._space, self._task, self._check_part)

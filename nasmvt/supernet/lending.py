@@ -9,7 +9,7 @@ from torch import Tensor
 def leading(tensor: Tensor, shape: torch.Size) -> Tensor:
     """Return the leading slice of a tensor along every dimension: a view of `shape`, which must fit into it.
 
-    One view for all dimensions: its gradient is put into place in one step, not in one for each dimension.
+    One view for all dimensions: its gradient is written in one step, not in one per dimension.
     """
     return tensor if tensor.shape == shape else tensor.as_strided(shape, tensor.stride())
 
@@ -26,11 +26,11 @@ def choose(shared: Tensor, specific: Tensor, score: Tensor, use_shared: bool, sh
     The tensor that is not chosen gets no gradient, not even zeros.
 
     Args:
-        shared: tensor that all tasks have in common.
+        shared: the tensor shared by the tasks.
         specific: the task's own tensor, of the same shape.
         score: scalar, or shape (1,).
         use_shared: whether the score is above the threshold.
-        shape: what is wanted.
+        shape: the shape of the slice.
     """
     result: Tensor = _Choose.apply(leading(shared if use_shared else specific, shape), score, (shared, specific))
     return result

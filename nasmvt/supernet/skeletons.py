@@ -1,8 +1,8 @@
 """The structure of the network of any arch, without building it.
 
-What a module holds (a width, a stride, whether it is there at all) depends on a few slots of the arch, as what it costs
-does: the tables of `nasmvt.cost.tables` find these slots, see every combination of their options once, and are checked
-on random archs. No family is known here.
+What a module contains (a width, a stride, whether it exists at all) depends on a few slots of the arch, like its cost:
+the tables of `nasmvt.cost.tables` find these slots, visit every combination of their options once, and are checked on
+random archs. Nothing here depends on a family.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from nasmvt.tasks.meta import OnMeta
 from nasmvt.tasks.task import Task
 
 MOST_BUILT = 1000
-"""Networks that are built at most to learn what the others are made of."""
+"""Maximum number of networks that are built to derive the structure of the others."""
 
 
 class _Absent(Enum):
@@ -30,7 +30,7 @@ class _Absent(Enum):
 
 _ABSENT = _Absent.ABSENT
 _QUICK = {bool, int, str}
-"""Types whose equal values are the same."""
+"""Types whose equal values are interchangeable."""
 
 
 class Skeletons:
@@ -39,10 +39,10 @@ class Skeletons:
     Args:
         space: the search space.
         task: the task.
-        check: called once with every part that occurs.
+        check: called once for every part that occurs.
 
     Raises:
-        OpaqueError: if networks of this family hold what can't be compared, or differ in too many ways.
+        OpaqueError: if networks of this family hold values that can't be compared, or differ in too many ways.
     """
 
     def __init__(self, space: SearchSpace, task: Task, check: Callable[[Part], None]) -> None:
@@ -104,7 +104,7 @@ class Skeletons:
         return part
 
     def _measure(self, arch: Arch) -> dict[str, int]:
-        """Return a number for everything that is other than in the largest network."""
+        """Return a number for everything that differs from the largest network."""
         numbers = {}
         found = self._structure(arch)
         for name in self._largest.keys() | found.keys():
@@ -127,7 +127,7 @@ class Skeletons:
         return self._absent[name]
 
     def _differences(self, name: str, field: Field, value: Any, usual: Any) -> Iterator[tuple[str, int]]:
-        """Yield where a value differs from the usual one, with a number that is equal for equal values."""
+        """Yield the places where a value differs from the usual one, with a number that is equal for equal values."""
         one, other = ({} if it is _ABSENT else split({field: it}) for it in (value, usual))
         for place in one.keys() | other.keys():
             known = comparable(one.get(place, _ABSENT))
@@ -161,7 +161,7 @@ class Skeletons:
 
 
 class _Module:
-    """What a module holds in the largest network, and what of it varies."""
+    """The content of a module in the largest network, and which of it varies."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -174,7 +174,7 @@ class _Module:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether two values are the same at first sight; what is not has to be compared in full."""
+    """Return whether two values are obviously the same; others have to be compared in full."""
     if type(one) is not type(other):
         return False
     if type(one) in {tuple, list}:

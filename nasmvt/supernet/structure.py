@@ -1,6 +1,6 @@
-"""What a module tree is made of, as values that can be compared; and modules made of them, without a constructor.
+"""The structure of a module tree as comparable values, and modules made from it without a constructor.
 
-A constructor mostly repeats itself from one arch to the next. The *parts* of a tree say what it has left behind: for
+A constructor mostly repeats itself from one arch to the next. The *parts* of a tree describe its result: for
 every module its class, its attributes, its children, and the shapes of its tensors.
 """
 
@@ -19,16 +19,16 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 Field = tuple[str, str]
-"""What a value of a module is (class, order, attribute, child, parameter, tie, buffer, constant), and its name."""
+"""The role of a value in a module (class, order, attribute, child, parameter, tie, buffer, constant), and its name."""
 Fields = dict[Field, Any]
-"""All that a module is made of."""
+"""The complete content of a module."""
 
 Place = tuple[Field, int]
-"""A field, and the place in a sequence; -1 for what is no item of one."""
+"""A field, and the index in a sequence; -1 for a value that is not an item of one."""
 
 CLASS: Field = ("class", "")
 ORDER: Field = ("order", "")
-"""Names of children, parameters and buffers, as they follow one another."""
+"""Names of children, parameters and buffers, in order."""
 
 _ATOMS = (
     *(type(None), bool, int, float, complex, str, bytes, type, Enum, ModuleType, BuiltinFunctionType),
@@ -42,11 +42,11 @@ _HEAP_TYPE = 1 << 9
 
 
 class OpaqueError(Exception):
-    """A module holds what can't be compared with another's: a hook, a closure, a module outside of its children."""
+    """A module holds a value that can't be compared: a hook, a closure, a module outside of its children."""
 
 
 def structure(root: nn.Module, prefix: str = "") -> dict[str, Fields]:
-    """Return what the modules of a tree are made of, by name; `prefix` is the name of the root.
+    """Return the content of the modules of a tree, by name; `prefix` is the name of the root.
 
     Raises:
         OpaqueError: naming the attribute that can't be compared.
@@ -118,12 +118,12 @@ def comparable(value: Any, depth: int = 0) -> Any:
 
 
 def is_atom(value: Any) -> bool:
-    """Return whether a value can't change and holds no other."""
+    """Return whether a value is immutable and contains no other."""
     return isinstance(value, _ATOMS)
 
 
 def split(fields: Mapping[Field, Any]) -> dict[Place, Any]:
-    """Return fields with the items of sequences apart, by their place; at place -1 stands the sequence's type."""
+    """Return fields with sequences split into items, by index; index -1 holds the sequence's type."""
     found: dict[Place, Any] = {}
     for name, value in fields.items():
         if isinstance(value, tuple | list) and type(value) in _SEQUENCES and all(map(is_atom, value)):
@@ -159,17 +159,17 @@ class Part:
     name: str
     cls: type[nn.Module]
     attributes: dict[str, Any] = field(default_factory=dict)
-    """Values that can't change: every module that is made holds the same."""
+    """Immutable values, shared by every module that is made."""
     copied: dict[str, Any] = field(default_factory=dict)
-    """Values of which every module gets its own copy."""
+    """Values that every module gets its own copy of."""
     children: dict[str, str | None] = field(default_factory=dict)
     """Names of modules by the child's own name."""
     parameters: dict[str, tuple[str, torch.Size] | None] = field(default_factory=dict)
     """The tensor's full name (the first one of a tied tensor) and shape."""
     buffers: dict[str, tuple[str, torch.Size] | None] = field(default_factory=dict)
-    """The same of buffers in the state dict."""
+    """The same for buffers in the state dict."""
     constants: dict[str, Tensor] = field(default_factory=dict)
-    """Values of buffers that are not: never written to, and held in common."""
+    """Values of the other buffers: never written to, and shared."""
 
     @classmethod
     def of(cls, name: str, fields: Fields, device: torch.device) -> "Part":
@@ -194,16 +194,16 @@ class Part:
 
 
 Lend = Callable[[str, torch.Size], Tensor]
-"""Gives the tensor of a name, in a shape."""
+"""Returns the tensor of a name, in a shape."""
 
 
 def assemble(parts: Iterable[Part], parameter: Lend, buffer: Lend) -> nn.Module:
-    """Make a tree of modules that nobody else holds, with tensors that are lent; the root's name is "".
+    """Make a new tree of modules with lent tensors; the root's name is "".
 
     Args:
         parts: its modules, in any order.
-        parameter: gives parameters; a tied one is asked for once.
-        buffer: gives buffers.
+        parameter: returns parameters; called once for a tied one.
+        buffer: returns buffers.
     """
     with _collector_paused():
         return _assemble(list(parts), parameter, buffer)
@@ -240,7 +240,7 @@ def _assemble(parts: list[Part], parameter: Lend, buffer: Lend) -> nn.Module:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from looking, again and again, at thousands of new objects that are no garbage."""
+    """Keep the garbage collector from scanning thousands of new objects that are not garbage over and over."""
     enabled = gc.isenabled()
     gc.disable()
     try:

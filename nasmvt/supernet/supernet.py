@@ -29,17 +29,17 @@ class Supernet(nn.Module):
     """The weights, scores and buffers of every subnet of a space, for several tasks.
 
     The largest network of every task holds the specific tensors. A layer that several tasks have is,
-    by its role, specific (each network keeps its own), shared (the networks hold one tensor in common)
-    or adaptive: then `shared` holds one more tensor, and `scores` says which of the two a task uses.
+    by its role, specific (each network keeps its own), shared (the networks hold the same tensor)
+    or adaptive: then `shared` holds one more tensor, and `scores` decides which of the two a task uses.
 
     Args:
         space: the search space.
         tasks: the tasks by name.
-        config: granularity, start and threshold of the scores.
+        config: granularity, initial value and threshold of the scores.
 
     Raises:
         UserError: if the family does not know the space's choices or sizes, if tasks have a shared or
-            adaptive layer in different shapes, or if a subnet is no leading slice of the largest.
+            adaptive layer in different shapes, or if a subnet is not a leading slice of the largest.
     """
 
     def __init__(self, space: SearchSpace, tasks: Mapping[str, Task], config: SupernetConfig | None = None) -> None:
@@ -58,7 +58,9 @@ class Supernet(nn.Module):
         self.lenders = {
             name: Lender(space, task, self.networks[name], self._adaptive(name)) for name, task in tasks.items()
         }
-        for arch in space.covering:  # refuses, before anything is trained, what can't be built or is no leading slice
+        for (
+            arch
+        ) in space.covering:  # refuses, before anything is trained, what can't be built or is not a leading slice
             for lender in self.lenders.values():
                 lender.check(arch)
 
@@ -92,7 +94,7 @@ class Supernet(nn.Module):
         return layers
 
     def _adaptive(self, task: str) -> dict[str, Adaptive]:
-        """Return where the shared tensors and scores of a task's adaptive parameters hang."""
+        """Return the places of the shared tensors and scores of a task's adaptive parameters."""
         found = {}
         for key, tensor in self.shared.items():
             name = key.replace("/", ".")
@@ -118,13 +120,13 @@ class Supernet(nn.Module):
         """Return a network of an arch that holds views of the stored tensors, for one training step.
 
         Gradients flow through the views into the store, and BatchNorm updates its slice of the stored statistics. The
-        network is the caller's alone: nothing lent later changes it. Ask again after an optimizer step: the views
-        belong to the autograd graph of one. `materialize` gives a network with tensors of its own.
+        network belongs to the caller: nothing lent later changes it. Ask again after an optimizer step: the views
+        belong to the autograd graph of one step. `materialize` gives a network with tensors of its own.
 
         Args:
             arch: the subnet.
             task: the task.
-            sharing: which layers the tasks share; None: as the scores say now, which asks the device.
+            sharing: which layers the tasks share; None: by the current scores, which synchronises with the device.
         """
         return self.lenders[task].lend(arch, self.sharing() if sharing is None else sharing)
 
@@ -133,13 +135,13 @@ class Supernet(nn.Module):
     ) -> MultiTaskModel:
         """Return an arch as plain networks of its own, with contiguous copies of the stored tensors.
 
-        Matrix libraries may round a strided view otherwise than a copy: what is evaluated, searched and exported is
+        Matrix libraries may round a strided view differently from a copy: what is evaluated, searched and exported is
         what this returns, so that a candidate computes, bit for bit, what the exported model computes.
 
         Args:
             arch: the subnet.
-            sharing: which layers the tasks share; None: as the scores say.
-            tasks: the tasks wanted; None: all.
+            sharing: which layers the tasks share; None: by the scores.
+            tasks: the requested tasks; None: all.
         """
         sharing = self.sharing() if sharing is None else sharing
         wanted = {name: self.tasks[name] for name in (tasks or self.tasks)}
@@ -157,7 +159,7 @@ class Supernet(nn.Module):
     # -- sharing ----------------------------------------------------------------------------------
 
     def sharing(self, rule: SharingRule = "learned") -> Sharing:
-        """Return which layers the tasks share: by the present scores, or with `all` or `none` of the adaptive ones."""
+        """Return which layers the tasks share: by the current scores, or with `all` or `none` of the adaptive ones."""
         if rule == "all":
             return Sharing.of(self.layers)
         chosen = self._above_threshold() if rule == "learned" else {}
@@ -190,7 +192,7 @@ class Supernet(nn.Module):
         return self.subnet(arch, task, self._present_sharing()).train().loss(batch.images, batch.targets, batch.infos)
 
     def probes(self, seed: int) -> Iterator[Probe]:
-        """Yield the smallest subnet, a random one that stays the same, and the largest."""
+        """Yield the smallest subnet, a fixed random one, and the largest."""
         fixed = self.space.sample(np.random.default_rng(derive_seed(seed, "fixed random subnet")))
         for name, arch in (("smallest", self.space.smallest), ("random", fixed), ("largest", self.space.largest)):
             model = self.materialize(arch)
@@ -207,7 +209,7 @@ class Supernet(nn.Module):
             yield Trained(f"scores.{key}", parameter, decays=False)
 
     def _present_sharing(self) -> Sharing:
-        """Return the sharing by the scores, read from the device once as long as no score changes."""
+        """Return the sharing by the scores, read from the device again only after a score changed."""
         versions = [(id(score), score._version) for score in self.scores.values()]
         if self._known is None or self._known[0] != versions:
             self._known = (versions, self.sharing())
@@ -218,5 +220,5 @@ class Supernet(nn.Module):
 
 
 def _key(name: str) -> str:
-    """Return a name as torch allows it for a parameter: without dots."""
+    """Return a name that torch allows for a parameter: without dots."""
     return name.replace(".", "/")

@@ -1,7 +1,7 @@
 """Tasks: the network, loss, prediction and metric of each kind, evaluation and recalibration.
 
-The functions `evaluate`, `recalibrate`, `draw_targets` and `draw_prediction` are imported from their files:
-the first two have the names of theirs.
+The functions `evaluate`, `recalibrate`, `draw_targets` and `draw_prediction` are imported from their modules:
+the first two have the same names as theirs.
 """
 
 from typing import TYPE_CHECKING

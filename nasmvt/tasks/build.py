@@ -27,8 +27,8 @@ def build_backbone(space: SearchSpace, task: Task, arch: Arch) -> nn.Module:
 def build_skeleton(space: SearchSpace, task: Task, arch: Arch, device: torch.device | str = "cpu") -> TaskNetwork:
     """Build the network on `meta`: structure without weights, to count or to bind tensors to.
 
-    Constants that are no part of the state dict (buffers registered with `persistent=False`) are real, on `device`,
-    unless that is `meta` too.
+    Constants that are not part of the state dict (buffers registered with `persistent=False`) are real, on `device`,
+    unless that too is `meta`.
     """
     real = torch.device(device).type != "meta"
     with OnMeta(constants=real):
@@ -39,10 +39,10 @@ def build_skeleton(space: SearchSpace, task: Task, arch: Arch, device: torch.dev
 
 
 class SizeReader:
-    """Reads the sizes of a task network's parameters, archs of one space one after the other.
+    """Reads the parameter sizes of the task networks of several archs of one space.
 
-    Neck and head depend on the backbone's strides and widths alone: they are built once for each, which halves
-    the time of an arch.
+    Neck and head depend on the backbone's strides and widths alone: they are built once for each combination, which
+    halves the time per arch.
     """
 
     def __init__(self, space: SearchSpace, task: Task) -> None:
@@ -67,17 +67,17 @@ def _sizes(network: nn.Module) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in a network where a parameter or buffer hangs."""
+    """The place of a parameter or buffer in a network."""
 
     owner: nn.Module
     leaf: str
     name: str
-    """The tensor's full name; the first one where a network uses a tensor under several names."""
+    """The tensor's full name; the first one if a network uses a tensor under several names."""
     shape: torch.Size
 
 
 def parameter_slots(network: nn.Module) -> list[Slot]:
-    """Return where the parameters of a network hang, those it uses twice included."""
+    """Return the places of a network's parameters, including those it uses twice."""
     first: dict[int, str] = {}
     slots = []
     for name, owner, leaf, tensor in _members(network, "_parameters"):
@@ -86,7 +86,7 @@ def parameter_slots(network: nn.Module) -> list[Slot]:
 
 
 def buffer_slots(network: nn.Module) -> list[Slot]:
-    """Return where the buffers of a network's state dict hang (BatchNorm statistics)."""
+    """Return the places of the buffers in a network's state dict (BatchNorm statistics)."""
     return [
         Slot(owner, leaf, name, tensor.shape)
         for name, owner, leaf, tensor in _members(network, "_buffers")
@@ -103,7 +103,7 @@ def _members(network: nn.Module, kind: str) -> Iterator[tuple[str, nn.Module, st
 
 
 def constant_slots(network: nn.Module) -> list[Slot]:
-    """Return where constants hang: buffers that are no part of the state dict."""
+    """Return the places of constants: buffers that are not part of the state dict."""
     return [
         Slot(owner, leaf, name, tensor.shape)
         for name, owner, leaf, tensor in _members(network, "_buffers")
@@ -112,7 +112,7 @@ def constant_slots(network: nn.Module) -> list[Slot]:
 
 
 def materialize_constants(network: nn.Module, rebuild: Callable[[], nn.Module], device: torch.device | str) -> None:
-    """Give real values to constants; where they were computed on `meta`, the network is built once for real."""
+    """Give constants real values; if they were computed on `meta`, the network is built once on the CPU."""
     constants = [(slot, slot.owner.get_buffer(slot.leaf)) for slot in constant_slots(network)]
     real = dict(rebuild().named_buffers()) if any(tensor.is_meta for _, tensor in constants) else {}
     for slot, tensor in constants:

@@ -22,7 +22,7 @@ class ClassificationPrediction(Prediction):
     """The probabilities of one image."""
 
     probabilities: Tensor
-    """(K,), in 0..1, of sum 1."""
+    """(K,), in 0..1, summing to 1."""
     classes: tuple[str, ...]
     """Class names."""
 
@@ -72,7 +72,7 @@ class ClassificationMetric(TaskMetric):
         self._pictures = 0
 
     def update(self, predictions: Sequence[ClassificationPrediction], targets: Tensor) -> None:
-        """Take in predictions and class indices (B,)."""
+        """Add predictions and class indices (B,)."""
         if not predictions:
             return
         probabilities_BK = torch.stack([p.probabilities for p in predictions]).cpu()
@@ -81,14 +81,14 @@ class ClassificationMetric(TaskMetric):
             accuracy.update(probabilities_BK, torch.as_tensor(targets).cpu())
 
     def compute(self) -> dict[str, float]:
-        """Return `top1` and maybe `top5`; 0 if there was no image."""
+        """Return `top1` and, with more than five classes, `top5`; 0 without images."""
         if not self._pictures:
             return dict.fromkeys(self._accuracies, 0.0)
         return {name: 100 * float(accuracy.compute()) for name, accuracy in self._accuracies.items()}
 
 
 def draw_target(image: Tensor, target: Any, info: DataInfo) -> Image.Image:
-    """Write the class below an image uint8 (3, H, W), or the two strongest of the shares of a mixed one."""
+    """Write the class below an image uint8 (3, H, W), or the two largest class proportions of a mixed image."""
     target = torch.as_tensor(target).cpu()
     if target.ndim == 0:
         return with_caption(enlarge(image), info.classes[int(target)])

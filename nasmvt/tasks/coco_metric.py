@@ -16,8 +16,8 @@ from nasmvt.tasks.network import TaskMetric
 class CocoMetric(TaskMetric):
     """Box and, with masks, mask mAP in percent: over IoU 0.50 to 0.95, and at 0.50 (boxes also at 0.75).
 
-    As in COCOeval, at most 100 detections of an image count, a crowd takes in any number of detections
-    without rewarding or punishing them, and classes without an object do not enter the mean.
+    As in COCOeval, at most 100 detections of an image count, any number of detections may match a crowd,
+    counting neither as hits nor as false positives, and classes without an object do not enter the mean.
 
     Masks are compared where predictions and targets have them.
 
@@ -35,10 +35,10 @@ class CocoMetric(TaskMetric):
         self._detections: list[dict[str, Any]] = []
 
     def update(self, predictions: Sequence[Any], targets: Sequence[dict[str, Any]]) -> None:
-        """Take in detections and true objects, both in the pixels of the original images.
+        """Add detections and ground-truth objects, both in the pixels of the original images.
 
         A target has `boxes` (n, 4) xyxy and `labels` (n,), and may have `crowd` (n,) bool, `masks`
-        (`ObjectMasks`; needed for mask mAP) and `area` (n,), which defaults to that of the mask or else the box.
+        (`ObjectMasks`; needed for mask mAP) and `area` (n,), which defaults to that of the mask, or else of the box.
         """
         for prediction, target in zip(predictions, targets, strict=True):
             height, width = prediction.size
@@ -86,7 +86,7 @@ class CocoMetric(TaskMetric):
 
 
 def _records(image: int, boxes: Tensor, labels: Tensor, rles: list[RunLengths] | None) -> list[dict[str, Any]]:
-    """Return objects as COCO writes them: class ids from 1, boxes as x, y, width, height."""
+    """Return objects in COCO's format: class ids from 1, boxes as x, y, width, height."""
     x0, y0, x1, y1 = boxes.cpu().double().unbind(1)
     boxes_xywh = torch.stack((x0, y0, x1 - x0, y1 - y0), dim=1).tolist()
     records: list[dict[str, Any]] = [

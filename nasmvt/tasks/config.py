@@ -48,7 +48,7 @@ class TaskConfig(Config):
         head = {} if values.get("head") is None else values["head"]
         try:
             usual = KINDS.get(values["kind"]).head
-        except UserError:  # told by the field
+        except UserError:  # reported by the field
             return {**values, "head": HeadConfig(type="")}
         return {**values, "head": {"type": usual, **head} if isinstance(head, Mapping) else head}
 
@@ -66,7 +66,7 @@ class TaskConfig(Config):
         if served != self.kind.rpartition(":")[2]:
             usual = KINDS.get(self.kind).head
             raise ValueError(
-                f"a {self.kind} task has a head for it, '{usual}' by default, but 'head.type' is '{self.head.type}', "
+                f"a {self.kind} task needs a head for it, '{usual}' by default, but 'head.type' is '{self.head.type}', "
                 f"which serves {served}: change it or leave it out"
             )
         self.head.check_batch(self.batch_size)

@@ -39,7 +39,7 @@ class DetectionPrediction(Prediction):
     """Class names."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return `size` and `objects` in the manner of COCO's result files.
+        """Return `size` and `objects`, similar to COCO's result files.
 
         Each object has `category` (the name), `score`, `bbox` (x, y, width, height) and, with a mask
         branch, `segmentation` (compressed run lengths).
@@ -67,8 +67,8 @@ class DetectionPrediction(Prediction):
 class DetectionNetwork(TaskNetwork):
     """A network whose head has `detect(maps, sizes)`.
 
-    It returns for each image `boxes` (n, 4) xyxy, `labels` (n,), `scores` (n,) in 0..1 and maybe `masks` (n, M, M), the
-    probability of the object inside its box; best score first.
+    It returns for each image `boxes` (n, 4) xyxy, `labels` (n,), `scores` (n,) in 0..1 and optionally `masks` (n, M,
+    M), the probability of the object inside its box; best score first.
     """
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
@@ -77,7 +77,7 @@ class DetectionNetwork(TaskNetwork):
         return found
 
     def loss(self, images: Tensor, targets: Any, infos: Sequence[ImageInfo] | None = None) -> dict[str, Tensor]:
-        """Return the head's losses; crowds and objects without an area are left out, an image may have no object."""
+        """Return the head's losses; crowds and empty boxes are left out, an image may have no objects."""
         return super().loss(images, [_trainable(target) for target in targets], infos)
 
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[DetectionPrediction]:
@@ -101,7 +101,7 @@ class DetectionNetwork(TaskNetwork):
 
 
 def _trainable(target: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keep the objects that are no crowds and have an area."""
+    """Keep the objects that are neither crowds nor empty."""
     boxes = target["boxes"]
     keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     if "crowd" in target:

@@ -1,4 +1,4 @@
-"""Images for people: what a network is taught, and what it says."""
+"""Images for people: training targets and predictions."""
 
 from PIL import Image
 from torch import Tensor
@@ -16,7 +16,7 @@ def draw_targets(batch: Batch, info: DataInfo, most: int = 16) -> Image.Image:
     Args:
         batch: images with targets in canvas pixels.
         info: the kind of the targets, and the class names.
-        most: most images drawn.
+        most: maximum number of images drawn.
     """
     draw = KINDS.get(info.kind).draw_target
     count = min(most, len(batch.images))

@@ -1,4 +1,4 @@
-"""A network's figures on a data set."""
+"""A network's metrics on a data set."""
 
 from collections.abc import Iterable
 
@@ -21,13 +21,13 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the task's metric of a network on evaluation batches, in percent.
 
-    The network is in evaluation mode meanwhile; its mode is given back. The size of the batches and their
-    padding have no influence on what is counted.
+    The network is in evaluation mode meanwhile; its mode is restored. The size of the batches and their
+    padding do not affect the result.
 
     Args:
         network: the task's network, on `device`.
         batches: images with targets in their original pixels.
-        task: whose metric is wanted.
+        task: whose metric is computed.
         device: where the network is.
         precision: in which it computes.
 

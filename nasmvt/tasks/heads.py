@@ -1,4 +1,4 @@
-"""Heads by name: what they are called in a configuration, which kind of task they serve, and how they are built."""
+"""Registry of heads: their names in a configuration, the kind of task they serve, and how they are built."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from nasmvt.registry import Registry
 
 
 class HeadConfig(Config):
-    """Settings of a head; the base of every head's own."""
+    """Settings of a head; base class of every head's settings."""
 
     type: str
     """Which head this is: a registered name, or `module:name` for one that a module of yours registers."""
@@ -21,26 +21,26 @@ class HeadConfig(Config):
         """Refuse data that the head can't be trained on.
 
         Raises:
-            UserError: saying why.
+            UserError: with the reason.
         """
 
     def check_batch(self, images: int) -> None:
         """Refuse a number of images per training step with which the head can't learn.
 
         Raises:
-            ValueError: saying why.
+            ValueError: with the reason.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadParts:
-    """What stands on the backbone of a task network.
+    """The parts of a task network after the backbone.
 
-    A head turns maps into what its kind of network asks for, and into losses:
+    A head turns maps into the outputs that its kind of network needs, and into losses:
 
     - `losses(maps, targets, sizes) -> dict of scalars`, in training mode;
     - `classify`, `detect` or `segment(maps, sizes)`, in evaluation mode (see the kind's network);
-    - `workload(maps)` does once what evaluating takes at most, reading no values.
+    - `workload(maps)` performs the largest possible work of an evaluation once, without reading values.
 
     `maps` are those of the neck, `sizes` the height and width of each image on the canvas, without padding.
     """
@@ -79,12 +79,12 @@ def register_head(name: str, *, kind: str, config: type[HeadConfig]) -> Callable
     """Register a builder as the head `name`.
 
     Args:
-        name: what `head.type` says.
+        name: the value of `head.type`.
         kind: the kind of task that it serves.
         config: its settings.
 
     Raises:
-        UserError: when it decorates, if another module has registered a head of that name.
+        UserError: on decoration, if another module has registered a head of that name.
     """
 
     def decorate(build: B) -> B:

@@ -1,4 +1,4 @@
-"""Kinds of tasks by name: classification, detection, segmentation, and those of modules of the user's."""
+"""Registry of kinds of tasks: classification, detection, segmentation, and those of users' modules."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nasmvt.tasks.network import TaskMetric, TaskNetwork
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a task may be about.
+    """A kind of task.
 
     The geometry and collation of its targets are in `nasmvt.data.targets`, by the same name.
     """
@@ -24,15 +24,15 @@ class Kind:
     metric: Callable[[DataInfo], TaskMetric]
     """Makes a fresh metric."""
     primary: str
-    """The figure of the metric that enters the T-score."""
+    """The metric that enters the T-score."""
     head: str
-    """The head of a task that names none."""
+    """The default head."""
     draw_target: Callable[[Tensor, Any, DataInfo], Image.Image]
     """Draws an image uint8 (3, H, W) of a training batch with its target."""
     nominal: DataInfo
-    """What tables assume where the data are not at hand."""
+    """What cost tables assume without the data."""
     most_classes: int | None = None
-    """Most classes that its targets can tell apart."""
+    """Maximum number of classes that its targets can encode."""
 
 
 KINDS: Registry[Kind] = Registry(

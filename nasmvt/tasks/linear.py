@@ -22,7 +22,7 @@ class LinearConfig(HeadConfig):
     """Probability of dropping a pooled channel while training."""
 
     label_smoothing: Probability = 0.1
-    """Part of a label that is spread over all classes in the loss, of the shares of mixed images too."""
+    """Fraction of a label that is spread over all classes in the loss, also for mixed images."""
 
 
 @register_head("linear", kind="classification", config=LinearConfig)

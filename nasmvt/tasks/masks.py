@@ -10,7 +10,7 @@ _PIXELS_AT_ONCE = 2**25
 
 
 def paste_masks(masks_nMM: Tensor, boxes_n4: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """Draw masks into their boxes, bilinearly, and cut them at a probability.
+    """Draw masks into their boxes, bilinearly, and threshold them.
 
     Args:
         masks_nMM: probabilities inside each box, which the M x M cells divide evenly.
@@ -34,7 +34,7 @@ def paste_masks(masks_nMM: Tensor, boxes_n4: Tensor, size: tuple[int, int], thre
 
 
 def _weights(low_n: Tensor, high_n: Tensor, pixels: int, cells: int) -> Tensor:
-    """Return the share (n, pixels, cells) of each cell between low and high in each pixel; zero outside."""
+    """Return the weight (n, pixels, cells) of each cell between low and high in each pixel; zero outside."""
     centers = torch.arange(pixels, device=low_n.device, dtype=low_n.dtype) + 0.5
     length_n1 = (high_n - low_n).clamp(min=1e-6)[:, None]
     position = (centers - low_n[:, None]) / length_n1 * cells - 0.5

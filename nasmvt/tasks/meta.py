@@ -1,4 +1,4 @@
-"""Building on `meta`: tensors without values, and nothing that would draw or write values."""
+"""Building on `meta`: tensors without values, skipping whatever would draw or write values."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from torch.overrides import TorchFunctionMode
 class OnMeta(TorchFunctionMode):
     """Puts new tensors on `meta` and skips what would only write values into them: `torch.nn.init`, `uniform_`, ...
 
-    One mode for all, since every call of torch passes through each mode that is active.
+    A single mode does all of it, since every call of torch passes through each active mode.
 
     Args:
         constants: whether tensors of given values (`arange`, `zeros`, `tensor`, ...) are real, on the CPU: what is
-            computed from them alone, a buffer of indices for example, then is real as well.
+            computed from them alone, such as a buffer of indices, is then real as well.
     """
 
     def __init__(self, *, constants: bool = False) -> None:
@@ -36,7 +36,7 @@ class OnMeta(TorchFunctionMode):
 
 
 _EMPTY = {torch.empty, torch.rand, torch.randn, torch.randint, torch.randperm}
-"""Functions whose values nobody needs."""
+"""Functions whose values are not needed."""
 
 _FILLED = {torch.zeros, torch.ones, torch.full, torch.arange, torch.linspace, torch.eye, torch.tensor}
 """Functions that make tensors of given values."""
@@ -48,4 +48,4 @@ _WRITERS = {
         *("zero", "fill", "copy", "add", "sub", "mul", "div", "clamp", "erfinv"),
     )
 }
-"""Methods that change the values of a tensor and nothing else."""
+"""Methods that only change the values of a tensor."""

@@ -1,4 +1,4 @@
-"""Training and evaluation mode, borrowed and given back module by module."""
+"""Training and evaluation mode, set temporarily and restored module by module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What the networks of all tasks have in common. They know nothing of archs, stores or searches.
+"""The base of the networks of all tasks. They know nothing about archs, stores or searches.
 
 Shapes: B batch, H canvas height, W canvas width.
 """
@@ -19,7 +19,7 @@ Triple = tuple[float, float, float]
 
 
 class Prediction(ABC):
-    """What a network says of one image."""
+    """A network's prediction for one image."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -27,35 +27,35 @@ class Prediction(ABC):
 
     @abstractmethod
     def draw(self, image: Tensor, min_score: float) -> Image.Image:
-        """Draw it on its image, uint8 (3, H, W), without objects of a lower score."""
+        """Draw it on its image, uint8 (3, H, W), without objects below a score."""
 
     def images(self) -> dict[str, Image.Image]:
-        """Return what of the prediction is an image itself, by name, such as a label map; as a rule nothing."""
+        """Return the parts of the prediction that are images, by name, such as a label map; by default none."""
         return {}
 
 
 class TaskMetric(ABC):
-    """Figures of a data set, gathered batch by batch; how it is cut into batches has no influence."""
+    """A metric of a data set, accumulated batch by batch; the division into batches has no influence."""
 
     primary: str
-    """The figure that stands for the task in the T-score."""
+    """The value that enters the T-score."""
 
     @abstractmethod
     def update(self, predictions: Sequence[Any], targets: Any) -> None:
-        """Take in the predictions of a batch and its targets, in the pixels of the original images."""
+        """Add the predictions of a batch and its targets, in the pixels of the original images."""
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """Return the figures of all images so far, in percent."""
+        """Return the values for all images so far, in percent."""
 
 
 class TaskNetwork(nn.Module, ABC):
-    """Backbone, neck and head of one task; a kind adds what its head is asked for and what a prediction is.
+    """Backbone, neck and head of one task; a kind adds the calls of its head and its predictions.
 
     Args:
         backbone: a module that turns images (B, 3, H, W) into a tuple of maps and declares their `strides`
             and `widths`.
-        parts: neck, head and maybe an auxiliary head (see `HeadParts`).
+        parts: neck, head and optionally an auxiliary head (see `HeadParts`).
         classes: class names; a label is an index into them.
         mean: mean of red, green and blue in 0..1, by which images are normalised.
         std: standard deviation of red, green and blue in 0..1.
@@ -89,9 +89,9 @@ class TaskNetwork(nn.Module, ABC):
         """Turn images (B, 3, H, W) into the head's raw outputs, in evaluation mode."""
 
     def workload(self, images: Tensor) -> None:
-        """Do once what evaluating images (B, 3, H, W) takes at most, for counting and timing; needs evaluation mode.
+        """Perform the largest possible work of evaluating images (B, 3, H, W), for counting and timing.
 
-        Unlike `forward` it reads no values, so it also runs on `meta`, and it always does the same.
+        Unlike `forward` it reads no values, so it also runs on `meta`, and its work is constant.
         """
         self.head.workload(self.maps(images))
 
@@ -101,7 +101,7 @@ class TaskNetwork(nn.Module, ABC):
         Args:
             images: (B, 3, H, W), uint8 in 0..255 or floating point in 0..1.
             targets: as in a training `Batch`, in canvas pixels.
-            infos: which part of the canvas each image covers; without it, all of it.
+            infos: which part of the canvas each image covers; None: all of it.
         """
         maps, sizes = self.maps(images), _sizes(images, infos)
         losses: dict[str, Tensor] = self.head.losses(maps, targets, sizes)
@@ -110,12 +110,12 @@ class TaskNetwork(nn.Module, ABC):
         return losses
 
     def predict(self, images: Tensor, infos: Sequence[ImageInfo] | None = None) -> list[Any]:
-        """Predict in evaluation mode, without gradients; the network's mode is given back.
+        """Predict in evaluation mode, without gradients; the network's mode is restored.
 
         Args:
             images: (B, 3, H, W), uint8 in 0..255 or floating point in 0..1.
-            infos: where each image lies on the canvas; predictions are then in the pixels of the original
-                images, free of padding. Without it they are in canvas pixels.
+            infos: the place of each image on the canvas; predictions are then in the pixels of the original
+                images, without padding. None: they are in canvas pixels.
         """
         if infos is None:
             canvas = _canvas(images)
@@ -125,7 +125,7 @@ class TaskNetwork(nn.Module, ABC):
 
     @abstractmethod
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[Any]:
-        """Do what `predict` says, evaluation mode being set."""
+        """Implement `predict`, in evaluation mode."""
 
 
 def whole(images: Tensor) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""BatchNorm needs several values per channel, in every place of a network where it stands."""
+"""BatchNorm needs several values per channel, wherever it occurs in a network."""
 
 from collections.abc import Mapping
 from functools import partial

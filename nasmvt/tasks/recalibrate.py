@@ -1,7 +1,7 @@
-"""BatchNorm statistics of a subnet, estimated anew.
+"""Re-estimating the BatchNorm statistics of a subnet.
 
-A subnet's slice of the supernet's running statistics was averaged over many subnets and fits none, so
-every candidate gets its own before it is compared (Slimmable networks, arXiv:1903.05134, section 3).
+A subnet's slice of the supernet's running statistics was averaged over many subnets and fits none of
+them, so every candidate gets its own before it is compared (Slimmable networks, arXiv:1903.05134, section 3).
 """
 
 from collections.abc import Iterable
@@ -28,15 +28,15 @@ def recalibrate(
 ) -> None:
     """Replace the running statistics of every BatchNorm by their plain average over training batches.
 
-    Nothing but these statistics changes: no gradients, dropout and drop path are off, the network's mode
-    and every momentum are given back. The same batches and seed give the same statistics. Without
+    Only these statistics change: there are no gradients, dropout and drop path are off, and the network's mode
+    and every momentum are restored. The same batches and seed give the same statistics. Without
     BatchNorm, or without batches, nothing happens.
 
     Args:
         network: the task's network, on `device`.
-        batches: training batches, finitely many.
+        batches: a finite number of training batches.
         device: where the network is.
-        seed: what the random choices of a loss (a detector's regions) are drawn from.
+        seed: for the random choices of a loss (a detector's regions).
         precision: in which the network computes.
     """
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
@@ -63,7 +63,7 @@ def recalibrate(
 def _start_over(norms: list[_BatchNorm]) -> None:
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # PyTorch's word for a cumulative average
+        norm.momentum = None  # PyTorch then computes a cumulative average
 
 
 def _drops(module: nn.Module) -> bool:

@@ -31,9 +31,9 @@ class SegmentationPrediction(Prediction):
     """Class names."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return `size` and `shares`, the part of the pixels (0..1) of each class that occurs, largest first.
+        """Return `size` and `shares`, the fraction of the pixels (0..1) of each class that occurs, largest first.
 
-        The label map itself is an image: write `labels` as PNG.
+        The label map itself is in `images`.
         """
         counts = torch.bincount(self.labels.cpu().flatten().long(), minlength=len(self.classes))
         order = counts.argsort(descending=True, stable=True).tolist()
@@ -69,8 +69,8 @@ class SegmentationNetwork(TaskNetwork):
 def _label_map(logits_Khw: Tensor, canvas: tuple[int, int], info: ImageInfo) -> Tensor:
     """Return the best class of each pixel of the original image.
 
-    The logits are resized to the canvas, cut to the image and resized to its original size, a few
-    classes at a time: 150 classes of a large photograph would fill gigabytes.
+    The logits are resized to the canvas, cropped to the image and resized to its original size, a few
+    classes at a time: 150 classes of a large photograph would take gigabytes.
     """
     step = max(_VALUES_AT_ONCE // (info.size[0] * info.size[1]), 1)
     best, labels = None, None
@@ -112,7 +112,7 @@ class SegmentationMetric(TaskMetric):
     def update(
         self, predictions: Sequence[SegmentationPrediction], targets: Sequence[PackedLabels | Tensor] | Tensor
     ) -> None:
-        """Take in predictions and label maps (H, W) of the same sizes; `IGNORE` counts for nothing."""
+        """Add predictions and label maps (H, W) of the same sizes; `IGNORE` is not counted."""
         for prediction, given in zip(predictions, targets, strict=True):
             target = given.dense() if isinstance(given, PackedLabels) else given
             parts = (labels.cpu().flatten().split(_VALUES_AT_ONCE // 8) for labels in (target, prediction.labels))

@@ -21,11 +21,11 @@ class Task:
     """
 
     name: str
-    """What the user calls it."""
+    """The user's name for it."""
     config: TaskConfig
     """Its head and weights."""
     info: DataInfo
-    """What its data set says of itself."""
+    """What a network needs to know about its data."""
 
     def __post_init__(self) -> None:
         if self.info.kind != self.config.kind:
@@ -46,12 +46,12 @@ class Task:
 
     @property
     def kind(self) -> Kind:
-        """What the task is about."""
+        """The kind of the task."""
         return KINDS.get(self.config.kind)
 
     @property
     def primary(self) -> str:
-        """The figure of the metric that enters the T-score."""
+        """The metric that enters the T-score."""
         return self.kind.primary
 
     @property

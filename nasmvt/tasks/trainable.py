@@ -1,4 +1,4 @@
-"""What the training loop asks of anything that it trains."""
+"""The interface of whatever the training loop trains."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
@@ -13,24 +13,24 @@ from nasmvt.tasks.task import Task
 
 
 class Trained(NamedTuple):
-    """A parameter that is trained."""
+    """A trained parameter."""
 
     name: str
-    """Its name in the state dict of the whole."""
+    """Its name in the whole state dict."""
     parameter: nn.Parameter
     decays: bool
     """Whether weight decay applies to it."""
 
 
 class Probe(NamedTuple):
-    """Networks to be evaluated in the course of a training."""
+    """Networks to evaluate during a training."""
 
     name: str
-    """What their figures are called."""
+    """Name of their metrics."""
     networks: Mapping[str, TaskNetwork]
     """The network of each task."""
     stale_norms: bool
-    """Whether BatchNorm statistics are to be estimated anew first, for they were averaged over many subnets."""
+    """Whether to re-estimate BatchNorm statistics first, because they were averaged over many subnets."""
 
 
 class Trainable(Protocol):
@@ -48,7 +48,7 @@ class Trainable(Protocol):
         ...
 
     def probes(self, seed: int) -> Iterator[Probe]:
-        """Yield what is evaluated, one after the other; what is drawn by chance depends on `seed` alone."""
+        """Yield what to evaluate; random choices depend on `seed` alone."""
         ...
 
     def trained(self) -> Iterable[Trained]:
@@ -60,14 +60,14 @@ class Trainable(Protocol):
         ...
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
-        """Take over parameters and buffers, as in `nn.Module`."""
+        """Load parameters and buffers, as in `nn.Module`."""
         ...
 
 
 def undecayed(network: TaskNetwork) -> set[str]:
     """Return the names of a plain network's parameters to which no weight decay applies.
 
-    These are biases of any shape (tables of relative position biases too), all that has fewer than two dimensions
+    These are biases of any shape (tables of relative position biases too), everything with fewer than two dimensions
     (norms, layer scales), and what the backbone declares in `no_weight_decay()` (position tables, class tokens).
     """
     declared: set[str] = getattr(network.backbone, "no_weight_decay", set)()
@@ -79,7 +79,7 @@ def undecayed(network: TaskNetwork) -> set[str]:
 
 
 def trained_of(networks: Mapping[str, TaskNetwork]) -> Iterator[Trained]:
-    """Yield the parameters of task networks held as `networks.<task>`; those that several hold come once."""
+    """Yield the parameters of task networks held as `networks.<task>`; shared ones once."""
     seen: set[int] = set()
     for task, network in networks.items():
         exempt = undecayed(network)

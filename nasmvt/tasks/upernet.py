@@ -11,7 +11,7 @@ from nasmvt.tasks.heads import HeadParts, register_head
 from nasmvt.tasks.segmentation_heads import Count, SegmentationHeadConfig, Weight
 
 _LEAST_BATCH = 3
-"""Images per step from which BatchNorm over one value per image says more than which of them is the larger."""
+"""Minimum number of images per step for BatchNorm over one value per image: of two, only the sign would be left."""
 
 
 class UPerNetConfig(SegmentationHeadConfig):
@@ -27,8 +27,8 @@ class UPerNetConfig(SegmentationHeadConfig):
     """Sides of the grids that the last map is averaged to."""
 
     norm: Literal["mixed", "batch", "group"] = "mixed"
-    """Norm of the convolutions: `batch` is the paper's; `mixed` is the same but in the branch that is pooled to a
-    single cell, where BatchNorm sees one value per image, and has GroupNorm there; `group` is GroupNorm everywhere."""
+    """Norm of the convolutions: `batch` is the paper's; `mixed` is the same except for the branch that is pooled to
+    a single cell, where BatchNorm sees one value per image: it has GroupNorm; `group` is GroupNorm everywhere."""
 
     aux_weight: Weight = 0.4
     """Weight in the loss of auxiliary heads, which are used in training only; 0 builds none."""

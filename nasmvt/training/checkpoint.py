@@ -1,4 +1,4 @@
-"""Checkpoints: files written whole, the last ones kept, read without running code from them."""
+"""Checkpoints: written atomically, the last ones kept, read without running code from them."""
 
 import logging
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ _log = logging.getLogger(__name__)
 
 FORMAT = 3
 _WITHOUT_NAMES = 1
-"""The format of nasmvt 0.1.0, whose optimizer state goes by places; its weights are still read."""
+"""The format of nasmvt 0.1.0, whose optimizer state is by index; its weights are still read."""
 _READ = (_WITHOUT_NAMES, 2, FORMAT)
 """Format 2, of nasmvt 0.2, lacks what has a default."""
 
 _STRUCTURE = ("family", "choices", "fixed", "roles")
-"""What of a space the shapes of the weights depend on: neither its name nor its named archs."""
+"""The parts of a space that the shapes of the weights depend on: neither its name nor its named archs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Checkpoint:
     space: dict[str, Any]
     """The search space, as plain values."""
     tasks: dict[str, Any]
-    """Kind, classes and input size of each task: what the shapes of the weights depend on."""
+    """Kind, classes and input size of each task: the shapes of the weights depend on them."""
     weights: dict[str, torch.Tensor]
     """State dict of the supernet or model."""
     optimizer: dict[str, Any] | None
@@ -46,18 +46,18 @@ class Checkpoint:
         """Write the checkpoint to `path`, whole or not at all.
 
         Raises:
-            UserError: if the disk is full or can't be written.
+            UserError: if the disk is full or not writable.
         """
         try:
             with atomic(path) as temporary:
                 torch.save({"format": FORMAT, **vars(self)}, temporary)
-        except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError when the disk is full
+        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError when the disk is full
             reason = getattr(error, "strerror", None) or "the disk is full or a file may not be that large"
             raise UserError(f"the checkpoint in {path.parent} can't be written ({reason}): free some space") from None
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
-        """Read a checkpoint; tensors come to the CPU.
+        """Read a checkpoint, with tensors on the CPU.
 
         Raises:
             UserError: if there is none, if it is damaged, or if it has another format.
@@ -68,15 +68,15 @@ class Checkpoint:
             raise UserError(f"there is no checkpoint {path}: train first, or give another run directory") from None
         except DAMAGED:
             raise UserError(
-                f"{path} is no readable checkpoint, but damaged, cut off or of another program: put a copy in its "
+                f"{path} is not a readable checkpoint, but damaged, truncated or of another program: put a copy in its "
                 "place, or give another run directory"
             ) from None
         found = content.pop("format", None) if isinstance(content, dict) else None
         if found not in _READ:
-            raise UserError(f"{path} is no checkpoint of format {FORMAT}: train again with this version of nasmvt")
+            raise UserError(f"{path} is not a checkpoint of format {FORMAT}: train again with this version of nasmvt")
         required = {field.name for field in fields(cls) if field.default_factory is MISSING}
         if not required <= content.keys() <= {field.name for field in fields(cls)}:
-            raise UserError(f"{path} is no checkpoint of nasmvt, it holds {listed(content)}: give a run directory")
+            raise UserError(f"{path} is not a checkpoint of nasmvt, it holds {listed(content)}: give a run directory")
         return cls(**{**content, "optimizer": None if found == _WITHOUT_NAMES else content["optimizer"]})
 
     def check(self, path: Path, space: dict[str, Any], tasks: dict[str, Any]) -> None:
@@ -112,17 +112,17 @@ class Checkpoints:
     newest: Path
     """The file of the newest; the others lie beside it, numbered by age."""
     keep: int = 2
-    """How many there are at most."""
+    """Maximum number of checkpoints."""
 
     def exist(self) -> bool:
-        """Return whether there is any."""
+        """Return whether any exists."""
         return bool(self._present())
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint as the newest; at every moment the last whole one is there.
+        """Write a checkpoint as the newest; a complete one exists at every moment.
 
         Raises:
-            UserError: if it can't be written; those before stay.
+            UserError: if it can't be written; the others are kept.
         """
         checkpoint.save(self._fresh)
         for age in range(self.keep - 1, 0, -1):
@@ -175,10 +175,10 @@ def load_weights(module: Trainable, checkpoints: Checkpoints, steps: int = 0) ->
     Args:
         module: the supernet or model.
         checkpoints: of the training.
-        steps: what the training must have done for the weights to be used.
+        steps: steps that the training must have done.
 
     Raises:
-        UserError: if the checkpoint is missing, damaged, of another space, tasks or arch, or of too few steps.
+        UserError: if the checkpoint is missing, damaged, of another space, tasks or arch, or has too few steps.
     """
     checkpoint, path = checkpoints.load(), checkpoints.newest
     checkpoint.check(path, module.space.model_dump(mode="json"), signatures(module.tasks))

@@ -11,10 +11,10 @@ from types import FrameType
 from nasmvt.errors import UserError
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals by which terminals, schedulers and closed sessions ask a process to end."""
+"""The signals by which terminals, schedulers and closed sessions ask a process to stop."""
 
 _TWICE = 1.0
-"""Seconds within which two signals count as one: `timeout` and schedulers send theirs to a process and its group."""
+"""Seconds within which two signals count as one: `timeout` and schedulers signal both a process and its group."""
 
 
 class Interrupted(Exception):
@@ -27,7 +27,7 @@ class Interrupted(Exception):
 
 
 class Failed(UserError):
-    """Something outside the training broke it (a full disk, a killed worker); it can go on from a checkpoint."""
+    """Something outside the training broke it (a full disk, a killed worker); it can be resumed from a checkpoint."""
 
     def __init__(self, sentence: str, checkpoint: Path) -> None:
         super().__init__(sentence)
@@ -35,7 +35,7 @@ class Failed(UserError):
 
 
 class Signals:
-    """Whether the training was asked to end."""
+    """Whether the training was asked to stop."""
 
     def __init__(self) -> None:
         self.seen = False
@@ -44,7 +44,7 @@ class Signals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt inside the block as soon as a signal comes: its work can be done again."""
+        """Raise KeyboardInterrupt inside the block as soon as a signal arrives: its work can be repeated."""
         self._act = True
         try:
             if self.seen:
@@ -54,7 +54,7 @@ class Signals:
             self._act = False
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Take down a signal; a second one that is no echo of the first acts at once."""
+        """Record a signal; a second one that is not an echo of the first takes effect at once."""
         echo = self.seen and time.monotonic() - self._since < _TWICE
         if not self.seen:
             self.seen, self._since = True, time.monotonic()
@@ -66,7 +66,7 @@ class Signals:
 
 @contextmanager
 def deferred() -> Iterator[Signals]:
-    """Yield what takes down Ctrl-C, SIGTERM and SIGHUP inside the block; what is ignored (nohup) stays ignored."""
+    """Yield a record of Ctrl-C, SIGTERM and SIGHUP inside the block; ignored signals (nohup) stay ignored."""
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():
         yield signals
@@ -84,7 +84,7 @@ def deferred() -> Iterator[Signals]:
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP act inside the block as Ctrl-C does: files are left whole, and the command says so."""
+    """Let SIGTERM and SIGHUP act like Ctrl-C inside the block: files stay complete, and the command reports it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

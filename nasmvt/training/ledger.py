@@ -1,4 +1,4 @@
-"""Losses stay on the device until somebody reads them."""
+"""Losses stay on the device until they are read."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class _Entry(NamedTuple):
 
 
 class Ledger:
-    """Keeps the losses and gradient norms of steps unread; one transfer reads them all and checks them."""
+    """Collects the losses and gradient norms of steps on the device; one transfer reads and checks them all."""
 
     def __init__(self) -> None:
         self._unread: list[_Entry] = []
@@ -32,17 +32,17 @@ class Ledger:
         """The losses of the last step that was read."""
 
     def add(self, step: int, arch: Arch, losses: Mapping[str, Mapping[str, Tensor]], norm: Tensor) -> None:
-        """Take down a step, counted from 1, without waiting for the device."""
+        """Record a step, counted from 1, without waiting for the device."""
         names = [(task, name) for task, parts in losses.items() for name in parts]
         scalars = [losses[task][name].detach() for task, name in names]
         self._unread.append(_Entry(step, arch, names, torch.stack([*scalars, norm.to(scalars[0])])))
 
     def read(self) -> Losses:
-        """Read what was taken down since the last time; return the losses of the newest step.
+        """Read what was recorded since the last call; return the losses of the newest step.
 
         Raises:
-            UserError: if a loss or the gradients of one of the steps are not finite: of the first such step, with
-                task and arch.
+            UserError: if a loss or the gradients of a step are not finite, naming the
+                first such step, task and arch.
         """
         entries, self._unread = self._unread, []
         if entries:

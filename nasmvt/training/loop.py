@@ -30,7 +30,7 @@ Figures = dict[str, dict[str, dict[str, float]]]
 
 
 class Listener(Protocol):
-    """Hears what happens, to show it."""
+    """Is notified of progress, to show it."""
 
     def on_step(self, step: int, steps: int, losses: Mapping[str, float], lr: float) -> None:
         """A step is done; `losses` by task, of the last step that was logged."""
@@ -43,19 +43,19 @@ class Trainer:
     """Trains a supernet or a model, step by step, so that a resumed run repeats an uninterrupted one.
 
     Every step draws an arch, runs every task on it and sums their gradients into one optimizer step.
-    All that is random in step n (arch, data, drop path, sampled regions) is a function of (seed, n).
+    Everything random in step n (arch, data, drop path, sampled regions) is a function of (seed, n).
     Between two steps that are logged, nothing waits for the device.
 
     Args:
         trainable: what is trained; it must be on `device`.
         loaders: training batches of each task.
         config: settings.
-        seed: of everything random.
+        seed: seed of everything random.
         metrics: where losses and figures are recorded.
         checkpoints: where the state is saved.
-        device: where the batches are moved to.
+        device: device that batches are moved to.
         evaluate: called every `config.evaluate_every` steps and after the last one, when a checkpoint is written.
-        listener: hears of every step and evaluation.
+        listener: is notified of every step and evaluation.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Trainer:
         self._saved: int | None = None
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, or from the start where there is none yet.
+        """Resume from the newest checkpoint, or start if there is none yet.
 
         Later lines of the metrics are dropped.
 
@@ -109,10 +109,10 @@ class Trainer:
         self._metrics.cut(self.step)
 
     def run(self, signals: Signals | None = None) -> None:
-        """Train to the last step, from where the state is.
+        """Train from the current state to the last step.
 
         Args:
-            signals: says when to end early.
+            signals: tells when to stop early.
 
         Raises:
             UserError: if a loss is not finite; the last checkpoint stays as it was.
@@ -122,7 +122,7 @@ class Trainer:
         signals = signals or Signals()
         batches = {name: loader.batches(self.step) for name, loader in self.loaders.items()}
         started, first = time.monotonic(), self.step
-        if self.step and self._evaluation_due():  # a kill came between the checkpoint and the figures
+        if self.step and self._evaluation_due():  # killed between the checkpoint and the evaluation
             self._evaluate(signals)
         while not self._done:
             self._step(self._next(batches))
@@ -142,10 +142,10 @@ class Trainer:
                 self._evaluate(signals)
 
     def save(self) -> None:
-        """Write the state between two steps, unless that was done.
+        """Save the state between two steps, unless it is saved already.
 
         Raises:
-            UserError: if a loss since the last time or a weight is not finite: nobody could go on from there.
+            UserError: if a loss since the last time or a weight is not finite: it could not be resumed.
             Failed: if it can't be written.
         """
         if self._saved == self.step:
@@ -177,7 +177,7 @@ class Trainer:
         return self.step >= self.config.steps
 
     def _next(self, batches: Mapping[str, Iterator[Batch]]) -> dict[str, Batch]:
-        """Return the batches of the next step; if a loader can't, what was trained so far is saved."""
+        """Return the batches of the next step; if a loader fails, the state is saved first."""
         try:
             return {name: next(stream) for name, stream in batches.items()}
         except UserError as error:
@@ -205,7 +205,7 @@ class Trainer:
                 self.checkpoints.newest,
             ) from None
         except Exception:
-            self._ledger.read()  # losses that are not finite explain what broke after them
+            self._ledger.read()  # losses that are not finite explain later failures
             raise
         self.step += 1
         self._ledger.add(self.step, arch, losses, norm)
@@ -216,15 +216,15 @@ class Trainer:
         return self.evaluate is not None and wanted and not self._metrics.evaluated(self.step)
 
     def _evaluate(self, signals: Signals) -> None:
-        """Measure what is saved; a failure costs the figures, not the training."""
+        """Evaluate the saved state; a failure costs the figures, not the training."""
         assert self.evaluate is not None
         try:
             with signals.at_once():
                 figures = self.evaluate()
         except KeyboardInterrupt:
             raise Interrupted(self.step, self.checkpoints.newest) from None
-        except Exception as error:  # noqa: BLE001 (whatever a metric raises: the training is worth more)
-            _log.warning("the evaluation of step %d failed (%s); the training goes on", self.step, _in_short(error))
+        except Exception as error:  # noqa: BLE001 (a metric may raise anything, and the training must not end)
+            _log.warning("the evaluation of step %d failed (%s); the training continues", self.step, _in_short(error))
             return
         self._write({"step": self.step, "metrics": figures})
         self._tell(signals, "on_evaluation", figures)
@@ -240,7 +240,7 @@ class Trainer:
             ) from None
 
     def _tell(self, signals: Signals, event: str, *values: Any) -> None:
-        """Tell the listener; where its terminal or pipe is closed, the training ends as after a signal."""
+        """Notify the listener; if its terminal or pipe is closed, the training ends as after a signal."""
         if self.listener is None:
             return
         try:
@@ -254,7 +254,7 @@ def _totals(losses: Losses) -> dict[str, float]:
 
 
 def _finite(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, bool]]:
-    """Yield for every floating tensor whether all its values are finite, read from the device at once."""
+    """Yield for every floating-point tensor whether all its values are finite, with a single transfer."""
     names = [name for name, tensor in weights.items() if tensor.is_floating_point()]
     flags = torch.stack([weights[name].isfinite().all() for name in names]).tolist()
     yield from zip(names, flags, strict=True)

@@ -20,7 +20,7 @@ class MetricsLog:
         self.path = path
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the entries in order; lines cut short by a kill, or damaged, are skipped."""
+        """Return the entries in order; truncated or damaged lines are skipped."""
         entries = []
         for line in self._lines():
             try:
@@ -38,14 +38,14 @@ class MetricsLog:
             file.write(json.dumps(entry) + "\n")
 
     def cut(self, step: int) -> None:
-        """Drop what was written after a step, and a line that a kill cut short."""
+        """Drop what was written after a step, and a line truncated by a kill."""
         lines = self._lines()
         kept = [line for line in lines if _step_of(line) <= step]
         if kept != lines:
             write_text(self.path, "".join(line + "\n" for line in kept))
 
     def evaluated(self, step: int) -> bool:
-        """Return whether the figures of a step are there."""
+        """Return whether the figures of a step are recorded."""
         return any(_step_of(line) == step and "metrics" in json.loads(line) for line in self._lines())
 
     def _lines(self) -> list[str]:
@@ -55,7 +55,7 @@ class MetricsLog:
 
 
 def _step_of(line: str) -> float:
-    """Return the step of a line; a line cut short counts as later than all."""
+    """Return the step of a line; a truncated line counts as later than all."""
     try:
         return int(json.loads(line)["step"])
     except (json.JSONDecodeError, KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""The optimizer: settings come from the configuration, what it has gathered comes from the checkpoint."""
+"""The optimizer: settings come from the configuration, its state from the checkpoint."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,13 +15,13 @@ from nasmvt.tasks.trainable import Trained
 from nasmvt.training.config import TrainingConfig
 
 _SCHEDULED = {"lr", "params"}
-"""Entries of a parameter group that change from step to step and are set anew in each."""
+"""Entries of a parameter group that change from step to step and are recomputed in each."""
 
 
 class NamedOptimizer:
     """A timm optimizer whose state is kept by the names of the parameters.
 
-    Its state dict holds no settings: a resumed training honours those of its configuration, edited or not.
+    Its state dict holds no settings: a resumed training uses those of its configuration, even if edited.
 
     Raises:
         UserError: if there is no such optimizer, or it takes no betas although some are set.
@@ -49,7 +49,7 @@ class NamedOptimizer:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the present step."""
+        """The learning rate of the current step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def schedule(self, step: int) -> None:
@@ -57,7 +57,7 @@ class NamedOptimizer:
         self.scheduler.step_update(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the optimizer has gathered, as plain values and tensors by parameter name."""
+        """Return the optimizer's state, as plain values and tensors by parameter name."""
         held = self.optimizer.state_dict()["state"]
         return {
             "name": self._name,
@@ -66,7 +66,7 @@ class NamedOptimizer:
         }
 
     def load_state_dict(self, saved: Mapping[str, Any], path: Path) -> None:
-        """Take over what an optimizer has gathered, also that of another one which gathers the same (adam, adamw).
+        """Load an optimizer's state, also that of another one with the same kind of state (adam, adamw).
 
         Raises:
             UserError: if this optimizer can't use it.
@@ -77,7 +77,7 @@ class NamedOptimizer:
             if had != wanted:
                 raise UserError(
                     f"{path} was written with the optimizer {saved['name']!r}, which keeps {had}, but {self._name!r} "
-                    f"keeps {wanted}: go on with {saved['name']!r}, or start a new run"
+                    f"keeps {wanted}: continue with {saved['name']!r}, or start a new run"
                 )
         own = self.optimizer.state_dict()
         names = self._places()
@@ -103,7 +103,7 @@ def _make(groups: list[dict[str, Any]], config: TrainingConfig) -> Optimizer:
         made = create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, **more)
     except (ValueError, KeyError, AssertionError) as error:
         raise UserError(
-            f"the optimizer must be one of timm's that works here, not {config.optimizer!r} ({error})"
+            f"the optimizer must be a timm optimizer that works here, not {config.optimizer!r} ({error})"
             f"{nearest(config.optimizer, list_optimizers())}"
         ) from None
     if more and "betas" not in made.param_groups[0]:
@@ -116,7 +116,7 @@ def _entries(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gathered(optimizer: Optimizer, first: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return, for each group, the entries that the optimizer changed by itself (the step count of lamb)."""
+    """Return, for each group, the entries that the optimizer changed itself (lamb's step count)."""
     return [
         {key: value for key, value in _entries(group).items() if key not in start or _differ(start[key], value)}
         for group, start in zip(optimizer.param_groups, first, strict=True)
@@ -128,7 +128,7 @@ def _differ(first: Any, second: Any) -> bool:
 
 
 class _Gathered:
-    """The names of what an optimizer gathers, per parameter and per group."""
+    """The names in an optimizer's state, per parameter and per group."""
 
     def __init__(self, state: set[str], groups: set[str]) -> None:
         self._names = (state, groups)
@@ -147,7 +147,7 @@ class _Gathered:
 
 
 def _probe(config: TrainingConfig) -> _Gathered:
-    """Return what the optimizer of a configuration gathers, seen on one small step."""
+    """Return the state names of a configuration's optimizer, found by one small step."""
     parameter = nn.Parameter(torch.ones(2, 2))
     optimizer = _make([{"params": [parameter]}], config)
     first = [_entries(group) for group in optimizer.param_groups]

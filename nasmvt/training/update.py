@@ -28,7 +28,7 @@ class Update:
         """Steps that moved nothing since the training began."""
 
     def begin(self) -> None:
-        """Forget the gradients of the step before: what gets none in this one is not moved by the optimizer."""
+        """Drop the previous gradients, so that the optimizer skips parameters without new ones."""
         self._optimizer.zero_grad(set_to_none=True)
 
     def backward(self, loss: Tensor) -> None:
@@ -36,7 +36,7 @@ class Update:
         self._scaler.scale(loss).backward()
 
     def step(self) -> Tensor:
-        """Clip the gradients and move the weights; return the norm of all gradients before, a scalar on the device.
+        """Clip the gradients and update the weights; return the norm before clipping, a scalar on the device.
 
         The norm of a step that is skipped is 0.
 

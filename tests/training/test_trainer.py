@@ -193,10 +193,10 @@ def test_damaged_and_missing_checkpoints_are_refused(tmp_path):
     with pytest.raises(UserError, match="there is no checkpoint"):
         Checkpoint.load(path)
     path.write_bytes(b"PK\x03\x04 torn")
-    with pytest.raises(UserError, match="no readable checkpoint"):
+    with pytest.raises(UserError, match="not a readable checkpoint"):
         Checkpoint.load(path)
     torch.save({"format": 7}, path)
-    with pytest.raises(UserError, match="no checkpoint of format 3"):
+    with pytest.raises(UserError, match="not a checkpoint of format 3"):
         Checkpoint.load(path)
 
 

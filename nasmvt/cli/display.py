@@ -136,6 +136,23 @@ def search_progress() -> Iterator[SearchTable]:
         console.line()
 
 
+def front_table(members: Sequence[Candidate], count: int) -> Table:
+    """Return the table of a front, the smallest candidate first.
+
+    Args:
+        members: the candidates on the front.
+        count: how many candidates there are in all.
+    """
+    work = [f"GMACs {task}" for task in members[0].macs]
+    title = f"front of {count} candidates, on the search split"
+    table = _table("parameters", *work, "T-score", *_figures(members[0].metrics), "arch", title=title)
+    for one in members:
+        gmacs = (f"{number / 1e9:.3f}" for number in one.macs.values())
+        figures = _figures(one.metrics).values()
+        table.add_row(f"{one.parameters.total:,}", *gmacs, f"{one.score:.2f}", *figures, str(one.arch))
+    return table
+
+
 def comparison_table(found: Sequence[Compared]) -> Table:
     """Return the table of a comparison: T-score on val and total parameters of each arch."""
     table = _table(

@@ -11,6 +11,7 @@ from nasmvt.cli import (
     data,
     evaluate,
     export,
+    front,
     import_reference,
     predict,
     profile,
@@ -35,6 +36,7 @@ app.command("train-supernet", short_help="Start a run: train the supernet of an 
     train_supernet.train_supernet
 )
 app.command("search", short_help="Find the best arch under a budget.")(search.search)
+app.command("front", short_help="Show the best candidates of every size, and pick one.")(front.front)
 app.command("retrain", short_help="Train the chosen arch further.")(retrain.retrain)
 app.command("export", short_help="Export the model as one folder.")(export.export)
 app.command("evaluate", short_help="Evaluate an exported model on val.")(evaluate.evaluate)

@@ -42,7 +42,22 @@ def search(
         str | None,
         typer.Option(help="Ray cluster to use.", show_default="a local Ray, started and stopped automatically"),
     ] = None,
-    algorithm: Annotated[str | None, typer.Option(help="evolution or random.", show_default="the experiment's")] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(
+            help="evolution, nsga2 (for several objectives), random, or module:name for your own.",
+            show_default="the experiment's",
+        ),
+    ] = None,
+    maximize: Annotated[
+        list[str] | None,
+        typer.Option(help="t-score, or a task, for its metric. May be repeated.", show_default="the experiment's"),
+    ] = None,
+    minimize: Annotated[
+        list[str] | None,
+        typer.Option(help="parameters, or gmacs:TASK. May be repeated.", show_default="the experiment's"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search.", show_default="the run's")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the search.", show_default="RUN/search")] = None,
     accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
@@ -72,7 +87,14 @@ def search(
     wanted = Budget(most, parse_gmacs(max_gmacs or ()), parse_sharing(sharing), least)
     target = device_of(device)
     opened = Run.open(run)
-    config = with_settings(opened.experiment.search, workers=workers, algorithm=algorithm, precision=precision)
+    config = with_settings(
+        opened.experiment.search,
+        workers=workers,
+        algorithm=algorithm,
+        maximize=maximize or None,
+        minimize=minimize or None,
+        precision=precision,
+    )
     check_precision(config.precision, target)
     supernet = load_supernet(opened, target)
     costs = Costs(supernet.space, supernet.tasks, supernet.sharing(wanted.sharing))
@@ -93,6 +115,7 @@ def search(
             device=target,
             address=address,
             out=out,
+            seed=seed,
             listener=listener,
             accept_changed_data=accept_changed_data,
         )
@@ -101,4 +124,7 @@ def search(
     say(f"best of {len(ranked)} candidates: T-score {best.score:.2f}, {best.arch}")
     files = opened.search_files if out is None else SearchFiles(out)
     arch = "" if out is None else f" --arch {quoted(files.best)}"
+    if len(config.maximize) + len(config.minimize) > 1:
+        where = "" if out is None else f" --search {quoted(out)}"
+        say(f"front: {files.front_plot}  (choose from it: nasmvt front {quoted(opened.path)}{where} --pick ...)")
     say(f"written: {files.folder}  (next: nasmvt retrain {quoted(opened.path)}{arch})")

@@ -59,3 +59,13 @@ class SearchFiles:
     def best(self) -> Path:
         """The best candidate's arch with its sharing."""
         return self.folder / "best.yaml"
+
+    @property
+    def front(self) -> Path:
+        """The candidates that no other is better than."""
+        return self.folder / "front.csv"
+
+    @property
+    def front_plot(self) -> Path:
+        """All candidates and the front, drawn."""
+        return self.folder / "front.png"

@@ -6,12 +6,14 @@ import torch
 
 from nasmvt.config import parse
 from nasmvt.cost import Budget, Costs, FeasibleSet
+from nasmvt.pipeline.front import Front
 from nasmvt.pipeline.layout import SearchFiles
 from nasmvt.pipeline.run import Run
 from nasmvt.search import (
     Candidate,
     Journal,
     Objective,
+    Objectives,
     SearchConfig,
     SearchListener,
     make_pool,
@@ -44,6 +46,7 @@ def search(
     device: torch.device,
     address: str | None = None,
     out: Path | None = None,
+    seed: int | None = None,
     listener: SearchListener | None = None,
     accept_changed_data: bool = False,
 ) -> list[Candidate]:
@@ -61,14 +64,17 @@ def search(
         device: where candidates are evaluated.
         address: a Ray cluster; None: a local Ray.
         out: another folder for the results.
+        seed: of the search; None: the run's.
         listener: told of every candidate.
         accept_changed_data: go on if the data changed since the run began.
 
     Raises:
-        UserError: if the data changed, or the folder holds another search.
+        UserError: if the data changed, the folder holds another search, or an objective does not exist.
     """
+    objectives = Objectives(Objective.of(supernet.tasks), config.maximize, config.minimize)
+    start = run.experiment.seed if seed is None else seed
+    searcher = make_searcher(config, feasible, derive_seed(start, "search"))
     data = run.open_data(accept_changed=accept_changed_data)
-    searcher = make_searcher(config, feasible, derive_seed(run.experiment.seed, "search"))
     pool = make_pool(
         config,
         supernet,
@@ -80,12 +86,11 @@ def search(
     )
     files = run.search_files if out is None else SearchFiles(out)
     try:
-        objective = Objective.of(supernet.tasks)
-        return run_search(
+        ranked = run_search(
             supernet,
             searcher,
             pool,
-            objective,
+            objectives,
             costs,
             budget,
             Journal(files.journal),
@@ -93,5 +98,8 @@ def search(
             listener,
             run.train_identity,
         )
+        if len(objectives.names) > 1:
+            Front(run, out).write()
+        return ranked
     finally:
         pool.close()

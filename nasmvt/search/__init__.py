@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from nasmvt.search.evaluator import Evaluator as Evaluator
     from nasmvt.search.evolution import EvolutionSearcher as EvolutionSearcher
     from nasmvt.search.journal import Journal as Journal
+    from nasmvt.search.nsga2 import NSGA2Searcher as NSGA2Searcher
     from nasmvt.search.objective import Objective as Objective
+    from nasmvt.search.objective import Objectives as Objectives
     from nasmvt.search.pool import Evaluation as Evaluation
     from nasmvt.search.pool import InProcessPool as InProcessPool
     from nasmvt.search.pool import Pool as Pool
@@ -21,5 +23,6 @@ if TYPE_CHECKING:
     from nasmvt.search.run import SearchListener as SearchListener
     from nasmvt.search.run import search as search
     from nasmvt.search.searcher import Searcher as Searcher
+    from nasmvt.search.strategies import register_searcher as register_searcher
 
 __getattr__, __all__ = lazy_names(__name__)

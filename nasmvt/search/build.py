@@ -7,21 +7,30 @@ import torch
 
 from nasmvt.cost import FeasibleSet
 from nasmvt.data.types import Batch
+from nasmvt.errors import UserError, listed
 from nasmvt.search.config import SearchConfig
 from nasmvt.search.evaluator import Evaluator
-from nasmvt.search.evolution import EvolutionSearcher
 from nasmvt.search.pool import InProcessPool, Pool
-from nasmvt.search.random_search import RandomSearcher
 from nasmvt.search.searcher import Searcher
+from nasmvt.search.strategies import SEARCHERS
 from nasmvt.space import Sharing
 from nasmvt.supernet import Supernet
 
-_SEARCHERS: dict[str, type[Searcher]] = {"evolution": EvolutionSearcher, "random": RandomSearcher}
-
 
 def make_searcher(config: SearchConfig, feasible: FeasibleSet, seed: int) -> Searcher:
-    """Return the searcher that the settings ask for."""
-    return _SEARCHERS[config.algorithm](feasible, config, seed)
+    """Return the searcher that the settings ask for.
+
+    Raises:
+        UserError: if they name several objectives, and the algorithm seeks one.
+    """
+    algorithm = SEARCHERS.get(config.algorithm)
+    objectives = [*config.maximize, *config.minimize]
+    if len(objectives) > 1 and not algorithm.several_objectives:
+        raise UserError(
+            f"{config.algorithm} ranks by one number, but the objectives are {listed(objectives)}: use --algorithm "
+            "nsga2, or bound the costs instead of minimizing them"
+        )
+    return algorithm(feasible, config, seed)
 
 
 def make_pool(

@@ -1,10 +1,11 @@
 """Settings of a search."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from nasmvt.config import Config, images_for_batches
+from nasmvt.search.strategies import SEARCHERS
 from nasmvt.tasks.precision import Precision
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -16,14 +17,23 @@ _EXECUTION = {"workers", "cpus_per_worker", "gpus_per_worker"}
 class SearchConfig(Config):
     """How to search for the best arch. The defaults are AutoFormer's (Chen et al., ICCV 2021)."""
 
-    algorithm: Literal["evolution", "random"] = "evolution"
-    """`evolution`, or `random`: archs drawn independently, the baseline for evolution."""
+    algorithm: Annotated[str, AfterValidator(SEARCHERS.check)] = "evolution"
+    """`evolution`; `nsga2` for several objectives; `random`: archs drawn independently, the baseline of both; or
+    `module:name` for one that a module of yours registers."""
+
+    maximize: tuple[str, ...] = Field(default=("t-score",), min_length=1)
+    """What is to be high: `t-score`, or a task's first metric by the name of the task."""
+
+    minimize: tuple[str, ...] = ()
+    """What is to be low: `parameters`, or `gmacs:TASK`. With more than one objective the result is a front."""
 
     population: int = Field(default=50, ge=1)
-    """Size of the first generation, drawn at random; smaller later generations are filled up with random archs."""
+    """Size of the first generation, drawn at random; smaller later generations are filled up with random archs. `nsga2`
+    lets as many survive."""
 
     parents: int = Field(default=10, ge=1)
-    """Number of best archs so far that serve as parents of the next generation; at most `population`."""
+    """Number of best archs so far that serve as parents of the next generation; at most `population`. Ignored by
+    `nsga2`."""
 
     generations: int = Field(default=20, ge=1)
     """Number of generations, including the random first one."""

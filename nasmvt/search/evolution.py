@@ -5,9 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from nasmvt.search.searcher import Searcher
+from nasmvt.search.strategies import register_searcher
 from nasmvt.space import Arch
 
 
+@register_searcher("evolution")
 class EvolutionSearcher(Searcher):
     """Generations of mutants and crossovers of the best archs so far.
 
@@ -16,6 +18,8 @@ class EvolutionSearcher(Searcher):
     planned as a whole once the one before has all its scores, so the order of the scores has no influence.
     Mutants and children beyond the budget are lowered until they fit.
     """
+
+    several_objectives = False
 
     @property
     def _all_planned(self) -> bool:
@@ -33,7 +37,7 @@ class EvolutionSearcher(Searcher):
         rng = np.random.default_rng((self.seed, number))
         made: list[Arch] = []
         if number:
-            parents = [arch for arch, _ in self.best(self.config.parents)]
+            parents = self._parents()
             self._breed(made, self.config.mutants, lambda: self._mutant(parents, rng), rng)
             self._breed(made, self.config.crossovers, lambda: self._crossover(parents, rng), rng)
         while len(made) < (self.config.per_generation if number else self.config.population):
@@ -52,11 +56,20 @@ class EvolutionSearcher(Searcher):
                 return
             made.append(arch)
 
+    def _parents(self) -> list[Arch]:
+        """Return what the next generation may descend from, best first."""
+        return [arch for arch, _ in self.best(self.config.parents)]
+
+    def _pick(self, parents: list[Arch], count: int, rng: np.random.Generator) -> list[Arch]:
+        """Draw parents, different ones if there are as many."""
+        places = rng.choice(len(parents), size=count, replace=count == 1 or len(parents) < count)
+        return [parents[place] for place in places]
+
     def _mutant(self, parents: list[Arch], rng: np.random.Generator) -> Arch:
-        parent = parents[int(rng.integers(len(parents)))]
+        (parent,) = self._pick(parents, 1, rng)
         config = self.config
         return self.space.mutate(parent, rng, config.mutation_probability, config.global_mutation_probability)
 
     def _crossover(self, parents: list[Arch], rng: np.random.Generator) -> Arch:
-        first, second = rng.choice(len(parents), size=2, replace=len(parents) < 2)
-        return self.space.crossover(parents[first], parents[second], rng)
+        first, second = self._pick(parents, 2, rng)
+        return self.space.crossover(first, second, rng)

@@ -6,19 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nasmvt.cost import ParameterCount
 from nasmvt.errors import UserError
 from nasmvt.search.candidate import Candidate
 from nasmvt.search.pool import Evaluation
-from nasmvt.space import Arch
+from nasmvt.space import Arch, SearchSpace
 
-FORMAT = 2
+FORMAT = 3
 
-_KEYS: dict[Any, set[str]] = {"evaluation": {"id", "task", "metrics"}, "candidate": {"id"}}
+_KEYS: dict[Any, set[str]] = {
+    "evaluation": {"id", "task", "metrics"},
+    "candidate": {"id", "arch", "parameters", "macs", "metrics", "score", "generation"},
+    "generation": {"generation", "hypervolume"},
+}
 """What is read of each kind of line."""
 
 
 class Journal:
-    """A file of JSON lines: a header, then a line per evaluation and per completed candidate.
+    """A file of JSON lines: a header, then a line per evaluation, per completed candidate and per generation.
 
     Each line is written and flushed at once. A search that starts again over an existing journal finds the
     evaluations in it; with the same seed it visits the same archs and so goes on where it ended. A line that
@@ -29,6 +34,7 @@ class Journal:
         self.path = path
         self._metrics: dict[tuple[str, str], dict[str, float]] = {}
         self._completed: set[str] = set()
+        self._generations: set[int] = set()
 
     def begin(self, header: Mapping[str, Any]) -> None:
         """Read what is there, or start anew.
@@ -49,8 +55,29 @@ class Journal:
         for entry in entries[1:]:
             if entry["kind"] == "evaluation":
                 self._metrics[entry["id"], entry["task"]] = entry["metrics"]
-            else:
+            elif entry["kind"] == "candidate":
                 self._completed.add(entry["id"])
+            else:
+                self._generations.add(entry["generation"])
+
+    def read(self, space: SearchSpace) -> tuple[dict[str, Any], list[Candidate]]:
+        """Return the header and the completed candidates, in the order of completion.
+
+        Raises:
+            UserError: if there is no candidate, or the file is damaged or of another space.
+        """
+        header, *entries = self._read() or [{}]
+        if header.get("format") != FORMAT:
+            raise UserError(f"{self.path} holds no search of this version of nasmvt: run 'nasmvt search' first")
+        candidates = [self._candidate(space, entry) for entry in entries if entry["kind"] == "candidate"]
+        if not candidates:
+            raise UserError(f"{self.path} holds no candidate yet: let 'nasmvt search' go on")
+        return header, candidates
+
+    def _candidate(self, space: SearchSpace, entry: Mapping[str, Any]) -> Candidate:
+        parts = {name: entry["parameters"][name] for name in ("shared", "specific", "heads")}
+        rest = {name: entry[name] for name in ("macs", "metrics", "score", "generation")}
+        return Candidate(arch=space.arch(entry["arch"], str(self.path)), parameters=ParameterCount(**parts), **rest)
 
     def find(self, arch: Arch, task: str) -> dict[str, float] | None:
         """Return the metrics of an arch on a task if they are known."""
@@ -68,6 +95,12 @@ class Journal:
         if candidate.arch.id not in self._completed:
             self._completed.add(candidate.arch.id)
             self._append({"kind": "candidate", "id": candidate.arch.id, **candidate.to_dict()})
+
+    def add_generation(self, generation: int, hypervolume: float) -> None:
+        """Write, once, what the search had reached with a generation."""
+        if generation not in self._generations:
+            self._generations.add(generation)
+            self._append({"kind": "generation", "generation": generation, "hypervolume": hypervolume})
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -1,9 +1,14 @@
-"""The one number that candidates are compared by."""
+"""What candidates are compared by."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nasmvt.errors import UserError
+import numpy as np
+
+from nasmvt.cost import Costs, FeasibleSet
+from nasmvt.cost.tables import Tables
+from nasmvt.errors import UserError, listed, nearest
+from nasmvt.search.candidate import Candidate
 from nasmvt.tasks.task import Task
 
 
@@ -37,3 +42,75 @@ class Objective:
     def __call__(self, metrics: Mapping[str, Mapping[str, float]]) -> float:
         """Return the score of a candidate's metrics by task."""
         return sum(weight * metrics[task][self.primaries[task]] for task, weight in self.weights.items())
+
+
+SCORE, PARAMETERS, GMACS = "t-score", "parameters", "gmacs:"
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What a search is after: figures that are to be high, costs that are to be low."""
+
+    score: Objective
+    """The T-score, also where it is no objective."""
+    maximize: tuple[str, ...] = (SCORE,)
+    """`t-score`, or names of tasks, which stand for their first metrics."""
+    minimize: tuple[str, ...] = ()
+    """`parameters`, or `gmacs:TASK`."""
+
+    def __post_init__(self) -> None:
+        tasks = list(self.score.weights)
+        for option, given, known in (
+            ("--maximize", self.maximize, [SCORE, *tasks]),
+            ("--minimize", self.minimize, [PARAMETERS, *(GMACS + task for task in tasks)]),
+        ):
+            for name in given:
+                if name not in known:
+                    raise UserError(f"{option} takes one of {listed(known)}, not {name!r}{nearest(name, known)}")
+                if given.count(name) > 1:
+                    raise UserError(f"{option} names {name!r} twice: name an objective once")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The objectives in the order of their values."""
+        return (*self.maximize, *self.minimize)
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The tasks whose multiply-accumulates are needed."""
+        return tuple(name.removeprefix(GMACS) for name in self.minimize if name.startswith(GMACS))
+
+    def values(self, candidate: Candidate) -> tuple[float, ...]:
+        """Return a candidate's value in each objective; higher is better, so costs are negative."""
+        return tuple(
+            [candidate.score if name == SCORE else self._metric(candidate, name) for name in self.maximize]
+            + [-float(_cost(candidate, name)) for name in self.minimize]
+        )
+
+    def shares(self, candidates: Sequence[Candidate], costs: Costs) -> np.ndarray:
+        """Return values (N, M) on a scale from 0 to 1, on which hypervolumes of one space compare.
+
+        A metric of 100 % is 1, as is the cost of the space's cheapest network; that of its dearest one is 0.
+        """
+        values_NM = np.array([self.values(candidate) for candidate in candidates]).reshape(-1, len(self.names))
+        whole = [100 * (sum(self.score.weights.values()) if name == SCORE else 1) for name in self.maximize]
+        ends = [(0.0, float(most)) for most in whole] + [_ends(_tables(costs, name)) for name in self.minimize]
+        least_M, most_M = np.array(ends).T
+        return (values_NM - least_M) / np.maximum(most_M - least_M, 1)
+
+    def _metric(self, candidate: Candidate, task: str) -> float:
+        return candidate.metrics[task][self.score.primaries[task]]
+
+
+def _cost(candidate: Candidate, name: str) -> int:
+    return candidate.parameters.total if name == PARAMETERS else candidate.macs[name.removeprefix(GMACS)]
+
+
+def _tables(costs: Costs, name: str) -> Tables:
+    return costs.totals if name == PARAMETERS else costs.macs(name.removeprefix(GMACS))
+
+
+def _ends(tables: Tables) -> tuple[float, float]:
+    """Return the negative costs of the dearest and of the cheapest arch."""
+    every = FeasibleSet(tables, [None])
+    return -float(every.most_V[0]), -float(every.least_V[0])

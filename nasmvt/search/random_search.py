@@ -3,9 +3,11 @@
 import numpy as np
 
 from nasmvt.search.searcher import Searcher
+from nasmvt.search.strategies import register_searcher
 from nasmvt.space import Arch
 
 
+@register_searcher("random")
 class RandomSearcher(Searcher):
     """Archs drawn uniformly from the feasible ones, none twice; all of them generation 0."""
 

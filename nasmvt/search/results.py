@@ -1,37 +1,51 @@
 """The outcome of a search as files: a table of all candidates, and the best of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from nasmvt.cost import Budget
 from nasmvt.files import atomic, write_text
 from nasmvt.search.candidate import Candidate
-from nasmvt.search.objective import Objective
+from nasmvt.search.objective import PARAMETERS, Objective, Objectives
+from nasmvt.search.pareto import ranks
 from nasmvt.space import Sharing
 from nasmvt.space.arch import Value
 
 
-def candidates_table(candidates: Sequence[Candidate], objective: Objective) -> pd.DataFrame:
+def candidates_table(candidates: Sequence[Candidate], objectives: Objectives) -> pd.DataFrame:
     """Return one row per candidate in the order given.
 
-    Columns: `rank` from 1, `score`, `parameters` (the total), `shared`, `specific_<task>`, `heads_<task>`,
-    `gmacs_<task>` of tasks whose work is bounded,
+    Columns: `rank` from 1, `score`, `front` (see `front`), `parameters` (the total), `shared`, `specific_<task>`,
+    `heads_<task>`, `gmacs_<task>` of tasks whose work is bounded or minimized,
     `<task>_<metric>` for the metric that counts, one column per choice of the space ("3 3 4" where it is
     made per block), `id`, `generation`.
     """
-    return pd.DataFrame([_row(rank, candidate, objective) for rank, candidate in enumerate(candidates, start=1)])
+    best = front(candidates, objectives)
+    rows = enumerate(zip(candidates, best, strict=True), start=1)
+    return pd.DataFrame([_row(rank, candidate, on, objectives.score) for rank, (candidate, on) in rows])
 
 
-def _row(rank: int, candidate: Candidate, objective: Objective) -> dict[str, Any]:
+def front(candidates: Sequence[Candidate], objectives: Objectives) -> list[bool]:
+    """Return which candidates no other one is better than: as good in every objective, and better in one.
+
+    Where there is a single objective, the total of parameters is the second.
+    """
+    several = objectives if len(objectives.names) > 1 else replace(objectives, minimize=(PARAMETERS,))
+    return [bool(rank == 0) for rank in ranks(np.array([several.values(candidate) for candidate in candidates]))]
+
+
+def _row(rank: int, candidate: Candidate, on_front: bool, objective: Objective) -> dict[str, Any]:
     count = candidate.parameters
     return {
         "rank": rank,
         "score": candidate.score,
+        "front": on_front,
         "parameters": count.total,
         "shared": count.shared,
         **{f"specific_{task}": number for task, number in count.specific.items()},
@@ -85,6 +99,16 @@ class ResultFiles:
 
     def write(self, table: pd.DataFrame, best: Mapping[str, Any]) -> None:
         """Write both files, each whole or not at all."""
-        with atomic(self.candidates) as temporary:
-            table.to_csv(temporary, index=False)
-        write_text(self.best, yaml.safe_dump(dict(best), sort_keys=False))
+        write_table(self.candidates, table)
+        write_best(self.best, best)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table of candidates as CSV, whole or not at all."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def write_best(path: Path, best: Mapping[str, Any]) -> None:
+    """Write the values of a candidate as YAML, whole or not at all."""
+    write_text(path, yaml.safe_dump(dict(best), sort_keys=False))

@@ -8,8 +8,9 @@ from nasmvt.cost import Budget, Costs
 from nasmvt.cost.parameters import tensor_sizes
 from nasmvt.search.candidate import Candidate
 from nasmvt.search.journal import Journal
-from nasmvt.search.objective import Objective
+from nasmvt.search.objective import Objectives
 from nasmvt.search.packing import fingerprint
+from nasmvt.search.pareto import hypervolume
 from nasmvt.search.pool import Pool
 from nasmvt.search.results import ResultFiles, best_values, candidates_table
 from nasmvt.search.searcher import Searcher
@@ -30,7 +31,7 @@ def search(
     supernet: Supernet,
     searcher: Searcher,
     pool: Pool,
-    objective: Objective,
+    objectives: Objectives,
     costs: Costs,
     budget: Budget,
     journal: Journal,
@@ -47,7 +48,7 @@ def search(
         supernet: the trained weights; the journal is bound to them.
         searcher: proposes archs within `budget`.
         pool: evaluates with the same weights; the caller closes it.
-        objective: gives the score, and the tasks that are evaluated.
+        objectives: give the score, what the searcher is told, and the tasks that are evaluated.
         costs: counts under the sharing of the supernet.
         budget: the bounds, as numbers, written down with the result.
         journal: where evaluations are kept.
@@ -68,12 +69,12 @@ def search(
         "sharing_rule": budget.sharing,
         "config": searcher.config.identity(),
         "weights": fingerprint(supernet.state_dict()),
-        "score_weights": dict(objective.weights),
-        "score_metrics": dict(objective.primaries),
+        "score_weights": dict(objectives.score.weights),
+        "score_metrics": dict(objectives.score.primaries),
         **({"data": data} if data else {}),
     }
     journal.begin(header)
-    driver = _Driver(searcher, pool, objective, costs, budget, journal, listener)
+    driver = _Driver(searcher, pool, objectives, costs, budget, journal, listener)
     complete = False
     try:
         driver.run()
@@ -81,9 +82,9 @@ def search(
     finally:
         ranked = driver.ranked()
         if ranked:
-            sharing = _sharing_of(costs, ranked[0].arch)
+            sharing = sharing_of(costs, ranked[0].arch)
             best = best_values(ranked[0], sharing, budget, header, len(ranked), complete)
-            files.write(candidates_table(ranked, objective), best)
+            files.write(candidates_table(ranked, objectives), best)
     return ranked
 
 
@@ -94,7 +95,7 @@ class _Driver:
         self,
         searcher: Searcher,
         pool: Pool,
-        objective: Objective,
+        objectives: Objectives,
         costs: Costs,
         budget: Budget,
         journal: Journal,
@@ -102,14 +103,16 @@ class _Driver:
     ) -> None:
         self._searcher = searcher
         self._pool = pool
-        self._objective = objective
+        self._objectives = objectives
+        self._score = objectives.score
         self._costs = costs
-        self._limited = tuple(budget.macs)
+        self._counted = tuple(dict.fromkeys([*budget.macs, *objectives.counted]))
         self._journal = journal
         self._listener = listener
         self._waiting: deque[tuple[Arch, str]] = deque()
         self._partial: dict[Arch, dict[str, dict[str, float]]] = {}
         self._candidates: dict[Arch, Candidate] = {}
+        self._generation = 0
 
     def run(self) -> None:
         while True:
@@ -119,6 +122,7 @@ class _Driver:
                 self._journal.add_evaluation(evaluation)
                 self._learn(evaluation.arch, evaluation.task, evaluation.metrics)
             elif self._searcher.done:
+                self._end_generation()
                 return
 
     def _fill(self) -> None:
@@ -136,7 +140,7 @@ class _Driver:
     def _open(self, arch: Arch) -> None:
         """Take what the journal knows of an arch and line up the rest."""
         self._partial[arch] = {}
-        known = {task: self._journal.find(arch, task) for task in self._objective.weights}
+        known = {task: self._journal.find(arch, task) for task in self._score.weights}
         self._waiting.extend((arch, task) for task, metrics in known.items() if metrics is None)
         for task, metrics in known.items():
             if metrics is not None:
@@ -146,31 +150,39 @@ class _Driver:
         """Take in the metrics of one task; with the last one the candidate is complete."""
         partial = self._partial[arch]
         partial[task] = dict(metrics)
-        if len(partial) < len(self._objective.weights):
+        if len(partial) < len(self._score.weights):
             return
-        in_order = {name: self._partial[arch][name] for name in self._objective.weights}
+        in_order = {name: self._partial[arch][name] for name in self._score.weights}
         del self._partial[arch]
-        score = self._objective(in_order)
         candidate = Candidate(
             arch=arch,
             parameters=self._costs.parameters(arch),
-            macs={task: int(self._costs.macs(task).of(arch)[0]) for task in self._limited},
+            macs={task: int(self._costs.macs(task).of(arch)[0]) for task in self._counted},
             metrics=in_order,
-            score=score,
+            score=self._score(in_order),
             generation=self._searcher.generation(arch),
         )
+        if candidate.generation > self._generation:
+            self._end_generation()
+            self._generation = candidate.generation
         self._candidates[arch] = candidate
         self._journal.add_candidate(candidate)
-        self._searcher.tell([(arch, score)])
+        self._searcher.tell([(arch, self._objectives.values(candidate))])
         if self._listener is not None:
             best = self._candidates[self._searcher.best(1)[0][0]]
             self._listener.on_candidate(len(self._candidates), self._searcher.total, candidate, best)
+
+    def _end_generation(self) -> None:
+        """Write down what all generations so far have reached."""
+        if self._candidates:
+            shares_NM = self._objectives.shares([*self._candidates.values()], self._costs)
+            self._journal.add_generation(self._generation, hypervolume(shares_NM))
 
     def ranked(self) -> list[Candidate]:
         return [self._candidates[arch] for arch, _ in self._searcher.best()]
 
 
-def _sharing_of(costs: Costs, arch: Arch) -> Sharing:
+def sharing_of(costs: Costs, arch: Arch) -> Sharing:
     """Return the part of the sharing that concerns an arch."""
     names = (name for task in costs.tasks.values() for name in tensor_sizes(costs.space, task, arch))
     return costs.sharing.of_layers(map(layer_of, names))

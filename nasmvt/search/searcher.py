@@ -1,10 +1,11 @@
-"""Ask and tell: what to evaluate next, as a function of the seed and the scores alone. No torch, no Ray."""
+"""Ask and tell: what to evaluate next, as a function of the seed and what was told alone. No torch, no Ray."""
 
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nasmvt.cost.feasible import FeasibleSet
 from nasmvt.search.config import SearchConfig
@@ -15,20 +16,23 @@ from nasmvt.space import Arch
 @dataclass
 class _Record:
     generation: int
-    score: float | None = None
+    values: tuple[float, ...] = ()  # empty: not told yet
 
 
 class Searcher(ABC):
-    """Proposes archs and learns their scores.
+    """Proposes archs and learns what they are worth.
 
     No arch is proposed twice and none that is infeasible. Which archs are proposed depends on the seed and
-    on the scores, never on the order in which the scores come or on how many archs are asked for at once.
+    on what is told, never on the order in which it is told or on how many archs are asked for at once.
 
     Args:
         feasible: the archs that may be proposed.
         config: sizes and probabilities.
         seed: what the random draws depend on.
     """
+
+    several_objectives: ClassVar[bool] = True
+    """Whether it makes sense of more than one value per arch."""
 
     def __init__(self, feasible: FeasibleSet, config: SearchConfig, seed: int) -> None:
         self.space = feasible.space
@@ -37,12 +41,12 @@ class Searcher(ABC):
         self._sampler = FreshSampler(feasible)
         self._records: dict[Arch, _Record] = {}  # in the order of proposal
         self._queue: deque[Arch] = deque()
-        self._open = 0  # proposed or queued, without a score
+        self._open = 0  # proposed or queued, not told of
         self._exhausted = False
 
     @abstractmethod
     def _plan(self) -> tuple[int, list[Arch]]:
-        """Return the next archs with their generation; none while scores are missing or nothing is left."""
+        """Return the next archs with their generation; none while one must be told first, or nothing is left."""
 
     @property
     @abstractmethod
@@ -50,7 +54,7 @@ class Searcher(ABC):
         """Whether the last arch has been planned."""
 
     def ask(self, n: int) -> list[Arch]:
-        """Return up to `n` archs to evaluate; fewer or none while scores are missing, or at the end."""
+        """Return up to `n` archs to evaluate; fewer or none while others must be told first, or at the end."""
         archs: list[Arch] = []
         while len(archs) < n:
             if not self._queue:
@@ -63,20 +67,23 @@ class Searcher(ABC):
             archs.append(self._queue.popleft())
         return archs
 
-    def tell(self, scores: Iterable[tuple[Arch, float]]) -> None:
-        """Take in scores, in any order; higher is better, and not-a-number counts as the worst.
+    def tell(self, found: Iterable[tuple[Arch, Sequence[float]]]) -> None:
+        """Take in what archs are worth, in any order: a value per objective.
+
+        Higher is better, and not-a-number counts as the worst. The first value is the score; a searcher for one
+        objective knows no other.
 
         Raises:
             KeyError: if an arch was never asked for.
         """
-        for arch, score in scores:
+        for arch, values in found:
             record = self._records[arch]
-            self._open -= record.score is None
-            record.score = float(score)
+            self._open -= not record.values
+            record.values = tuple(-math.inf if math.isnan(value) else float(value) for value in values)
 
     @property
     def done(self) -> bool:
-        """Whether every arch of the search has its score."""
+        """Whether all archs of the search were told of."""
         return self._open == 0 and (self._exhausted or self._all_planned)
 
     @property
@@ -90,5 +97,5 @@ class Searcher(ABC):
 
     def best(self, k: int | None = None) -> list[tuple[Arch, float]]:
         """Return the `k` best archs (None: all) and scores, best first; of equals the earlier one."""
-        scored = [(arch, record.score) for arch, record in self._records.items() if record.score is not None]
-        return sorted(scored, key=lambda pair: math.inf if math.isnan(pair[1]) else -pair[1])[:k]
+        scored = [(arch, record.values[0]) for arch, record in self._records.items() if record.values]
+        return sorted(scored, key=lambda pair: -pair[1])[:k]

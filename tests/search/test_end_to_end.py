@@ -6,7 +6,7 @@ import torch
 from nasmvt.config import parse
 from nasmvt.cost import Budget, Costs
 from nasmvt.data import EvalSet, open_dataset
-from nasmvt.search import Objective, SearchConfig, make_pool, make_searcher, search
+from nasmvt.search import Objective, Objectives, SearchConfig, make_pool, make_searcher, search
 from nasmvt.space import load_space
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.config import TaskConfig
@@ -39,7 +39,7 @@ def test_workers_find_what_one_process_finds(tmp_path) -> None:
         searcher = make_searcher(config, budget.feasible(costs), seed=0)
         journal, files = search_files(tmp_path / str(workers))
         with make_pool(config, supernet, costs.sharing, batches, training) as pool:
-            return search(supernet, searcher, pool, Objective.of(tasks), costs, budget, journal, files)
+            return search(supernet, searcher, pool, Objectives(Objective.of(tasks)), costs, budget, journal, files)
 
     threads = torch.get_num_threads()
     alone = run(0)

@@ -1,5 +1,6 @@
 """The driver, with real counting and invented metrics."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,9 @@ from nasmvt.errors import UserError
 from nasmvt.search import (
     Candidate,
     InProcessPool,
+    Journal,
     Objective,
+    Objectives,
     Pool,
     SearchConfig,
     make_searcher,
@@ -69,10 +72,11 @@ class Search:
 
     def run(self, pool: Pool | None = None) -> list[Candidate]:
         searcher = make_searcher(self.config, self.budget.feasible(self.costs), self.seed)
-        objective = Objective({"cls": 1.0, "det": 1.0, "seg": 2.0}, PRIMARIES)
+        score = Objective({"cls": 1.0, "det": 1.0, "seg": 2.0}, PRIMARIES)
+        objectives = Objectives(score, self.config.maximize, self.config.minimize)
         pool = pool or InProcessPool(self.toy.evaluate)
         journal, files = search_files(self.folder)
-        return search(self.supernet, searcher, pool, objective, self.costs, self.budget, journal, files, listener=self)
+        return search(self.supernet, searcher, pool, objectives, self.costs, self.budget, journal, files, listener=self)
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +189,7 @@ def test_the_table(supernet, tmp_path) -> None:
     candidates = Search(supernet, tmp_path).run()
     table = pd.read_csv(tmp_path / "candidates.csv")
     assert list(table.columns) == [
-        *("rank", "score", "parameters", "shared"),
+        *("rank", "score", "front", "parameters", "shared"),
         *("specific_cls", "specific_det", "specific_seg", "heads_cls", "heads_det", "heads_seg"),
         *("cls_top1", "det_box_map", "seg_miou"),
         *("depth", "embed_dim", "num_heads", "mlp_ratio"),
@@ -229,3 +233,62 @@ def test_a_search_without_weights_is_refused() -> None:
 
 def test_default_config_fits_the_space() -> None:
     assert SearchConfig().per_generation == 50
+
+
+def test_several_objectives(supernet, tmp_path, tiny_costs) -> None:
+    settings = {"algorithm": "nsga2", "minimize": ("parameters", "gmacs:cls"), "generations": 3}
+    one = Search(supernet, tmp_path, **settings)
+    candidates = one.run()
+    values = [(item.score, -item.parameters.total, -item.macs["cls"]) for item in candidates]
+    table = pd.read_csv(tmp_path / "candidates.csv")
+    assert table.gmacs_cls.tolist() == [item.macs["cls"] / 1e9 for item in candidates]
+    for row, mine in zip(table.front, values, strict=True):
+        beaten = any(all(a >= b for a, b in zip(other, mine, strict=True)) and other != mine for other in values)
+        assert row != beaten
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()[1:]]
+    volumes = {line["generation"]: line["hypervolume"] for line in lines if line["kind"] == "generation"}
+    assert list(volumes) == [0, 1, 2]
+    assert 0 < volumes[0] <= volumes[1] <= volumes[2] < 1
+    again = Search(supernet, tmp_path, **settings)
+    assert again.run() == candidates
+    assert again.toy.calls == []
+    header, found = Journal(tmp_path / "journal.jsonl").read(supernet.space)
+    assert sorted(found, key=lambda item: -item.score) == sorted(candidates, key=lambda item: -item.score)
+    assert header["config"]["minimize"] == ["parameters", "gmacs:cls"]
+
+
+def test_with_one_objective_the_front_is_that_of_score_and_parameters(supernet, tmp_path) -> None:
+    Search(supernet, tmp_path).run()
+    table = pd.read_csv(tmp_path / "candidates.csv")
+    on = table[table.front].sort_values("parameters")
+    assert on.score.is_monotonic_increasing
+    assert on.score.iloc[-1] == table.score.max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"minimize": ("latency",)},
+            "--minimize takes one of parameters, gmacs:cls, gmacs:det, gmacs:seg, not",
+        ),
+        ({"maximize": ("clss",)}, r"--maximize takes one of t-score, cls, det, seg, not 'clss'; did you mean 'cls'\?"),
+        ({"maximize": ("cls", "cls")}, "--maximize names 'cls' twice"),
+    ],
+)
+def test_objectives_that_do_not_exist_are_refused(supernet, tmp_path, changes, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Search(supernet, tmp_path, algorithm="random", **changes).run()
+
+
+def test_a_hypervolume_compares_with_that_of_another_search(supernet, tiny_costs) -> None:
+    """The scale is that of the space: the smallest arch with a perfect score would be 1."""
+    costs = tiny_costs.under(supernet.sharing())
+    objectives = Objectives(Objective({"cls": 2.0}, {"cls": "top1"}), minimize=("parameters",))
+
+    def candidate(arch, top1: float) -> Candidate:
+        count = costs.parameters(arch)
+        return Candidate(arch=arch, parameters=count, metrics={"cls": {"top1": top1}}, score=2 * top1, generation=0)
+
+    small, large = candidate(supernet.space.smallest, 25.0), candidate(supernet.space.largest, 75.0)
+    assert objectives.shares([small, large], costs).tolist() == [[0.25, 1.0], [0.75, 0.0]]

@@ -1,8 +1,14 @@
 import random
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nasmvt.config import parse
+from nasmvt.errors import UserError
 from nasmvt.search import EvolutionSearcher, RandomSearcher, SearchConfig, make_searcher
+from nasmvt.search.pareto import hypervolume
 from tests.search.toys import LARGE, SMALL, every_arch, fitness, make_space, play, size, small_config, within
 
 BOTH = pytest.mark.parametrize("algorithm", ["evolution", "random"])
@@ -72,7 +78,7 @@ def test_many_workers_that_finish_at_random(algorithm) -> None:
         under_way += new
         if under_way:
             arch = under_way.pop(shuffle.randrange(len(under_way)))
-            one.tell([(arch, fitness(arch))])
+            one.tell([(arch, [fitness(arch)])])
     assert asked == play(searcher(algorithm))
 
 
@@ -80,10 +86,10 @@ def test_a_generation_waits_for_the_one_before() -> None:
     one = searcher()
     first = one.ask(100)
     assert len(first) == 8
-    one.tell([(arch, fitness(arch)) for arch in first[:-1]])
+    one.tell([(arch, [fitness(arch)]) for arch in first[:-1]])
     assert one.ask(1) == []
     assert not one.done
-    one.tell([(first[-1], fitness(first[-1]))])
+    one.tell([(first[-1], [fitness(first[-1])])])
     second = one.ask(100)
     assert len(second) == 8
     assert {one.generation(arch) for arch in first} == {0}
@@ -94,7 +100,7 @@ def test_later_generations_descend_from_the_best_of_all_so_far() -> None:
     """Without mutation and random archs, every gene of a child is one of the parents'."""
     one = searcher(population=6, parents=2, mutants=0, crossovers=6, budget=10_000)
     first = one.ask(6)
-    one.tell([(arch, fitness(arch)) for arch in first])
+    one.tell([(arch, [fitness(arch)]) for arch in first])
     parents = [arch for arch, _ in one.best(2)]
     for child in one.ask(6):
         assert child["width"] in {parent["width"] for parent in parents}
@@ -113,7 +119,7 @@ def test_a_single_parent_has_no_crossovers_but_the_search_goes_on() -> None:
 def test_the_best_come_first_and_not_a_number_last() -> None:
     one = searcher("random", candidates=3)
     low, bad, high = one.ask(3)
-    one.tell([(bad, float("nan")), (low, 1.0), (high, 2.0)])
+    one.tell([(bad, [float("nan")]), (low, [1.0]), (high, [2.0])])
     assert [arch for arch, _ in one.best()] == [high, low, bad]
     assert one.best(1) == [(high, 2.0)]
 
@@ -121,7 +127,7 @@ def test_the_best_come_first_and_not_a_number_last() -> None:
 def test_a_score_nobody_asked_for_is_an_error() -> None:
     one = searcher()
     with pytest.raises(KeyError):
-        one.tell([(one.space.largest, 1.0)])
+        one.tell([(one.space.largest, [1.0])])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -134,3 +140,48 @@ def test_evolution_finds_better_than_random(seed) -> None:
         assert len(play(one, ask=4)) == 160
         found[algorithm] = one.best(1)[0][1]
     assert found["evolution"] > found["random"]
+
+
+def two_values(arch):
+    return [fitness(arch), -float(size(arch))]
+
+
+def play_for_a_front(one, ask: int = 5) -> np.ndarray:
+    while archs := one.ask(ask):
+        one.tell([(arch, two_values(arch)) for arch in archs])
+    return np.array([two_values(arch) for arch, _ in one.best()])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nsga2_finds_a_better_front_than_random(seed) -> None:
+    sizes = {"population": 20, "generations": 8, "mutants": 10, "crossovers": 10}
+    volumes = {}
+    for algorithm in ("nsga2", "random"):
+        one = make_searcher(SearchConfig(algorithm=algorithm, **sizes), within(500, make_space(LARGE)), seed)
+        values_NM = play_for_a_front(one)
+        assert len(values_NM) == 160
+        volumes[algorithm] = hypervolume((values_NM + np.array([0, 500])) / [60, 500])
+    assert volumes["nsga2"] > volumes["random"]
+
+
+def test_nsga2_depends_on_neither_the_size_of_questions_nor_the_order() -> None:
+    first, second = (searcher("nsga2", seed=3) for _ in range(2))
+    assert play_for_a_front(first, 1).tolist() == play_for_a_front(second, 7).tolist()
+
+
+def test_evolution_refuses_several_objectives() -> None:
+    with pytest.raises(UserError, match="the objectives are t-score, parameters: use --algorithm nsga2"):
+        searcher("evolution", minimize=("parameters",))
+    assert searcher("random", minimize=("parameters",))
+
+
+def test_an_algorithm_of_the_users_own(tmp_path, monkeypatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    (tmp_path / "my_search.py").write_text(page.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    asked = play(searcher("my_search:climb"))
+    assert len(asked) == 32
+    assert max(map(fitness, asked)) > max(map(fitness, play(searcher("random"))))
+    with pytest.raises(UserError, match=r"unknown search algorithm 'evolutoin'; did you mean 'evolution'\?"):
+        parse(SearchConfig, {"algorithm": "evolutoin"}, "the settings")

@@ -62,7 +62,7 @@ def play(searcher: Searcher, ask: int = 3, reverse: bool = False, score=fitness)
             assert searcher.done
             return asked
         asked += archs
-        searcher.tell([(arch, score(arch)) for arch in (reversed(archs) if reverse else archs)])
+        searcher.tell([(arch, [score(arch)]) for arch in (reversed(archs) if reverse else archs)])
     raise AssertionError("the search does not end")
 
 

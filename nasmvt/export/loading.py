@@ -19,9 +19,10 @@ from nasmvt.export.local import read_local
 from nasmvt.export.schema import FORMAT, ExportConfig, Roots
 from nasmvt.model import MultiTaskModel
 from nasmvt.model.multi_task import stored_key
+from nasmvt.precision import Precision
 from nasmvt.space import Sharing
 from nasmvt.tasks.build import Slot
-from nasmvt.tasks.precision import Precision, autocast
+from nasmvt.tasks.precision import autocast
 
 
 class TaskModel(nn.Module):

@@ -11,9 +11,9 @@ from nasmvt.export.loading import LoadedModel
 from nasmvt.model import MultiTaskModel
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.experiment import apply_change
+from nasmvt.precision import Precision
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.evaluate import evaluate
-from nasmvt.tasks.precision import Precision
 
 
 def evaluate_on_val(

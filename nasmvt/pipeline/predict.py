@@ -9,8 +9,8 @@ from nasmvt.data import UnreadableImage
 from nasmvt.export.loading import LoadedModel
 from nasmvt.files import atomic, write_json
 from nasmvt.pipeline.inputs import Picture, part_name
+from nasmvt.precision import Precision
 from nasmvt.tasks.draw import draw_prediction
-from nasmvt.tasks.precision import Precision
 
 _log = logging.getLogger(__name__)
 

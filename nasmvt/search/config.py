@@ -5,8 +5,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from nasmvt.config import Config, images_for_batches
+from nasmvt.precision import Precision
 from nasmvt.search.strategies import SEARCHERS
-from nasmvt.tasks.precision import Precision
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from nasmvt.data.types import Batch
+from nasmvt.precision import Precision
 from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.evaluate import evaluate
-from nasmvt.tasks.precision import Precision
 from nasmvt.tasks.recalibrate import recalibrate
 
 

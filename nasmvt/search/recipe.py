@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from nasmvt.data.types import Batch
+from nasmvt.precision import Precision
 from nasmvt.search.evaluator import Evaluator
 from nasmvt.search.packing import pack, unpack
 from nasmvt.space import SearchSpace, Sharing
 from nasmvt.supernet import Supernet, SupernetConfig
-from nasmvt.tasks.precision import Precision
 from nasmvt.tasks.task import Task
 
 

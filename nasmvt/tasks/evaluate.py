@@ -6,9 +6,10 @@ import torch
 
 from nasmvt.data.types import Batch
 from nasmvt.errors import UserError
+from nasmvt.precision import Precision
 from nasmvt.tasks.modes import evaluating
 from nasmvt.tasks.network import TaskNetwork
-from nasmvt.tasks.precision import Precision, autocast
+from nasmvt.tasks.precision import autocast
 from nasmvt.tasks.task import Task
 
 

@@ -6,16 +6,13 @@ in it. Weights, statistics of norms, scores, gradients and the optimizer's state
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
 
 from nasmvt.errors import UserError, listed
-
-Precision = Literal["fp32", "bf16", "fp16"]
-
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+from nasmvt.precision import PRECISIONS, Precision
 
 _TYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -13,10 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from nasmvt.data.types import Batch
+from nasmvt.precision import Precision
 from nasmvt.seeding import seeded
 from nasmvt.tasks.modes import keeping_modes
 from nasmvt.tasks.network import TaskNetwork
-from nasmvt.tasks.precision import Precision, autocast
+from nasmvt.tasks.precision import autocast
 
 
 def recalibrate(

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from nasmvt.config import Config, images_for_batches
-from nasmvt.tasks.precision import Precision
+from nasmvt.precision import Precision
 
 
 class TrainingConfig(Config):

@@ -1,16 +1,20 @@
 """Computing batches in other processes, with the same results.
 
 Every worker has a pipe of its own: its values come back as bytes, so neither /dev/shm nor a lock is needed, and the
-end of a worker, or of the process that feeds it, is seen at once as the end of the pipe.
+end of a worker, or of the process that feeds it, is seen at once as the end of the pipe. A worker whose pipe has ended
+ends itself, whatever it is computing.
 """
 
 import itertools
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import sys
+import threading
 import traceback
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -27,6 +31,9 @@ _AHEAD = 2
 """Keys assigned to a worker: one being computed, one waiting to be fetched."""
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals to the process group that the main process handles on behalf of its workers."""
+_ends: "weakref.WeakSet[Connection]" = weakref.WeakSet()
+"""This process's ends of the pipes to its workers. A forked worker closes its copies: as long as it holds them, the
+pipes of the other workers, those of other pools too, do not end with the main process."""
 
 
 def prepare(function: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> Iterator[Any]:
@@ -70,15 +77,13 @@ class _Pool:
         self._pipes: list[Connection] = []
         # Also at interpreter exit, which would otherwise wait for workers that wait for keys.
         self.close = Finalize(self, _end, args=(self._processes, self._pipes), exitpriority=1)
-        forks = sys.platform == "linux"
-        context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         try:
             for _ in range(count):
                 ours, theirs = context.Pipe()
-                # A forked worker inherits the earlier pipes; as long as it holds them, they never end.
-                inherited = [*self._pipes, ours] if forks else []
                 self._pipes.append(ours)
-                process = context.Process(target=_work, args=(function, theirs, inherited), daemon=True)
+                _ends.add(ours)
+                process = context.Process(target=_work, args=(function, theirs), daemon=True)
                 with _blocked_signals():
                     process.start()
                 self._processes.append(process)
@@ -147,13 +152,14 @@ class _Failure:
         self.error = error
 
 
-def _work(function: Callable[[Any], Any], pipe: Connection, inherited: Sequence[Connection]) -> None:
+def _work(function: Callable[[Any], Any], pipe: Connection) -> None:
     """Compute values until the pipe ends."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
-    for other in inherited:
-        other.close()
+    for end in list(_ends):
+        end.close()
+    threading.Thread(target=_end_with, args=(pipe.fileno(),), daemon=True).start()
     torch.set_num_threads(1)  # the threads of the main process were not forked
     try:
         while True:
@@ -161,6 +167,14 @@ def _work(function: Callable[[Any], Any], pipe: Connection, inherited: Sequence[
             _send(pipe, _value(function, key))
     except (EOFError, OSError):
         return  # the main process is gone
+
+
+def _end_with(descriptor: int) -> None:
+    """End this process as soon as the other end of its pipe is closed."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # nothing but that the other end hung up
+    poll.poll()
+    os._exit(0)
 
 
 def _value(function: Callable[[Any], Any], key: Any) -> Any:

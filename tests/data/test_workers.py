@@ -32,6 +32,12 @@ def pid_after(key: int) -> int:
     return os.getpid()
 
 
+def pid_then_long(key: int) -> int:
+    if key >= 4:
+        time.sleep(600)  # as long as the decoding of a huge image
+    return os.getpid()
+
+
 def die_at_five(key: int) -> bytes:
     if key == 5:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -91,15 +97,15 @@ def test_memory_that_does_not_suffice_names_the_setting():
 ORPHANS = """
 import itertools, sys
 from nasmvt.data.workers import prepare
-from tests.data.test_workers import pid_after
-streams = [prepare(pid_after, itertools.count(), 2) for _ in range(2)]
+from tests.data.test_workers import pid_then_long
+streams = [prepare(pid_then_long, itertools.count(), 2) for _ in range(2)]
 print(*{next(stream) for stream in streams for _ in range(2)}, flush=True)
 {end}
 """
 
 
 @pytest.mark.parametrize("end", ["sys.stdin.read()", "sys.exit()"], ids=["killed", "ended"])
-def test_no_worker_outlives_the_process_that_feeds_it(end):
+def test_no_worker_outlives_the_process_that_feeds_it_whatever_it_is_doing(end):
     process = subprocess.Popen(
         [sys.executable, "-c", ORPHANS.replace("{end}", end)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -17,12 +17,11 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import children
 import fuzz_damage
 import fuzz_data
 
@@ -83,9 +82,8 @@ def run(words: tuple[str, ...], folder: Path, timeout: float = TIMEOUT) -> Outco
     """Run a command in a child of this process, so that torch is loaded once."""
     log = folder.with_suffix(".log")
     begun = time.monotonic()
-    child = os.fork()
-    if not child:
-        _become(words, folder, log)
+    with log.open("w") as file:
+        child = children.fork(words, folder, file.fileno(), file.fileno(), lambda: os.setpgid(0, 0))
     while True:
         ended, status, usage = os.wait4(child, os.WNOHANG)
         if ended:
@@ -100,35 +98,6 @@ def run(words: tuple[str, ...], folder: Path, timeout: float = TIMEOUT) -> Outco
     log.unlink()
     code = None if status == -1 else os.waitstatus_to_exitcode(status)
     return Outcome(code, output, usage.ru_maxrss / 1024, time.monotonic() - begun)
-
-
-def _become(words: tuple[str, ...], folder: Path, log: Path) -> None:
-    """Run a command in the child, and end it."""
-    code = 70
-    try:
-        os.setpgid(0, 0)
-        os.chdir(folder)
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        # Tests replace the streams and turn warnings into errors.
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-        warnings.resetwarnings()
-        sys.argv = ["nasmvt", *words]
-        from nasmvt.cli.main import main
-
-        try:
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        except BaseException:  # noqa: BLE001  (that is what is looked for)
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
 
 
 class Bases:
@@ -178,15 +147,15 @@ def fuzz(seed: int, bases: Bases, folder: Path, *, runs: tuple[str, ...] = RUNS)
     command = (ON_DATA | ON_RUNS)[name]
     base = bases.of(format, finished=name in ON_RUNS)
     shutil.copytree(base, folder, symlinks=True)
-    _relocate(base, folder)
+    relocate(base, folder)
     damages = tuple(fuzz_damage.damage(folder, command.damaged, rng) for _ in range(rng.choice([1, 1, 1, 2, 3])))
     before = _contents(folder)
     outcome = run(command.words, folder)
     return Case(seed, format, name, damages, outcome, _fault(outcome, before, _contents(folder), command.outputs))
 
 
-def _relocate(base: Path, folder: Path) -> None:
-    """Let the files that name the undamaged folder name the copy."""
+def relocate(base: Path, folder: Path) -> None:
+    """Let the files of a copied folder that name the folder it was copied from name the copy."""
     for path in (folder / "run/config.yaml", folder / "run/export/config.json"):
         if path.is_file():
             path.write_text(path.read_text().replace(str(base), str(folder)))
@@ -225,7 +194,7 @@ def main() -> None:
     given = parser.parse_args()
     first, _, end = given.seeds.partition(":")
     begun, codes, faults, worst = time.monotonic(), Counter(), 0, 0.0
-    _load()
+    children.load()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
         bases = Bases(given.bases or Path(temporary) / "bases")
         for seed in range(int(first), int(end or int(first) + 1)):
@@ -247,19 +216,6 @@ def main() -> None:
         f"{dict(codes)}, most memory {worst:.0f} MB"
     )
     sys.exit(bool(faults))
-
-
-def _load() -> None:
-    """Load the libraries once, for all children."""
-    import faster_coco_eval  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
-    import torchmetrics  # noqa: F401
-
-    import nasmvt.cli.main
-    import nasmvt.export
-    import nasmvt.pipeline.compare
-    import nasmvt.pipeline.search
-    import nasmvt.pipeline.supernet  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -46,8 +46,9 @@ def os_refusal(error: BaseException) -> str | None:
         return os_refusal(remote)
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__
-        if error.filename is not None:
-            name = error.filename if isinstance(error.filename, (str, bytes, os.PathLike)) else str(error.filename)
+        file = error.filename2 or error.filename  # what a temporary file was to become
+        if file is not None:
+            name = file if isinstance(file, (str, bytes, os.PathLike)) else str(file)
             return f"{os.fsdecode(name)} can't be used ({reason}): {_ADVICE}"
         return f"a file or connection can't be used ({reason}): {_advice(error.errno)}"
     text = str(error)

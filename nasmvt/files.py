@@ -1,13 +1,14 @@
 """Atomic writes, and the exceptions that damaged files raise."""
 
 import errno
+import fcntl
 import json
 import os
 import pickle
 import secrets
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,21 +28,18 @@ def atomic(path: Path) -> Iterator[Path]:
 
     The temporary name is nobody else's and keeps the suffix of `path`, since writers of images go by it. The file has
     the rights that the umask gives, whatever its writer sets. The content is on the disk before the name is, so that a
-    machine that loses power leaves the old file or the new one.
+    machine that loses power leaves the old file or the new one. What a killed process left is removed by the next
+    writer of the same path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}{path.suffix}")
-    temporary.touch()
-    rights = temporary.stat().st_mode
-    try:
+    with _temporary(path, lambda name: name.touch(exist_ok=False)) as temporary:
+        rights = temporary.stat().st_mode
         yield temporary
         if temporary.stat().st_mode != rights:
             temporary.chmod(rights)
         _flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    _flush(path.parent)
 
 
 @contextmanager
@@ -54,9 +52,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     taken = UserError(f"{folder} exists: give another --out, or delete it")
     if folder.exists() or folder.is_symlink():
         raise taken
-    temporary = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(folder, Path.mkdir) as temporary:
         yield temporary
         try:
             temporary.rename(folder)
@@ -64,8 +61,75 @@ def new_folder(folder: Path) -> Iterator[Path]:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
             raise taken from None
+
+
+@contextmanager
+def _temporary(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+    """Yield a hidden file or folder beside `path`, made by `make` and locked meanwhile; the block moves it away.
+
+    Its name is always the same, so that what a killed process left is found: nobody holds its lock any more. While
+    another process writes the same path, and where the file system has no locks, it is a random one.
+    """
+    stem = os.fsdecode(os.fsencode(path.stem)[:80])
+    temporary = path.with_name(f".{stem}.part{path.suffix}")
+    _remove_abandoned(temporary)
+    lock = None
+    try:
+        while lock is None:
+            try:
+                make(temporary)
+                lock = _locked(temporary, wait=True)
+            except FileExistsError:
+                temporary = path.with_name(f".{stem}.{secrets.token_hex(4)}{path.suffix}")
+        yield temporary
+    except BaseException:
+        _remove(temporary)
+        raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_abandoned(path: Path) -> None:
+    try:
+        lock = _locked(path, wait=False)
+    except OSError:  # there is nothing, or somebody writes it, or it can't be locked here
+        return
+    if lock is not None:
+        _remove(path)
+        os.close(lock)
+
+
+def _locked(path: Path, *, wait: bool) -> int | None:
+    """Return the descriptor of a file or folder, locked if the file system can; None if it was removed meanwhile.
+
+    Raises:
+        OSError: if it is not waited for a lock that can't be had now.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        if not wait:
+            os.close(descriptor)
+            raise
+    try:
+        if os.path.samestat(path.stat(), os.fstat(descriptor)):
+            return descriptor
+    except FileNotFoundError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

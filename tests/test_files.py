@@ -78,8 +78,46 @@ def _both_write(folder):
         write_text(folder / "x", "theirs")
 
 
-def test_a_name_of_the_greatest_length_can_be_written(tmp_path):
-    write_text(tmp_path / ("x" * 250 + ".json"), "1")
+@pytest.mark.parametrize("stem", ["x" * 250, "漢" * 83, "🦀" * 62], ids=["ascii", "three bytes", "four bytes"])
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path, stem):
+    write_text(tmp_path / f"{stem}.json", "1")
+
+
+def test_what_a_killed_process_left_is_gone_after_the_next_writing(tmp_path):
+    for writing, name in ((write_half, "one.txt"), (make_half, "folder")):
+        child = os.fork()
+        if not child:
+            writing(tmp_path / name)
+        os.waitpid(child, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".folder.part", ".one.part.txt"]
+    (tmp_path / ".one.part.txt").chmod(0o600)  # as some writers set it
+    write_text(tmp_path / "one.txt", "whole")
+    with new_folder(tmp_path / "folder") as folder:
+        write_text(folder / "x", "whole")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["folder", "folder/x", "one.txt"]
+    assert rights(tmp_path / "one.txt") == rights(tmp_path / "folder/x")
+
+
+def write_half(path):
+    with atomic(path) as temporary:
+        temporary.write_text("half")
+        os._exit(0)
+
+
+def make_half(folder):
+    with new_folder(folder) as temporary:
+        (temporary / "half").write_text("half")
+        os._exit(0)
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    with atomic(tmp_path / "one") as theirs:
+        theirs.write_text("theirs")
+        write_text(tmp_path / "one", "ours")
+        assert (tmp_path / "one").read_text() == "ours"
+        assert theirs.read_text() == "theirs"
+    assert (tmp_path / "one").read_text() == "theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
 class _Remote(Exception):

@@ -130,10 +130,12 @@ class SearchTable:
 @contextmanager
 def search_progress() -> Iterator[SearchTable]:
     """Show a live table while a search runs."""
-    with Live(console=console, refresh_per_second=2) as live:
-        yield SearchTable(live)
-    if not console.is_interactive:
-        console.line()
+    try:
+        with Live(console=console, refresh_per_second=2) as live:
+            yield SearchTable(live)
+    finally:
+        if not console.is_interactive:
+            console.line()
 
 
 def front_table(members: Sequence[Candidate], count: int) -> Table:

@@ -17,6 +17,7 @@ from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export.format_1 import upgraded
 from nasmvt.export.local import read_local
 from nasmvt.export.schema import FORMAT, ExportConfig, Roots
+from nasmvt.families import family
 from nasmvt.model import MultiTaskModel
 from nasmvt.model.multi_task import stored_key
 from nasmvt.precision import Precision
@@ -118,6 +119,7 @@ def load(folder: str | Path) -> LoadedModel:
     """
     folder = Path(folder)
     content, config, roots = _read(folder)
+    family(content.space.family).check(content.space)
     space, sharing, tasks = content.space, Sharing.of(content.sharing), content.make_tasks(str(folder / "config.json"))
     arch = space.arch(content.arch, str(folder / "config.json"))
     tensors = _read_tensors(folder / "model.safetensors")

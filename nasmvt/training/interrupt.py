@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP end a training between two steps, not inside one."""
 
+import math
 import signal
 import threading
 import time
@@ -84,20 +85,29 @@ def deferred() -> Iterator[Signals]:
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP act like Ctrl-C inside the block: files stay complete, and the command reports it."""
+    """Let SIGTERM and SIGHUP act like Ctrl-C inside the block: files stay complete, and the command reports it.
+
+    Signals within a second of the first count as the same one (see `_TWICE`).
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    seen = -math.inf
 
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    default = [number for number, handler in previous.items() if handler is signal.SIG_DFL]
-    for number in default:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        echo, seen = time.monotonic() - seen < _TWICE, time.monotonic()
+        if not echo:  # it would interrupt the cleaning up after the first
+            raise KeyboardInterrupt
+
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    previous = {number: signal.getsignal(number) for number in HANDLED}
+    taken = {number: handler for number, handler in previous.items() if handler in usual}
+    for number in taken:
         signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for number in default:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in taken.items():
+            signal.signal(number, handler)

@@ -85,6 +85,11 @@ def test_damage_is_named(folder, tmp_path):
     with pytest.raises(UserError, match="can't be read"):
         nasmvt.load(folder)
     config = json.loads((folder / "config.json").read_text())
+    for fixed, sentence in (({"stemmwidth": 8}, "did you mean 'stem_width'"), ({"stem_width": [8]}, "stem_width = ")):
+        changed = {**config, "space": {**config["space"], "fixed": {**config["space"]["fixed"], **fixed}}}
+        (folder / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=sentence):
+            nasmvt.load(folder)
     (folder / "config.json").write_text(json.dumps({**config, "format": 99}))
     with pytest.raises(UserError, match="must be of format 2"):
         nasmvt.load(folder)

@@ -41,6 +41,10 @@ class ClassTargets(Targets):
         """Return timm's training pipeline: random resized crop, flip, automatic augmentation, erasing."""
         return _TimmTransform(config)
 
+    def mixes(self, augmentation: AugmentationConfig) -> bool:
+        """Return whether mixup or cutmix is on."""
+        return bool(augmentation.mixup or augmentation.cutmix)
+
     def mix(
         self, images: torch.Tensor, targets: torch.Tensor, augmentation: AugmentationConfig, classes: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,7 +52,7 @@ class ClassTargets(Targets):
 
         Labels are smoothed by the loss, for hard and soft targets alike: smoothing before the mixing gives the same.
         """
-        if not augmentation.mixup and not augmentation.cutmix:
+        if not self.mixes(augmentation):
             return images, targets
         from timm.data import Mixup
 

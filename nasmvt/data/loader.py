@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,28 @@ from nasmvt.errors import UserError
 from nasmvt.seeding import derive_seed, seeded
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Which of the equal parts of every batch are wanted; as a rule the only one.
+
+    The slots of a batch are dealt from both ends inwards, so a part of even size holds the pairs that mixup mixes.
+    """
+
+    of: int = 1
+    """Parts of a batch."""
+    wanted: Sequence[int] = (0,)
+    """Which of them, in order."""
+
+    def slots(self, part: int, batch_size: int) -> list[int]:
+        """Return the slots of a part in ascending order."""
+        inwards = [slot // 2 if slot % 2 == 0 else batch_size - 1 - slot // 2 for slot in range(batch_size)]
+        size = batch_size // self.of
+        return sorted(inwards[part * size : (part + 1) * size])
+
+
+WHOLE = Parts()
 
 
 class TrainLoader:
@@ -51,14 +73,34 @@ class TrainLoader:
         self._transform = TrainTransform(config, self._targets)
         self._epoch: tuple[int, np.ndarray] | None = None
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step; its targets are in canvas pixels.
+    def check(self, parts: Parts) -> None:
+        """Refuse parts that are unequal, or that mixed images would cross.
+
+        Raises:
+            UserError: saying why.
+        """
+        if self._batch_size % parts.of:
+            raise UserError(
+                f"a step is cut into {parts.of} equal parts (processes x training.accumulate), but 'batch_size' is "
+                f"{self._batch_size}: make it a multiple of {parts.of}"
+            )
+        if parts.of > 1 and self._batch_size // parts.of % 2 and self._targets.mixes(self._config.augmentation):
+            raise UserError(
+                f"mixup and cutmix need parts of an even number of images, but 'batch_size' {self._batch_size} is cut "
+                f"into {parts.of} parts (processes x training.accumulate): make it a multiple of {2 * parts.of}, or "
+                "set data.augmentation.mixup and cutmix to 0"
+            )
+
+    def batch(self, step: int, part: int = 0, parts: Parts = WHOLE) -> Batch:
+        """Return the batch of a step, or a part of it; its targets are in canvas pixels.
+
+        The images of a part are those of its slots in the whole batch, augmented and mixed alike.
 
         Raises:
             UnreadableImage: if an image can't be decoded and `config.skip_unreadable` is off.
         """
         placed = []
-        for slot in range(self._batch_size):
+        for slot in parts.slots(part, self._batch_size):
             sample = self._sample(step * self._batch_size + slot)
             with seeded("augmentation", self._seed, step, slot):
                 placed.append(self._transform(sample))
@@ -68,9 +110,13 @@ class TrainLoader:
             images, targets = self._targets.mix(batch.images, batch.targets, self._config.augmentation, classes)
         return replace(batch, images=images, targets=targets)
 
-    def batches(self, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `start_step`, `start_step` + 1 and so on, endlessly."""
-        return prepare(self.batch, itertools.count(start_step), self._config.workers)
+    def batches(self, start_step: int = 0, parts: Parts = WHOLE) -> Iterator[Batch]:
+        """Yield the batches of `start_step`, `start_step` + 1 and so on, endlessly, each in the parts wanted."""
+        keys = ((step, part, parts) for step in itertools.count(start_step) for part in parts.wanted)
+        return prepare(self._batch, keys, self._config.workers)
+
+    def _batch(self, key: tuple[int, int, Parts]) -> Batch:
+        return self.batch(*key)
 
     def _sample(self, position: int) -> Sample:
         """Return the sample at a position of the endless order; for an unreadable image, the next readable one."""

@@ -55,6 +55,10 @@ class Targets(ABC):
         """Return the kind's own random training transform; None: images are placed by `config.train_placement`."""
         return None
 
+    def mixes(self, augmentation: AugmentationConfig) -> bool:
+        """Return whether `mix` mixes images: that of a slot with that of the slot as far from the other end."""
+        return False
+
     def mix(
         self, images: torch.Tensor, targets: Any, augmentation: AugmentationConfig, classes: int
     ) -> tuple[torch.Tensor, Any]:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
+from nasmvt.data.loader import Parts, TrainLoader
+from nasmvt.errors import UserError
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.layout import TrainingFiles
 from nasmvt.pipeline.pictures import save_batch, save_predictions
 from nasmvt.report.curves import plot_curves
 from nasmvt.tasks.evaluate import evaluate
+from nasmvt.tasks.norms import check_norms
 from nasmvt.tasks.precision import check_precision, tensor_floats
 from nasmvt.tasks.recalibrate import recalibrate
 from nasmvt.tasks.trainable import Probe, Trainable
@@ -46,7 +49,8 @@ class Stage:
             begin: called when all that can be checked is checked, before the first file is written.
 
         Raises:
-            UserError: if the device lacks the precision, a loss is not finite, or the training can't go on.
+            UserError: if the device lacks the precision, batches can't be cut into parts, a loss is not finite, or the
+                training can't go on.
             Interrupted: after a signal, when the checkpoint is written.
         """
         check_precision(self.config.precision, self.device)
@@ -63,6 +67,7 @@ class Stage:
             evaluate=_Evaluation(self, trainable),
             listener=self.listener,
         )
+        _check_parts(trainable, loaders, trainer.parts)
         if self.resume:
             trainer.resume()
         begin()
@@ -76,6 +81,23 @@ class Stage:
                 with _sparing("the curves"):
                     primaries = {name: task.primary for name, task in trainable.tasks.items()}
                     plot_curves(self.files.curves, metrics.read(), primaries)
+
+
+def _check_parts(trainable: Trainable, loaders: Mapping[str, TrainLoader], parts: Parts) -> None:
+    """Refuse batches that can't be cut into parts, or parts in which a network can't learn.
+
+    Raises:
+        UserError: naming the task.
+    """
+    for name, loader in loaders.items():
+        config = trainable.tasks[name].config
+        try:
+            loader.check(parts)
+            config.head.check_batch(config.batch_size // parts.of)
+        except (UserError, ValueError) as error:
+            cut = f", whose batches are cut into {parts.of} parts" if parts.of > 1 else ""
+            raise UserError(f"the task '{name}'{cut}: {error}") from None
+    check_norms(trainable.space, trainable.tasks, parts.of)
 
 
 class _Evaluation:

@@ -14,7 +14,6 @@ from nasmvt.pipeline.run import Run, make_tasks, reserved
 from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.supernet import Supernet
-from nasmvt.tasks.norms import check_norms
 from nasmvt.training.checkpoint import Checkpoints, load_weights
 from nasmvt.training.loop import Listener
 
@@ -49,7 +48,6 @@ def train_supernet(
         run = Run(
             path, experiment, {name: TaskRecord.of(item, list(report[name].splits)) for name, item in data.items()}
         )
-        check_norms(experiment.space, run.tasks)
 
         def begin() -> None:
             run.write()

@@ -14,24 +14,30 @@ from nasmvt.tasks.build import build_skeleton
 from nasmvt.tasks.task import Task
 
 
-def check_norms(space: SearchSpace, tasks: Mapping[str, Task]) -> None:
+def check_norms(space: SearchSpace, tasks: Mapping[str, Task], parts: int = 1) -> None:
     """Refuse tasks whose training batches leave a BatchNorm a single value per channel, which has no variance.
 
     The smallest network of every task is run on `meta`, with images of the nominal size.
+
+    Args:
+        space: the search space.
+        tasks: the tasks by name.
+        parts: into which a training batch is cut; each goes through the network by itself.
 
     Raises:
         UserError: naming the task, the module and what to change; or if the family can't build networks of the space.
     """
     family(space.family).check(space)
     for name, task in tasks.items():
-        batch, (height, width) = task.config.batch_size, task.nominal_size
+        batch, (height, width) = task.config.batch_size // parts, task.nominal_size
         with torch.no_grad():
             network = build_skeleton(space, task, space.smallest, "meta").eval()
             alone = _single_values(network, torch.empty(batch, 3, height, width, device="meta"))
         if alone:
             raise UserError(
                 f"BatchNorm needs two values per channel or more, but '{alone[0]}' of the task '{name}' sees one, "
-                f"with 'batch_size' {batch} and images of {height} x {width} pixels: raise one of them"
+                f"with 'batch_size' {task.config.batch_size}{f' in {parts} parts' if parts > 1 else ''} and images of "
+                f"{height} x {width} pixels: raise one of them"
             )
 
 

@@ -29,6 +29,8 @@ class TrainingConfig(Config):
     """Bound on the gradients; None: no clipping."""
     clip_mode: Literal["norm", "value"] = "norm"
     """Whether `clip` bounds the norm of all gradients, or each of their values (the paper)."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts into which a step is cut, one after the other, to save memory: the same images, and one optimizer step."""
     precision: Precision = "fp32"
     """In which numbers networks compute, here and in the evaluations of the training: `fp32`, or `bf16` or `fp16` by
     autocast. Weights, norms' statistics, scores, losses, gradients and the optimizer's state stay in float32. With fp16

@@ -2,18 +2,15 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from nasmvt.data.loader import TrainLoader
+from nasmvt.data.loader import Parts, TrainLoader
 from nasmvt.data.types import Batch
 from nasmvt.errors import UserError
-from nasmvt.seeding import derive_seed, seeded
-from nasmvt.tasks.precision import autocast
 from nasmvt.tasks.trainable import Trainable
 from nasmvt.training.checkpoint import Checkpoint, Checkpoints, load_weights, signatures
 from nasmvt.training.config import TrainingConfig
@@ -21,6 +18,7 @@ from nasmvt.training.interrupt import Failed, Interrupted, Signals
 from nasmvt.training.ledger import Ledger, Losses
 from nasmvt.training.metrics import MetricsLog
 from nasmvt.training.optimizer import NamedOptimizer
+from nasmvt.training.step import Step
 from nasmvt.training.update import Update
 
 _log = logging.getLogger(__name__)
@@ -82,7 +80,9 @@ class Trainer:
         self.optimizer = NamedOptimizer(trainable.trained(), config)
         self.checkpoints = checkpoints
         self._metrics = metrics
+        self.parts = Parts(of=config.accumulate, wanted=range(config.accumulate))
         self._update = Update(self.optimizer.optimizer, config, device)
+        self._take = Step(trainable, self._update, config, seed, device, self.parts)
         self._ledger = Ledger()
         self._saved: int | None = None
 
@@ -120,7 +120,7 @@ class Trainer:
             Interrupted: after a signal, when the checkpoint is written.
         """
         signals = signals or Signals()
-        batches = {name: loader.batches(self.step) for name, loader in self.loaders.items()}
+        batches = {name: loader.batches(self.step, self.parts) for name, loader in self.loaders.items()}
         started, first = time.monotonic(), self.step
         if self.step and self._evaluation_due():  # killed between the checkpoint and the evaluation
             self._evaluate(signals)
@@ -176,39 +176,32 @@ class Trainer:
     def _done(self) -> bool:
         return self.step >= self.config.steps
 
-    def _next(self, batches: Mapping[str, Iterator[Batch]]) -> dict[str, Batch]:
-        """Return the batches of the next step; if a loader fails, the state is saved first."""
+    def _next(self, batches: Mapping[str, Iterator[Batch]]) -> list[dict[str, Batch]]:
+        """Return the batches of the next step by part; if a loader fails, the state is saved first."""
         try:
-            return {name: next(stream) for name, stream in batches.items()}
+            return [{name: next(stream) for name, stream in batches.items()} for _ in self.parts.wanted]
         except UserError as error:
             if self.step:
                 self.save()
             raise Failed(str(error), self.checkpoints.newest) from None
 
-    def _step(self, batches: Mapping[str, Batch]) -> None:
+    def _step(self, batches: Sequence[Mapping[str, Batch]]) -> None:
         """Run every task on one arch and take one optimizer step, without waiting for the device."""
         self.optimizer.schedule(self.step)
-        arch = self.trainable.draw(np.random.default_rng(derive_seed(self.seed, "arch", self.step)))
-        losses: dict[str, dict[str, Tensor]] = {}
+        arch = self._take.arch(self.step)
         try:
-            with seeded(self.seed, "step", self.step):
-                self._update.begin()
-                for name, batch in batches.items():
-                    with autocast(self.config.precision, self.device):
-                        losses[name] = self.trainable(arch, name, batch.to(self.device))
-                    total = torch.stack(list(losses[name].values())).sum()
-                    self._update.backward(total * self.trainable.tasks[name].config.loss_weight)
-                norm = self._update.step()
+            taken = self._take(self.step, arch, batches)
         except (torch.OutOfMemoryError, MemoryError):
             raise Failed(
-                f"the memory does not suffice for step {self.step + 1} (arch {arch}): lower the tasks' batch_size",
+                f"the memory does not suffice for step {self.step + 1} (arch {arch}): raise training.accumulate, or "
+                "lower the tasks' batch_size",
                 self.checkpoints.newest,
             ) from None
         except Exception:
             self._ledger.read()  # losses that are not finite explain later failures
             raise
         self.step += 1
-        self._ledger.add(self.step, arch, losses, norm)
+        self._ledger.add(self.step, arch, taken.losses, taken.norm)
 
     def _evaluation_due(self) -> bool:
         every = self.config.evaluate_every

@@ -15,6 +15,7 @@ from nasmvt.data import (
     UnreadableImage,
     open_dataset,
 )
+from nasmvt.data.loader import Parts
 from nasmvt.errors import UserError
 from tests.data.targets import plain
 from tests.data.writers import annotation, write_broken, write_coco, write_picture
@@ -47,6 +48,40 @@ def test_a_batch_is_a_function_of_seed_and_step(kind):
     for batch, expected in zip(loader(kind).batches(2), steps[2:], strict=False):
         assert_same(batch, expected)
     assert not torch.equal(loader(kind, seed=1).batch(0).images, steps[0].images)
+
+
+def test_slots_are_dealt_from_both_ends():
+    assert [Parts(of=2).slots(part, 8) for part in (0, 1)] == [[0, 1, 6, 7], [2, 3, 4, 5]]
+    assert [Parts(of=3).slots(part, 6) for part in range(3)] == [[0, 5], [1, 4], [2, 3]]
+    assert [Parts(of=2).slots(part, 2) for part in (0, 1)] == [[0], [1]]
+    assert Parts().slots(0, 5) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_hold_the_images_of_the_whole_batch_mixed_ones_too(kind, workers):
+    config = CONFIG.model_copy(update={"workers": workers})
+    assert CONFIG.augmentation.mixup > 0
+    parts = Parts(of=2, wanted=(1, 0))
+    stream = loader(kind, config, batch_size=4).batches(3, parts)
+    for step in (3, 4):
+        whole = loader(kind, batch_size=4).batch(step)
+        for part in parts.wanted:
+            slots, found = parts.slots(part, 4), next(stream)
+            assert torch.equal(found.images, whole.images[slots])
+            torch.testing.assert_close(list(found.targets), [whole.targets[slot] for slot in slots], rtol=0, atol=0)
+            assert list(found.infos) == [whole.infos[slot] for slot in slots]
+
+
+def test_parts_that_are_unequal_or_cut_pairs_are_refused():
+    with pytest.raises(UserError, match=r"into 3 equal parts .* 'batch_size' is 4: make it a multiple of 3"):
+        loader("detection").check(Parts(of=3))
+    with pytest.raises(UserError, match=r"even number of images, but 'batch_size' 4 is cut into 4 .* a multiple of 8"):
+        loader("classification").check(Parts(of=4))
+    plain = CONFIG.model_copy(update={"augmentation": AugmentationConfig(mixup=0, cutmix=0)})
+    loader("classification", plain).check(Parts(of=4))
+    loader("detection").check(Parts(of=4))
+    loader("classification", batch_size=5).check(Parts())
 
 
 @pytest.mark.parametrize("kind", KINDS)

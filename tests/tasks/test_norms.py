@@ -22,4 +22,7 @@ def test_a_norm_of_a_single_value_is_refused_by_name():
     one = changed({"det": tasks["det"]}, batch_size=1, data={"image_size": 32}, head={"strides": [8, 32], "width": 16})
     with pytest.raises(UserError, match=r"'neck\.levels\.1\..* of the task 'det' sees one, with 'batch_size' 1"):
         check_norms(space, one)
-    check_norms(space, changed(one, batch_size=2))
+    two = changed(one, batch_size=2)
+    check_norms(space, two)
+    with pytest.raises(UserError, match="sees one, with 'batch_size' 2 in 2 parts"):
+        check_norms(space, two, parts=2)

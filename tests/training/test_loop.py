@@ -165,8 +165,8 @@ def test_a_closed_terminal_ends_the_training_with_a_checkpoint(make):
 
 def test_a_broken_loader_saves_what_was_trained(make):
     class Broken(ToyLoader):
-        def batches(self, start=0):
-            stream = super().batches(start)
+        def batches(self, *place):
+            stream = super().batches(*place)
             yield from (next(stream) for _ in range(3))
             raise UserError("a loader worker was killed")
 

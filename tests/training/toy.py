@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from nasmvt.data.loader import WHOLE, Parts
 from nasmvt.data.types import Batch
 from nasmvt.space import Arch
 from nasmvt.tasks.trainable import Trained
@@ -40,7 +41,12 @@ class Toy(nn.Module):
 class ToyLoader:
     """Batches that are a function of the step."""
 
-    def batches(self, start: int = 0) -> Iterator[Batch]:
+    SIZE = 4
+
+    def batches(self, start: int = 0, parts: Parts = WHOLE) -> Iterator[Batch]:
         for step in itertools.count(start):
             generator = torch.Generator().manual_seed(step)
-            yield Batch(images=torch.rand(3, 4, generator=generator), targets=torch.ones(3, 1), infos=[])
+            images = torch.rand(self.SIZE, 4, generator=generator)
+            for part in parts.wanted:
+                slots = parts.slots(part, self.SIZE)
+                yield Batch(images=images[slots], targets=torch.ones(len(slots), 1), infos=[])

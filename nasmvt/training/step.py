@@ -1,0 +1,89 @@
+"""One optimizer step: every task on one arch, part by part."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nasmvt.data.loader import WHOLE, Parts
+from nasmvt.data.types import Batch
+from nasmvt.seeding import derive_seed, seeded
+from nasmvt.space import Arch
+from nasmvt.tasks.precision import autocast
+from nasmvt.tasks.trainable import Trainable
+from nasmvt.training.config import TrainingConfig
+from nasmvt.training.update import Update
+
+
+class Taken(NamedTuple):
+    """What came of a step, on the device."""
+
+    losses: dict[str, dict[str, Tensor]]
+    """By task and name, averaged over the parts."""
+    norm: Tensor
+    """Of all gradients, before clipping."""
+
+
+class Step:
+    """Sums the gradients of all tasks and parts into one update, without waiting for the device.
+
+    The loss of a part counts by its share of the images, so the gradients of losses that are means over images (or over
+    equally many things of every image) are those of the whole batch.
+
+    Args:
+        trainable: what is trained.
+        update: turns gradients into weights.
+        config: settings.
+        seed: of everything random.
+        parts: those that a step is cut into, and those of this process.
+        device: where the batches are moved to.
+    """
+
+    def __init__(
+        self,
+        trainable: Trainable,
+        update: Update,
+        config: TrainingConfig,
+        seed: int,
+        device: torch.device,
+        parts: Parts = WHOLE,
+    ) -> None:
+        self._trainable = trainable
+        self._update = update
+        self._precision = config.precision
+        self._seed = seed
+        self._device = device
+        self._parts = parts
+
+    def arch(self, step: int) -> Arch:
+        """Return the arch of a step, counted from 0."""
+        return self._trainable.draw(np.random.default_rng(derive_seed(self._seed, "arch", step)))
+
+    def __call__(self, step: int, arch: Arch, batches: Sequence[Mapping[str, Batch]]) -> Taken:
+        """Take a step, counted from 0, on the batches of each part wanted.
+
+        What is random in a part depends on the seed, the step and the part, not on the process that computes it.
+        """
+        found = []
+        self._update.begin()
+        for part, tasks in zip(self._parts.wanted, batches, strict=True):
+            place = (part, self._parts.of) if self._parts.of > 1 else ()
+            with seeded(self._seed, "step", step, *place):
+                found.append({name: self._backward(arch, name, batch) for name, batch in tasks.items()})
+        return Taken(_mean(found), self._update.step())
+
+    def _backward(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
+        with autocast(self._precision, self._device):
+            losses = self._trainable(arch, task, batch.to(self._device))
+        total = torch.stack(list(losses.values())).sum()
+        self._update.backward(total * (self._trainable.tasks[task].config.loss_weight / self._parts.of))
+        return {name: loss.detach() for name, loss in losses.items()}
+
+
+def _mean(parts: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> dict[str, dict[str, Tensor]]:
+    return {
+        task: {name: torch.stack([part[task][name] for part in parts]).mean() for name in losses}
+        for task, losses in parts[0].items()
+    }

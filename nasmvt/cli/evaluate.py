@@ -14,6 +14,13 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="JSON file for the metrics.", show_default="FOLDER/evaluation.json")
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="How test images are placed: fit (one canvas), paper (as published figures were measured).",
+            show_default="as the model was made",
+        ),
+    ] = None,
     changes: Changes = None,
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -35,11 +42,13 @@ def evaluate(
     numbers = parse_precision(precision, target)
     folder = model_folder(folder)
     loaded = load(folder)
-    configs = data_configs(loaded, changes or ())
+    configs = data_configs(loaded, changes or (), protocol)
     metrics = evaluate_on_val(loaded.model, data_of(loaded, configs), target, numbers)
     console.print(metrics_table("on val", metrics))
     for name, config in configs.items():
         if config.data.root is not None:
             say(f"data of {name}: {config.data.root}")
     path = out or folder / "evaluation.json"
-    written(lambda: write_json(path, {"split": "val", "metrics": metrics}), path, wanted=out is not None)
+    placed = {name: config.data.test.model_dump(mode="json") for name, config in configs.items()}
+    content = {"split": "val", "metrics": metrics, "test": placed}
+    written(lambda: write_json(path, content), path, wanted=out is not None)

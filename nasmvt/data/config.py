@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator
 from nasmvt.config import Config
 from nasmvt.data.formats import FORMATS
 from nasmvt.data.geometry import Fit, Placement
+from nasmvt.data.protocols import AnyProtocol, FitProtocol
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Triple = tuple[float, float, float]
@@ -71,8 +72,8 @@ class DataConfig(Config):
     """Name of the validation split; used only to evaluate final models."""
 
     image_size: tuple[int, int] = (64, 64)
-    """Height and width in pixels of the canvas that training and test images are put on, and of the nominal image
-    that position tables and counts assume; one number means a square."""
+    """Height and width in pixels of the canvas that training and test images are put on, unless `test` says otherwise,
+    and of the nominal image that position tables and counts assume; one number means a square."""
 
     classes: tuple[str, ...] | None = None
     """Names of the classes in the order of their labels: the names found in the files, in another order, or new
@@ -135,6 +136,10 @@ class DataConfig(Config):
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random augmentation of training images."""
 
+    test: AnyProtocol = FitProtocol()
+    """How images are placed for evaluation and prediction: `fit`, `centre_crop` (classification) or `keep_ratio`
+    (detection, segmentation)."""
+
     @field_validator("image_size", mode="before")
     @classmethod
     def _square(cls, size: Any) -> Any:
@@ -193,8 +198,13 @@ class DataConfig(Config):
 
     @property
     def test_placement(self) -> Placement:
-        """How images are put on their canvas for evaluation and prediction."""
-        return Fit(size=self.image_size)
+        """How an image is put on its canvas for evaluation, where it is read once."""
+        return self.test_placements[0]
+
+    @property
+    def test_placements(self) -> tuple[Placement, ...]:
+        """How an image is put on its canvases for evaluation and prediction; it may be read several times."""
+        return self.test.views(self.image_size)
 
     @property
     def nominal_size(self) -> tuple[int, int]:

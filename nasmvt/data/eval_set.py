@@ -12,10 +12,11 @@ import numpy as np
 
 from nasmvt.data.config import DataConfig
 from nasmvt.data.dataset import Dataset
+from nasmvt.data.geometry import Size
 from nasmvt.data.pictures import UnreadableImage
 from nasmvt.data.targets import TARGETS, Placed
 from nasmvt.data.transforms import EvalTransform, collate
-from nasmvt.data.types import Batch
+from nasmvt.data.types import Batch, Sample
 from nasmvt.data.workers import prepare
 from nasmvt.errors import UserError
 
@@ -120,7 +121,8 @@ class _Reader:
         self._on_canvas = on_canvas
 
     def __call__(self, chunk: list[int]) -> tuple[Batch | None, list[str]]:
-        placed, skipped = [], []
+        placed: list[Placed] = []
+        skipped: list[str] = []
         for index in chunk:
             try:
                 sample = self._dataset[index]
@@ -129,10 +131,20 @@ class _Reader:
                     raise
                 skipped.append(str(error))
                 continue
-            image, geometry, info = self._transform.place(sample.image, sample.id)
-            target = self._targets.move(sample.target, geometry) if self._on_canvas else sample.target
-            placed.append(Placed(image, target, info))
+            placed.extend(self._views(sample))
         if not placed:
             return None, skipped
         gather = self._targets.collate if self._on_canvas else self._targets.gather
-        return collate(placed, gather, self._transform.placement, self._transform.colour), skipped
+        views = 1 if self._on_canvas else len(self._transform.placements)
+
+        def gather_once(targets: Sequence[Any], canvas: Size) -> Any:
+            return gather(targets[::views], canvas)
+
+        return collate(placed, gather_once, self._transform.placement, self._transform.colour), skipped
+
+    def _views(self, sample: Sample) -> list[Placed]:
+        """Return every view of an image, or, for a loss, the first one with its target."""
+        if not self._on_canvas:
+            return self._transform.placed(sample.image, sample.target, sample.id)
+        image, geometry, info = self._transform.place(sample.image, sample.id)
+        return [Placed(image, self._targets.move(sample.target, geometry), info)]

@@ -5,7 +5,7 @@ Shapes: h, w image height and width, H, W canvas height and width, n objects, c 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torchvision import tv_tensors
@@ -14,6 +14,22 @@ from torchvision.transforms.v2 import functional as F
 
 Size = tuple[int, int]
 """Height and width in pixels."""
+
+
+class Resampling(NamedTuple):
+    """How images and their labels are resized."""
+
+    images: InterpolationMode
+    antialias: bool
+    labels: InterpolationMode
+
+
+SMOOTH = Resampling(InterpolationMode.BILINEAR, True, InterpolationMode.NEAREST_EXACT)
+"""Antialiased, bilinear. Of labels, nearest-exact takes the pixel under the centre, as the resize of the image does."""
+CUBIC = SMOOTH._replace(images=InterpolationMode.BICUBIC)
+"""Antialiased, bicubic: what published accuracies on ImageNet were measured with."""
+OPENCV = Resampling(InterpolationMode.BILINEAR, False, InterpolationMode.NEAREST)
+"""As OpenCV resizes, to within a grey level: bilinear without antialiasing; labels are rounded down to a pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,22 +46,24 @@ class Geometry:
     left: int = 0
     flip: bool = False
     """Whether it is mirrored from left to right."""
+    resampling: Resampling = SMOOTH
+    """How it is scaled."""
+    first: Size | None = None
+    """A size that the image is scaled to before, where it is scaled twice."""
 
     def image(self, image: torch.Tensor) -> torch.Tensor:
-        """Place an image uint8 (3, h, w), by bilinear, antialiased scaling; the result is (3, *valid)."""
-        scaled = F.resize(image, list(self.scaled), interpolation=InterpolationMode.BILINEAR, antialias=True)
-        placed: torch.Tensor = self._cut(scaled)
+        """Place an image uint8 (3, h, w); the result is (3, *valid)."""
+        for size in (self.first, self.scaled):
+            if size is not None:
+                image = F.resize(image, list(size), self.resampling.images, antialias=self.resampling.antialias)
+        placed: torch.Tensor = self._cut(image)
         return placed
 
     def masks(self, masks: torch.Tensor) -> torch.Tensor:
-        """Place uint8 masks or label maps (n, h, w); the result is (n, *valid).
-
-        nearest-exact takes the pixel under the centre, as the resize of the image does; plain nearest would shift the
-        labels by up to half a pixel of the original.
-        """
+        """Place uint8 masks or label maps (n, h, w); the result is (n, *valid)."""
         if not len(masks):
             return masks.new_zeros((0, *self.valid))
-        scaled = F.resize_image(masks, list(self.scaled), interpolation=InterpolationMode.NEAREST_EXACT)
+        scaled = F.resize_image(masks, list(self.scaled), interpolation=self.resampling.labels)
         placed: torch.Tensor = self._cut(scaled)
         return placed
 

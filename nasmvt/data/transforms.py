@@ -43,16 +43,17 @@ def to_tensor(picture: Any) -> torch.Tensor:
 class EvalTransform:
     """The one transform of evaluation, prediction and export, for every kind of task.
 
-    The image is placed by `config.test_placement`: resized to fit the canvas (bilinear, antialiased, up or down),
-    keeping its aspect ratio, put at the top left, and padded with the mean colour.
+    An image is placed as `config.test` says; by default it is resized to fit the canvas (bilinear, antialiased, up or
+    down), keeping its aspect ratio, put at the top left, and padded with the mean colour.
     """
 
     def __init__(self, config: DataConfig) -> None:
         self.placement = config.test_placement
+        self.placements = config.test_placements
         self.colour = mean_colour(config)
 
     def __call__(self, image: Any, id: int | str = 0) -> tuple[torch.Tensor, ImageInfo]:
-        """Return the canvas of a single image, uint8 (3, H, W), and the image's position on it.
+        """Return the canvas of a single image that is read once, uint8 (3, H, W), and the image's position on it.
 
         Args:
             image: a PIL image, a uint8 array (h, w, 3) or a uint8 tensor (3, h, w).
@@ -61,14 +62,33 @@ class EvalTransform:
         Raises:
             UserError: if the image is something else.
         """
-        placed, _, info = self.place(image, id)
+        placed, _, info = _place(to_tensor(image), self.placement, id)
         return pad(placed, self.placement.canvas([info.valid]), self.colour), info
 
-    def place(self, image: Any, id: int | str = 0) -> tuple[torch.Tensor, Geometry, ImageInfo]:
-        """Return an image without padding, uint8 (3, *info.valid), with how it was placed."""
+    def views(self, image: Any, id: int | str = 0) -> tuple[torch.Tensor, list[ImageInfo]]:
+        """Return every view of a single image on a common canvas, uint8 (V, 3, H, W), and where the image lies on each.
+
+        Arguments and errors are those of a call.
+        """
+        batch = collate(self.placed(image, None, id), lambda targets, canvas: None, self.placement, self.colour)
+        return batch.images, list(batch.infos)
+
+    def placed(self, image: Any, target: Any, id: int | str) -> list[Placed]:
+        """Return every view of an image without padding, with the target as it is given."""
         tensor = to_tensor(image)
-        geometry = self.placement.place((tensor.shape[1], tensor.shape[2]))
-        return geometry.image(tensor), geometry, ImageInfo(id=id, size=geometry.size, valid=geometry.valid)
+        views = (_place(tensor, placement, id) for placement in self.placements)
+        return [Placed(image, target, info) for image, _, info in views]
+
+    def place(self, image: Any, id: int | str = 0) -> tuple[torch.Tensor, Geometry, ImageInfo]:
+        """Return an image that is read once, without padding, uint8 (3, *info.valid), with how it was placed."""
+        return _place(to_tensor(image), self.placement, id)
+
+
+def _place(image: torch.Tensor, placement: Placement, id: int | str) -> tuple[torch.Tensor, Geometry, ImageInfo]:
+    geometry = placement.place((image.shape[1], image.shape[2]))
+    canvas = placement.canvas([geometry.valid])
+    info = ImageInfo(id=id, size=geometry.size, valid=geometry.valid, canvas=canvas, flip=geometry.flip)
+    return geometry.image(image), geometry, info
 
 
 class TrainTransform:
@@ -93,12 +113,9 @@ class TrainTransform:
         """Return the placed image without padding, with its target in its pixels."""
         if self._own is not None:
             return self._own(sample)
-        image = to_tensor(sample.image)
-        geometry = self._placement.place((image.shape[1], image.shape[2]))
-        image = geometry.image(image)
+        image, geometry, info = _place(to_tensor(sample.image), self._placement, sample.id)
         if self._jitter is not None:
             image = self._jitter(image)
-        info = ImageInfo(id=sample.id, size=geometry.size, valid=geometry.valid)
         return Placed(image, self._targets.move(sample.target, geometry), info)
 
 

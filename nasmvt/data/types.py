@@ -36,6 +36,11 @@ class ImageInfo:
     """Height and width of the original image in pixels."""
     valid: tuple[int, int]
     """Height and width that the resized image covers on the canvas; the rest is padding."""
+    canvas: tuple[int, int] | None = None
+    """Height and width of the canvas that the image lies on by itself, of which a network is to see no more in
+    evaluation, whatever the batch is padded to; None: the canvas of the batch."""
+    flip: bool = False
+    """Whether the image is mirrored from left to right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,8 @@ class Batch:
 
     `images` is (B, 3, H, W), uint8 in 0..255 or float32 in 0..1; networks normalise it themselves. `targets` are
     collated by the kind's `Targets`: in canvas pixels for a training batch, in the pixels of the original images
-    for an evaluation batch. `infos` say which part of the canvas each image covers.
+    for an evaluation batch. `infos` say which part of the canvas each image covers. Where test images are read several
+    times, an evaluation batch holds all views of an image, one after the other, and one target for them.
     """
 
     images: torch.Tensor

@@ -62,12 +62,12 @@ class TaskModel(nn.Module):
             UserError: if a file can't be read as an image.
         """
         device = next(self.network.parameters()).device
-        predictions = []
+        predictions, predictor = [], self.task.predictor(self.network)
         for number, picture in enumerate(pictures):
             opened = read_picture(Path(picture)) if isinstance(picture, (str, Path)) else picture
-            image, info = self.preprocess(opened, number)
+            images, infos = self.preprocess.views(opened, number)
             with autocast(precision, device):
-                predictions.extend(self.network.predict(image[None].to(device), [info]))
+                predictions.extend(predictor.predict(images.to(device), infos))
         return predictions
 
 

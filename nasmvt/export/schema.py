@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import AfterValidator, ConfigDict
 
 from nasmvt.config import Config, parse
+from nasmvt.data.protocols import PROTOCOLS, AnyProtocol, FitProtocol
 from nasmvt.data.types import DataInfo
 from nasmvt.space import SearchSpace
 from nasmvt.tasks.config import TaskConfig
@@ -28,16 +29,18 @@ _DESCRIBED = frozenset(
 class Preprocessing(Config):
     """How an image becomes the input of a network."""
 
-    placement: Literal["fit"] = "fit"
-    """The image is scaled to the largest size that fits the canvas, its aspect kept."""
+    placement: Annotated[str, AfterValidator(PROTOCOLS.check)] = "fit"
+    """How the image is scaled: for `fit`, to the largest size that fits the canvas, its aspect kept."""
+    test: AnyProtocol = FitProtocol()
+    """The settings of the placement (see `nasmvt.data.protocols`)."""
     canvas: tuple[int, int]
-    """Height and width in pixels."""
+    """Height and width in pixels of the canvas, or of the image that costs are stated for."""
     position: Literal["top left"] = "top left"
     """Where the scaled image lies on the canvas."""
     padding: Literal["mean"] = "mean"
     """What the rest of the canvas holds: the mean colour, rounded to a byte."""
-    interpolation: Literal["bilinear"] = "bilinear"
-    antialias: Literal[True] = True
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
     orientation: Literal["upright"] = "upright"
     """A file is turned by its EXIF orientation first."""
     channels: Literal["RGB"] = "RGB"
@@ -66,10 +69,19 @@ class ExportedTask(Config):
     def of(cls, task: Task) -> "ExportedTask":
         """Describe a task."""
         data = task.config.data
+        resampling = data.test_placement.place(data.image_size).resampling
         return cls(
             **vars(task.info),
             head=task.config.head.model_dump(mode="json"),
-            preprocessing=Preprocessing(canvas=data.image_size, mean=data.mean, std=data.std),
+            preprocessing=Preprocessing(
+                placement=data.test.type,
+                test=data.test,
+                canvas=data.image_size,
+                interpolation=resampling.images.value,
+                antialias=resampling.antialias,
+                mean=data.mean,
+                std=data.std,
+            ),
             eval_batch_size=task.config.eval_batch_size,
             data=data.model_dump(mode="json", include=set(_DESCRIBED)),
         )
@@ -77,7 +89,8 @@ class ExportedTask(Config):
     def settings(self) -> dict[str, Any]:
         """Return the settings of the task as plain values."""
         shown = self.preprocessing
-        placed = {"image_size": shown.canvas, "mean": shown.mean, "std": shown.std}
+        test = shown.test.model_dump(mode="json")
+        placed = {"image_size": shown.canvas, "mean": shown.mean, "std": shown.std, "test": test}
         return {
             "kind": self.kind,
             "head": self.head,

@@ -1,11 +1,14 @@
 """What a finished model is worth on images it never saw."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from nasmvt.config import parse
 from nasmvt.data.formats import FORMATS
+from nasmvt.data.protocols import FitProtocol
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export.loading import LoadedModel
 from nasmvt.model import MultiTaskModel
@@ -14,6 +17,7 @@ from nasmvt.pipeline.experiment import apply_change
 from nasmvt.precision import Precision
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.evaluate import evaluate
+from nasmvt.tasks.task import Task
 
 
 def evaluate_on_val(
@@ -27,9 +31,8 @@ def evaluate_on_val(
     model.to(device)
     # Every data set is opened before the first is evaluated: what is missing is told at once.
     images = {name: data[name].val_images() for name in model.tasks}
-    return {
-        name: evaluate(model.task(name), images[name], task, device, precision) for name, task in model.tasks.items()
-    }
+    tasks = {name: replace(task, config=data[name].config) for name, task in model.tasks.items()}
+    return {name: evaluate(model.task(name), images[name], task, device, precision) for name, task in tasks.items()}
 
 
 def data_of(loaded: LoadedModel, configs: Mapping[str, TaskConfig]) -> dict[str, TaskData]:
@@ -43,8 +46,14 @@ def data_of(loaded: LoadedModel, configs: Mapping[str, TaskConfig]) -> dict[str,
     return {name: TaskData(name, configs[name], seed, task.info) for name, task in loaded.model.tasks.items()}
 
 
-def data_configs(loaded: LoadedModel, changes: Sequence[str]) -> dict[str, TaskConfig]:
+def data_configs(loaded: LoadedModel, changes: Sequence[str], protocol: str | None = None) -> dict[str, TaskConfig]:
     """Return the task settings of a loaded model with changes such as "tasks.det.data.root=/data/coco".
+
+    Args:
+        loaded: the model.
+        changes: what is changed.
+        protocol: how test images are placed: "fit", or "paper", as published figures of each kind were measured; None:
+            as the model says it.
 
     Raises:
         UserError: if a change breaks a rule, or it is not known where the data of a task lie.
@@ -53,6 +62,9 @@ def data_configs(loaded: LoadedModel, changes: Sequence[str]) -> dict[str, TaskC
     for name, root in loaded.roots.items():
         if name in tasks:
             tasks[name]["data"]["root"] = str(root)
+    if protocol is not None:
+        for name in tasks:
+            tasks[name]["data"]["test"] = _protocol(loaded.model.tasks[name], protocol)
     values = {"tasks": tasks}
     for change in changes:
         key = change.partition("=")[0]
@@ -69,3 +81,15 @@ def data_configs(loaded: LoadedModel, changes: Sequence[str]) -> dict[str, TaskC
                 f"tasks.{name}.data.root=FOLDER"
             )
     return configs
+
+
+def _protocol(task: Task, name: str) -> dict[str, Any]:
+    """Return the settings of a protocol that is called by name."""
+    known = {"fit": FitProtocol(), "paper": task.kind.paper}
+    protocol = known.get(name)
+    if protocol is None:
+        raise UserError(
+            f"a protocol is one of {listed([key for key, value in known.items() if value])} for the task "
+            f"'{task.name}', not {name!r}: name one of them, or set tasks.{task.name}.data.test"
+        )
+    return protocol.model_dump(mode="json")

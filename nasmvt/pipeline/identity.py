@@ -14,7 +14,7 @@ from nasmvt.pipeline.datasets import TaskData
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 
-_FREE = {"root", "workers", "skip_unreadable", "augmentation"}
+_FREE = {"root", "workers", "skip_unreadable", "augmentation", "test"}
 """Settings that may change between the steps of a run: they say nothing of which data these are."""
 
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nasmvt.data.protocols import CentreCropProtocol
 from nasmvt.data.types import DataInfo, ImageInfo
 from nasmvt.tasks.drawing import enlarge, with_caption
 from nasmvt.tasks.kinds import KINDS, Kind
@@ -105,6 +106,8 @@ KINDS.add(
         primary=ClassificationMetric.primary,
         head="linear",
         draw_target=draw_target,
+        protocols=("fit", "centre_crop"),
+        paper=CentreCropProtocol(),
         nominal=DataInfo(kind="classification", classes=tuple(map(str, range(1000)))),
     ),
     __name__,

@@ -70,4 +70,5 @@ class TaskConfig(Config):
                 f"which serves {served}: change it or leave it out"
             )
         self.head.check_batch(self.batch_size)
+        KINDS.get(self.kind).check_protocol(self.kind, self.data.test)
         return self

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from nasmvt.data.masks import encode_masks
+from nasmvt.data.protocols import KeepRatioProtocol
 from nasmvt.data.types import DataInfo, ImageInfo
 from nasmvt.tasks.coco_metric import CocoMetric
 from nasmvt.tasks.drawing import draw_objects
@@ -124,6 +125,8 @@ KINDS.add(
         primary=CocoMetric.primary,
         head="mask_rcnn",
         draw_target=draw_target,
+        protocols=("fit", "keep_ratio"),
+        paper=KeepRatioProtocol(short=800, long=1333, divisor=32),
         nominal=DataInfo(kind="detection", classes=tuple(map(str, range(80))), has_masks=True),
     ),
     __name__,

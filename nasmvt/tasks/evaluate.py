@@ -28,21 +28,21 @@ def evaluate(
     Args:
         network: the task's network, on `device`.
         batches: images with targets in their original pixels.
-        task: whose metric is computed.
+        task: whose metric is computed; `data.test` says how images are read.
         device: where the network is.
         precision: in which it computes.
 
     Raises:
         UserError: if there is no image.
     """
-    metric = task.metric()
+    metric, predictor = task.metric(), task.predictor(network)
     pictures = 0
     with evaluating(network), torch.inference_mode():
         for batch in batches:
             with autocast(precision, device):
-                predictions = network.predict(batch.images.to(device), batch.infos)
+                predictions = predictor.predict(batch.images.to(device), batch.infos)
             metric.update(predictions, batch.targets)
-            pictures += len(batch.images)
+            pictures += len(predictions)
     if not pictures:
         raise UserError(f"an evaluation needs images, but '{task.name}' has none: check its splits")
     return metric.compute()

@@ -115,13 +115,21 @@ class TaskNetwork(nn.Module, ABC):
         Args:
             images: (B, 3, H, W), uint8 in 0..255 or floating point in 0..1.
             infos: the place of each image on the canvas; predictions are then in the pixels of the original
-                images, without padding. None: they are in canvas pixels.
+                images, without padding. None: they are in canvas pixels. Images whose own canvases are equal are
+                computed together, without what the batch is padded with beyond them.
         """
+        canvas = _canvas(images)
         if infos is None:
-            canvas = _canvas(images)
             infos = [ImageInfo(id=i, size=canvas, valid=canvas) for i in range(len(images))]
+        together: dict[tuple[int, int], list[int]] = {}
+        for place, info in enumerate(infos):
+            together.setdefault(info.canvas or canvas, []).append(place)
+        predictions: dict[int, Any] = {}
         with evaluating(self), torch.inference_mode():
-            return self._predict(images, infos)
+            for (height, width), places in together.items():
+                part = images[places, :, :height, :width]
+                predictions.update(zip(places, self._predict(part, [infos[i] for i in places]), strict=True))
+        return [predictions[place] for place in range(len(images))]
 
     @abstractmethod
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[Any]:

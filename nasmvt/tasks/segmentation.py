@@ -5,20 +5,25 @@ Shapes: B batch, K classes, H, W of canvas or image, h, w of a map.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from nasmvt.data.geometry import Size
+from nasmvt.data.protocols import KeepRatioProtocol
 from nasmvt.data.segmentation import PackedLabels
 from nasmvt.data.types import IGNORE, DataInfo, ImageInfo
 from nasmvt.tasks.drawing import draw_regions
 from nasmvt.tasks.kinds import KINDS, Kind
+from nasmvt.tasks.modes import evaluating
 from nasmvt.tasks.network import Prediction, TaskMetric, TaskNetwork, whole
+from nasmvt.tasks.pixels import label_map, shares, slide
+from nasmvt.tasks.predictor import Predictor
 
-_VALUES_AT_ONCE = 2**24
+_PIXELS_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,37 +66,48 @@ class SegmentationNetwork(TaskNetwork):
         logits_BKhw: Tensor = self.head.segment(self.maps(images), [info.valid for info in infos]).float()
         canvas = (images.shape[2], images.shape[3])
         return [
-            SegmentationPrediction(labels=_label_map(logits, canvas, info), classes=self.classes)
+            SegmentationPrediction(labels=label_map(logits, canvas, info), classes=self.classes)
             for logits, info in zip(logits_BKhw, infos, strict=True)
         ]
 
 
-def _label_map(logits_Khw: Tensor, canvas: tuple[int, int], info: ImageInfo) -> Tensor:
-    """Return the best class of each pixel of the original image.
+class SegmentationPredictor(Predictor):
+    """Averages logits over sliding windows, and probabilities over the views of an image, at its original size."""
 
-    The logits are resized to the canvas, cropped to the image and resized to its original size, a few
-    classes at a time: 150 classes of a large photograph would take gigabytes.
-    """
-    step = max(_VALUES_AT_ONCE // (info.size[0] * info.size[1]), 1)
-    best, labels = None, None
-    for start in range(0, len(logits_Khw), step):
-        part = F.interpolate(logits_Khw[None, start : start + step], size=canvas, mode="bilinear", align_corners=False)
-        part = part[:, :, : info.valid[0], : info.valid[1]]
-        if info.size != info.valid:
-            part = F.interpolate(part, size=info.size, mode="bilinear", align_corners=False)
-        if part.shape[1] == 1:  # a large image: its indices alone would take eight bytes a pixel
-            values, indices = part[0, 0], torch.full_like(part[0, 0], start, dtype=torch.uint8)
-        else:
-            values, indices = part[0].max(dim=0)
-            indices = indices.to(torch.uint8) + start
-        if best is None or labels is None:
-            best, labels = values, indices
-        else:
-            higher = values > best
-            best, labels = torch.where(higher, values, best), torch.where(higher, indices, labels)
-    if labels is None:
-        raise ValueError("there must be at least one class")
-    return labels
+    def predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[SegmentationPrediction]:
+        """Return the label map of each image, of its original size (see `Predictor`)."""
+        with evaluating(self.network), torch.inference_mode():
+            return [
+                SegmentationPrediction(labels=self._labels(views, lie), classes=self.network.classes)
+                for views, lie in self.views(images, infos)
+            ]
+
+    def _labels(self, views: Tensor, infos: Sequence[ImageInfo]) -> Tensor:
+        if len(views) == 1:
+            return label_map(*self._logits(views[0], infos[0]), infos[0])
+        return self.probabilities(views, infos).argmax(dim=0).to(torch.uint8)
+
+    def probabilities(self, views: Tensor, infos: Sequence[ImageInfo]) -> Tensor:
+        """Return the mean probability (K, H, W) of each class at each pixel of an original image.
+
+        Args:
+            views: (V, 3, h, w), the views of the image.
+            infos: where each lies on its canvas.
+        """
+        passes = (shares(*self._logits(view, info), info) for view, info in zip(views, infos, strict=True))
+        return reduce(torch.add, passes) / len(views)
+
+    def _logits(self, image: Tensor, info: ImageInfo) -> tuple[Tensor, Size]:
+        """Return the logits (K, h, w) of a view, and the size of the canvas that they cover."""
+        height, width = canvas = info.canvas or (image.shape[1], image.shape[2])
+        if self.protocol.window is None:
+            return self._segment(image[:, :height, :width], info.valid), canvas
+        valid = image[:, : info.valid[0], : info.valid[1]]
+        return slide(self._segment, valid, *self.protocol.window), info.valid
+
+    def _segment(self, image: Tensor, valid: Size) -> Tensor:
+        logits_BKhw: Tensor = self.network.head.segment(self.network.maps(image[None]), [valid])
+        return logits_BKhw[0].float()
 
 
 class SegmentationMetric(TaskMetric):
@@ -115,7 +131,7 @@ class SegmentationMetric(TaskMetric):
         """Add predictions and label maps (H, W) of the same sizes; `IGNORE` is not counted."""
         for prediction, given in zip(predictions, targets, strict=True):
             target = given.dense() if isinstance(given, PackedLabels) else given
-            parts = (labels.cpu().flatten().split(_VALUES_AT_ONCE // 8) for labels in (target, prediction.labels))
+            parts = (labels.cpu().flatten().split(_PIXELS_AT_ONCE) for labels in (target, prediction.labels))
             for truth, guess in zip(*parts, strict=True):
                 counted = truth != IGNORE
                 pairs = truth[counted].long() * self._classes + guess[counted].long()
@@ -146,6 +162,9 @@ KINDS.add(
         primary=SegmentationMetric.primary,
         head="upernet",
         draw_target=draw_target,
+        predictor=SegmentationPredictor,
+        protocols=("fit", "keep_ratio"),
+        paper=KeepRatioProtocol(short=512, long=2048),
         nominal=DataInfo(kind="segmentation", classes=tuple(map(str, range(150)))),
         most_classes=IGNORE,
     ),

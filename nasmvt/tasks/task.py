@@ -10,6 +10,7 @@ from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.heads import HEADS
 from nasmvt.tasks.kinds import KINDS, Kind
 from nasmvt.tasks.network import TaskMetric, TaskNetwork
+from nasmvt.tasks.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,12 @@ class Task:
         config, data = self.config.head, self.config.data
         parts = HEADS.get(config.type).build(backbone.widths, backbone.strides, config, self.info)  # type: ignore[arg-type]
         return self.kind.network(backbone, parts, classes=self.info.classes, mean=data.mean, std=data.std)
+
+    def predictor(self, network: TaskNetwork) -> Predictor:
+        """Return what predicts images with a network as `data.test` says."""
+        protocol = self.config.data.test
+        usual = Predictor if protocol.once else self.kind.predictor
+        return (usual or Predictor)(network, protocol)
 
     def metric(self) -> TaskMetric:
         """Return a fresh metric."""

@@ -53,6 +53,7 @@ def test_a_task_is_described_by_its_own_words(model, folder):
     assert task["head"] == model.tasks["seg"].config.head.model_dump(mode="json")
     assert task["preprocessing"] == {
         "placement": "fit",
+        "test": {"type": "fit"},
         "canvas": [32, 32],
         "position": "top left",
         "padding": "mean",
@@ -117,7 +118,10 @@ def test_files_that_are_not_ours_do_no_harm(folder):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c["tasks"]["seg"]["preprocessing"].update(placement="warp"), "it should be 'fit'"),
+        (
+            lambda c: c["tasks"]["seg"]["preprocessing"].update(placement="warp"),
+            "unknown placement of test images 'warp'",
+        ),
         (lambda c: c["tasks"]["seg"]["preprocessing"].update(mean=[1, 2]), "preprocessing.mean"),
         (lambda c: c["tasks"]["seg"].update(classes=3), "tasks.seg.classes"),
         (lambda c: c["tasks"]["seg"]["head"].update(type="upernett"), "did you mean 'upernet'"),

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from nasmvt.data.types import IGNORE, ImageInfo
 from nasmvt.heads.segmentation import SegmentationHead
-from nasmvt.tasks import DetectionNetwork, SegmentationNetwork, Task, TaskNetwork
-from nasmvt.tasks import segmentation as segmentation_file
+from nasmvt.tasks import DetectionNetwork, SegmentationNetwork, Task, TaskNetwork, pixels
 from nasmvt.tasks.masks import paste_masks
 
 MakeTask = Callable[..., Task]
@@ -184,7 +183,7 @@ class _Logits(SegmentationHead):
 def test_label_maps_come_back_in_original_pixels_without_padding(
     at_once: int, make_task: MakeTask, make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmentation_file, "_VALUES_AT_ONCE", at_once)
+    monkeypatch.setattr(pixels, "_VALUES_AT_ONCE", at_once)
     network = make_network(make_task("segmentation"))
     logits = torch.zeros(1, 3, 64, 64)
     logits[:, 0, :, :16] = 1
@@ -203,7 +202,7 @@ def test_a_label_map_made_class_by_class_is_the_same(
     network = make_network(make_task("segmentation"))
     images, infos = torch.rand(2, 3, 64, 64), [ImageInfo(id=1, size=(50, 70), valid=(46, 64))] * 2
     whole = network.predict(images, infos)
-    monkeypatch.setattr(segmentation_file, "_VALUES_AT_ONCE", 1)
+    monkeypatch.setattr(pixels, "_VALUES_AT_ONCE", 1)
     pieces = network.predict(images, infos)
     assert all(torch.equal(a.labels, b.labels) for a, b in zip(whole, pieces, strict=True))
 

@@ -1,8 +1,9 @@
-"""Plain necks and heads, by task network: linear, Mask R-CNN, RetinaNet, UPerNet, Semantic FPN, SegFormer.
+"""Plain necks and heads, by task network: linear, Mask R-CNN, its cascade, RetinaNet, UPerNet, Semantic FPN, SegFormer.
 
 A backbone gives them a tuple of maps.
 """
 
+from nasmvt.heads.cascade import CascadeMaskRCNNHead as CascadeMaskRCNNHead
 from nasmvt.heads.linear import LinearHead as LinearHead
 from nasmvt.heads.mask_rcnn import MaskRCNNHead as MaskRCNNHead
 from nasmvt.heads.necks import FeaturePyramid as FeaturePyramid

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import batched_nms, box_area, box_iou
 
 BACKGROUND, IGNORED = -1, -2
 """What stands for an object in a match: none, or none that counts."""
@@ -48,7 +48,7 @@ def assign(
         best_A, object_A = overlaps_GA.max(dim=0)
         match_A = object_A.where(best_A >= positive, IGNORED)
         match_A[best_A < negative] = BACKGROUND
-        if low_quality is not None:
+        if low_quality is not None and len(boxes_A4):
             best_G1 = overlaps_GA.max(dim=1, keepdim=True).values
             reached_GA = (overlaps_GA == best_G1) & (best_G1 >= low_quality) & (best_G1 > 0)
             for number, reached_A in enumerate(reached_GA):
@@ -80,6 +80,25 @@ def box_coder(weights: Sequence[float] = (1, 1, 1, 1), *, clip_shrinking: bool) 
         clip_shrinking: whether offsets that shrink a box are bounded like those that enlarge it.
     """
     return (TwoSidedBoxCoder if clip_shrinking else BoxCoder)(tuple(weights))
+
+
+def cells_inside(anchors_A4: Tensor, size: tuple[int, int], divisor: int) -> Tensor:
+    """Return which anchors (A,) stand on a cell that an image padded to a multiple of `divisor` covers."""
+    rows, columns = (-(-side // divisor) * divisor for side in size)
+    x_A, y_A = (anchors_A4[:, :2] + anchors_A4[:, 2:]).unbind(1)  # twice the centre, a whole number but for rounding
+    return (x_A < 2 * columns - 1) & (y_A < 2 * rows - 1)
+
+
+def giou(a_n4: Tensor, b_n4: Tensor, floor: float = 0.0) -> Tensor:
+    """Return the generalized IoU (n,) of pairs of boxes (arXiv:1902.09630).
+
+    torchvision's loss adds an epsilon to union and hull; here they are at least `floor`.
+    """
+    overlap_n2 = torch.minimum(a_n4[:, 2:], b_n4[:, 2:]) - torch.maximum(a_n4[:, :2], b_n4[:, :2])
+    hull_n2 = torch.maximum(a_n4[:, 2:], b_n4[:, 2:]) - torch.minimum(a_n4[:, :2], b_n4[:, :2])
+    shared_n, hull_n = overlap_n2.clamp(min=0).prod(dim=1), hull_n2.clamp(min=0).prod(dim=1).clamp(min=floor)
+    union_n = (box_area(a_n4) + box_area(b_n4) - shared_n).clamp(min=floor)
+    return shared_n / union_n - (hull_n - union_n) / hull_n
 
 
 def suppress(boxes_n4: Tensor, scores_n: Tensor, labels_n: Tensor, overlap: float, most: int) -> Tensor:

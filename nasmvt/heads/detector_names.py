@@ -3,7 +3,9 @@
 Only facts stand here. `d2` is detectron2 0.5 (MPViT), `mm` mmdetection 2.x (ViTAEv2, ScalableViT).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 Rules = Sequence[tuple[str, str]]
 """Pairs of a regular expression and the new name of a key that it fully matches."""
@@ -41,3 +43,81 @@ MM_RETINANET: Rules = (
     (r"bbox_head\.retina_cls\.(.+)", r"head.towers.classification_head.cls_logits.\1"),
     (r"bbox_head\.retina_reg\.(.+)", r"head.towers.regression_head.bbox_reg.\1"),
 )
+
+_MM_PROPOSALS: Rules = (
+    (r"rpn_head\.rpn_conv\.(.+)", r"head.rpn.head.conv.0.0.\1"),
+    (r"rpn_head\.rpn_cls\.(.+)", r"head.rpn.head.cls_logits.\1"),
+    (r"rpn_head\.rpn_reg\.(.+)", r"head.rpn.head.bbox_pred.\1"),
+)
+
+
+def _mm_stage(theirs: str, ours: str) -> Rules:
+    """Return the rules of a stage: `theirs` stands behind the names of its parts."""
+    box, mask = rf"roi_head\.bbox_head\.{theirs}", rf"roi_head\.mask_head\.{theirs}"
+    return (
+        (box + r"shared_convs\.(\d)\.conv\.(.+)", rf"{ours}.box_head.\1.0.\2"),
+        (box + r"shared_convs\.(\d)\.bn\.(.+)", rf"{ours}.box_head.\1.1.\2"),
+        (box + r"fc_cls\.(.+)", rf"{ours}.box_predictor.scores.\1"),
+        (box + r"fc_reg\.(.+)", rf"{ours}.box_predictor.boxes.\1"),
+        (mask + r"convs\.(\d)\.conv\.(.+)", rf"{ours}.mask_head.\1.0.\2"),
+        (mask + r"upsample\.(.+)", rf"{ours}.mask_predictor.deconv.\1"),
+        (mask + r"conv_logits\.(.+)", rf"{ours}.mask_predictor.masks.\1"),
+    )
+
+
+MM_MASK_RCNN: Rules = (
+    *MM_PYRAMID,
+    *_MM_PROPOSALS,
+    (r"roi_head\.bbox_head\.shared_fcs\.0\.(.+)", r"head.roi_heads.box_head.1.\1"),
+    (r"roi_head\.bbox_head\.shared_fcs\.1\.(.+)", r"head.roi_heads.box_head.3.\1"),
+    *_mm_stage("", "head.roi_heads"),
+)
+"""With a box branch of two linear layers."""
+
+MM_CASCADE: Rules = (
+    *MM_PYRAMID,
+    *_MM_PROPOSALS,
+    (r"roi_head\.bbox_head\.(\d)\.shared_fcs\.0\.(.+)", r"head.stages.\1.box_head.5.\2"),
+    *(rule for stage in range(3) for rule in _mm_stage(rf"{stage}\.", f"head.stages.{stage}")),
+)
+"""With box branches of four convolutions and a linear layer."""
+
+_D2_REGIONS: Rules = (
+    *d2_pyramid(2),
+    (r"proposal_generator\.rpn_head\.conv\.(.+)", r"head.rpn.head.conv.0.0.\1"),
+    (r"proposal_generator\.rpn_head\.objectness_logits\.(.+)", r"head.rpn.head.cls_logits.\1"),
+    (r"proposal_generator\.rpn_head\.anchor_deltas\.(.+)", r"head.rpn.head.bbox_pred.\1"),
+)
+
+
+def _d2_stage(theirs: str, ours: str) -> Rules:
+    """Return the rules of a stage's box branch: `theirs` stands behind the names of its parts."""
+    head, predictor = rf"roi_heads\.box_head\.{theirs}", rf"roi_heads\.box_predictor\.{theirs}"
+    return (
+        (head + r"fc1\.(.+)", rf"{ours}.box_head.1.\1"),
+        (head + r"fc2\.(.+)", rf"{ours}.box_head.3.\1"),
+        (predictor + r"cls_score\.(.+)", rf"{ours}.box_predictor.scores.\1"),
+        (predictor + r"bbox_pred\.(.+)", rf"{ours}.box_predictor.boxes.\1"),
+    )
+
+
+def _d2_masks(ours: str) -> Rules:
+    return (
+        *((rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.+)", rf"{ours}.mask_head.{i}.0.\1") for i in range(4)),
+        (r"roi_heads\.mask_head\.deconv\.(.+)", rf"{ours}.mask_predictor.deconv.\1"),
+        (r"roi_heads\.mask_head\.predictor\.(.+)", rf"{ours}.mask_predictor.masks.\1"),
+    )
+
+
+D2_MASK_RCNN: Rules = (*_D2_REGIONS, *_d2_stage("", "head.roi_heads"), *_d2_masks("head.roi_heads"))
+
+D2_CASCADE: Rules = (
+    *_D2_REGIONS,
+    *(rule for stage in range(3) for rule in _d2_stage(rf"{stage}\.", f"head.stages.{stage}")),
+    *_d2_masks("head.stages.0"),
+)
+
+
+def laid_out(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring renamed tensors into our layout: class scores of regions have the background first instead of last."""
+    return {name: tensor.roll(1, 0) if ".box_predictor.scores." in name else tensor for name, tensor in state.items()}

@@ -55,3 +55,8 @@ def start_xavier(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def uniform_by_fan_in(weight: Tensor) -> Tensor:
+    """Draw weights uniformly from +-sqrt(3 / fan in), as detectron2's pyramids and box branches do."""
+    return nn.init.kaiming_uniform_(weight, a=1)

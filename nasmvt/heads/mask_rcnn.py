@@ -1,36 +1,102 @@
-"""Mask R-CNN on a pyramid, from torchvision's region proposals and region heads.
+"""Mask R-CNN on a pyramid, by the rules of torchvision, detectron2 or mmdetection.
 
 torchvision's own `MaskRCNN` also resizes and pads images; here they already are on a fixed canvas.
 
-Source: Mask R-CNN (arXiv:1703.06870), settings of mmdetection (see `nasmvt/heads/roi.py`).
+Sources: Mask R-CNN (arXiv:1703.06870); torchvision 0.29, detectron2 0.5 (MPViT), mmdetection 2.11 (ViTAEv2,
+ScalableViT).
 
-Shapes: B batch, C channels, H height, W width, K classes, n objects of an image.
+Shapes: C channels, K classes.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from nasmvt.heads.anchors import StridedAnchors
-from nasmvt.heads.boxes import TwoSidedBoxCoder
-from nasmvt.heads.layers import in_float32
+from nasmvt.heads.boxes import box_coder
+from nasmvt.heads.layers import uniform_by_fan_in
+from nasmvt.heads.proposals import ProposalHead, ProposalRules, RegionProposals
+from nasmvt.heads.regions import BOX_LOSSES, RegionDetector, RegionRules, RegionStage
 from nasmvt.heads.roi import BoxHead, BoxPredictor, MaskHead, MaskPredictor, roi_align
 
+Convention = Literal["torchvision", "detectron2", "mmdetection"]
 
-class ProposalHead(RPNHead):
-    """torchvision's proposal head; what it says is in float32, for the boxes are computed from it."""
-
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Turn maps (B, C, H, W) into logits (B, A, H, W) and box offsets (B, 4 * A, H, W) of A anchors per cell."""
-        logits, offsets = super().forward(x)
-        return [in_float32(logit) for logit in logits], [in_float32(offset) for offset in offsets]
+TINY = torch.finfo(torch.float32).tiny
+"""What a box with an area is wider than."""
 
 
-class MaskRCNNHead(nn.Module):
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What a convention says of Mask R-CNN."""
+
+    proposals: ProposalRules
+    regions: RegionRules
+    box_loss: str
+    """A name of `BOX_LOSSES`."""
+    start: Callable[[Tensor], object]
+    """Draws the weights of the box branch's linear layers."""
+    anchor_rounding: bool
+    """Whether anchors are rounded to whole pixels."""
+    roi_aligned: bool
+    """Whether regions are read at the centres of cells."""
+    clip_shrinking: bool
+    """Whether the offsets that shrink a box are bounded like those that enlarge it."""
+
+
+_D2_PROPOSALS = ProposalRules(beta=0, sampled=False, low_quality=0, moving=False, anchors="all", min_size=TINY)
+_MM_PROPOSALS = ProposalRules(beta=0, sampled=True, low_quality=0.3, moving=True, anchors="padded", min_size=0)
+_REGIONS = RegionRules(
+    low_quality=None, binary_masks=True, min_size=0, draws_anew=True, mean_logits=True, pooled_gradient=1
+)
+
+RULES: Mapping[Convention, Rules] = {
+    "torchvision": Rules(
+        proposals=replace(_D2_PROPOSALS, beta=1 / 9, sampled=True, min_size=1e-3),
+        regions=replace(_REGIONS, binary_masks=False, min_size=1e-2),
+        box_loss="smooth_l1",
+        start=nn.init.xavier_uniform_,
+        anchor_rounding=True,
+        roi_aligned=False,
+        clip_shrinking=False,
+    ),
+    "detectron2": Rules(
+        proposals=_D2_PROPOSALS,
+        regions=replace(_REGIONS, min_size=TINY),
+        box_loss="l1",
+        start=uniform_by_fan_in,
+        anchor_rounding=False,
+        roi_aligned=True,
+        clip_shrinking=False,
+    ),
+    "mmdetection": Rules(
+        proposals=_MM_PROPOSALS,
+        regions=replace(_REGIONS, low_quality=0.5),
+        box_loss="l1",
+        start=nn.init.xavier_uniform_,
+        anchor_rounding=False,
+        roi_aligned=True,
+        clip_shrinking=True,
+    ),
+}
+
+CASCADE_RULES: Mapping[Convention, Rules] = {
+    "detectron2": replace(
+        RULES["detectron2"],
+        regions=replace(RULES["detectron2"].regions, draws_anew=False, mean_logits=False, pooled_gradient=1 / 3),
+    ),
+    "mmdetection": replace(
+        RULES["mmdetection"],
+        proposals=replace(_MM_PROPOSALS, beta=1 / 9, anchors="inside"),
+        regions=_REGIONS,
+    ),
+}
+"""What the conventions say of Cascade Mask R-CNN."""
+
+
+class MaskRCNNHead(RegionDetector):
     """Region proposals, boxes and, if wanted, masks of a pyramid of maps.
 
     Args:
@@ -43,7 +109,8 @@ class MaskRCNNHead(nn.Module):
         anchor_ratios: height divided by width of the anchors.
         rpn_convs: 3x3 convolutions of the proposal head.
         box_convs: 3x3 convolutions of the box branch.
-        box_hidden: outputs of the box branch's linear layer.
+        box_linears: linear layers of the box branch.
+        box_hidden: outputs of each of them.
         mask_convs: 3x3 convolutions of the mask branch.
         box_size: side of a region pooled for the box branch.
         mask_size: side of a region pooled for the mask branch; masks have twice that side.
@@ -54,10 +121,11 @@ class MaskRCNNHead(nn.Module):
         score_threshold: detections with a lower score are dropped.
         nms: overlap (IoU) above which the weaker of two detections of a class is dropped.
         detections: most detections kept per image.
-        anchor_rounding: whether anchors are rounded to whole pixels (torchvision) or not (mmdetection).
-        roi_aligned: whether regions are read at the centres of cells (mmdetection 2) or not (torchvision).
-        clip_shrinking: whether the offsets that shrink a box are bounded like those that enlarge it
-            (mmdetection) or not (torchvision).
+        convention: whose rules hold, see `Rules`.
+        anchor_rounding: whether anchors are rounded to whole pixels; None: by the convention.
+        roi_aligned: whether regions are read at the centres of cells; None: by the convention.
+        clip_shrinking: whether the offsets that shrink a box are bounded like those that enlarge it; None: by the
+            convention.
     """
 
     def __init__(
@@ -72,6 +140,7 @@ class MaskRCNNHead(nn.Module):
         anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         rpn_convs: int = 2,
         box_convs: int = 4,
+        box_linears: int = 1,
         box_hidden: int = 1024,
         mask_convs: int = 4,
         box_size: int = 7,
@@ -83,122 +152,73 @@ class MaskRCNNHead(nn.Module):
         score_threshold: float = 0.05,
         nms: float = 0.5,
         detections: int = 100,
-        anchor_rounding: bool = True,
-        roi_aligned: bool = False,
-        clip_shrinking: bool = False,
+        convention: Convention = "torchvision",
+        anchor_rounding: bool | None = None,
+        roi_aligned: bool | None = None,
+        clip_shrinking: bool | None = None,
     ) -> None:
-        super().__init__()
-        self.regions = post_nms[1]
-        """Maximum number of regions per image in the box branch while predicting."""
-        self.rpn = RegionProposalNetwork(
-            StridedAnchors(strides, anchor_scale, anchor_ratios, rounding=anchor_rounding),
-            ProposalHead(width, len(anchor_ratios), conv_depth=rpn_convs),
-            fg_iou_thresh=0.7,
-            bg_iou_thresh=0.3,
-            batch_size_per_image=rpn_batch,
-            positive_fraction=0.5,
-            pre_nms_top_n={"training": pre_nms[0], "testing": pre_nms[1]},
-            post_nms_top_n={"training": post_nms[0], "testing": post_nms[1]},
-            nms_thresh=0.7,
+        own: dict[str, Any] = {
+            "anchor_rounding": anchor_rounding,
+            "roi_aligned": roi_aligned,
+            "clip_shrinking": clip_shrinking,
+        }
+        rules = replace(RULES[convention], **{name: value for name, value in own.items() if value is not None})
+        super().__init__(
+            proposals(
+                strides,
+                rules,
+                width=width,
+                anchor_scale=anchor_scale,
+                anchor_ratios=anchor_ratios,
+                convs=rpn_convs,
+                batch=rpn_batch,
+                pre_nms=pre_nms,
+                post_nms=post_nms,
+            ),
+            rules.regions,
+            regions=post_nms[1],
+            roi_batch=roi_batch,
+            score_threshold=score_threshold,
+            nms=nms,
+            detections=detections,
         )
-        regions = strides[:-1] if extra_level else strides
-        self.roi_heads = RoIHeads(
-            roi_align(regions, box_size, aligned=roi_aligned),
-            BoxHead(width, box_size, box_convs, box_hidden),
+        levels = strides[:-1] if extra_level else strides
+        self.roi_heads = RegionStage(
+            roi_align(levels, box_size, aligned=rules.roi_aligned),
+            BoxHead(width, box_size, box_convs, box_hidden, box_linears, rules.start),
             BoxPredictor(box_hidden, classes),
-            fg_iou_thresh=0.5,
-            bg_iou_thresh=0.5,
-            batch_size_per_image=roi_batch,
-            positive_fraction=0.25,
-            bbox_reg_weights=None,
-            score_thresh=score_threshold,
-            nms_thresh=nms,
-            detections_per_img=detections,
-            mask_roi_pool=roi_align(regions, mask_size, aligned=roi_aligned) if masks else None,
-            mask_head=MaskHead(width, mask_convs) if masks else None,
-            mask_predictor=MaskPredictor(width, classes) if masks else None,
+            roi_align(levels, mask_size, aligned=rules.roi_aligned) if masks else None,
+            MaskHead(width, mask_convs) if masks else None,
+            MaskPredictor(width, classes) if masks else None,
+            coder=box_coder((10, 10, 5, 5), clip_shrinking=rules.clip_shrinking),
+            box_loss=BOX_LOSSES[rules.box_loss],
         )
-        if clip_shrinking:
-            for part in (self.rpn, self.roi_heads):
-                part.box_coder = TwoSidedBoxCoder(part.box_coder.weights)
 
-    def losses(
-        self,
-        maps: Sequence[Tensor],
-        targets: Sequence[dict[str, Tensor]],
-        sizes: Sequence[tuple[int, int]],
-    ) -> dict[str, Tensor]:
-        """Return the losses of a batch, drawing anchors and regions at random; needs `train()`.
-
-        Args:
-            maps: the pyramid, one (B, C, H, W) per stride.
-            targets: for each image `boxes` (n, 4) float xyxy of positive width and height, `labels` (n,)
-                int64 from 0, and `masks` (n, H, W) if there is a mask branch; n may be 0.
-            sizes: height and width of each image on the canvas.
-
-        Returns:
-            `loss_objectness`, `loss_rpn_box_reg`, `loss_classifier`, `loss_box_reg` and, with masks,
-            `loss_mask`.
-
-        Raises:
-            RuntimeError: if the head is not in training mode.
-        """
-        if not self.training:
-            raise RuntimeError("MaskRCNNHead.losses needs training mode: call train() before it")
-        targets = [{**target, "labels": target["labels"] + 1} for target in targets]
-        features, images = _torchvision_inputs(maps, sizes)
-        proposals, rpn_losses = self.rpn(images, features, targets)
-        _, roi_losses = self.roi_heads(features, proposals, images.image_sizes, targets)
-        return {**rpn_losses, **roi_losses}
-
-    def detect(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        """Return the detections of each image, best score first; needs `eval()`.
-
-        Args:
-            maps: the pyramid, one (B, C, H, W) per stride.
-            sizes: height and width of each image on the canvas; boxes are clipped to it.
-
-        Returns:
-            For each image `boxes` (n, 4) xyxy, `labels` (n,) from 0, `scores` (n,) in 0..1 and, with a mask
-            branch, `masks` (n, 28, 28), the probability of the object inside its box.
-
-        Raises:
-            RuntimeError: if the head is in training mode.
-        """
-        if self.training:
-            raise RuntimeError("MaskRCNNHead.detect needs evaluation mode: call eval() before it")
-        features, images = _torchvision_inputs(maps, sizes)
-        proposals, _ = self.rpn(images, features)
-        detections, _ = self.roi_heads(features, proposals, images.image_sizes)
-        for detection in detections:
-            detection["labels"] = detection["labels"] - 1
-            if "masks" in detection:
-                detection["masks"] = detection["masks"].squeeze(1)
-        result: list[dict[str, Tensor]] = detections
-        return result
-
-    def workload(self, maps: Sequence[Tensor]) -> None:
-        """Run the proposals, the box branch on all regions kept by suppression, the mask branch on all detections.
-
-        Only convolutions and matrix products are included, not suppression or pooling, for example.
-        """
-        self.rpn.head(list(maps))
-        regions, (images, width) = self.roi_heads, maps[0].shape[:2]
-        pooled = maps[0].new_zeros(images * self.regions, width, *regions.box_roi_pool.output_size)
-        regions.box_predictor(regions.box_head(pooled))
-        if regions.mask_head is not None:
-            found = images * regions.detections_per_img
-            pooled = maps[0].new_zeros(found, width, *regions.mask_roi_pool.output_size)
-            regions.mask_predictor(regions.mask_head(pooled))
-
-    def forward(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        """Return `detect(maps, sizes)`."""
-        return self.detect(maps, sizes)
+    @property
+    def stages(self) -> Sequence[RegionStage]:
+        """The one stage."""
+        return (self.roi_heads,)
 
 
-def _torchvision_inputs(
-    maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
-) -> tuple[dict[str, Tensor], ImageList]:
-    """Name the levels and wrap the sizes; the list's tensors are never read, so the first map stands in."""
-    features = OrderedDict((str(i), map_BCHW) for i, map_BCHW in enumerate(maps))
-    return features, ImageList(maps[0], [(int(height), int(width)) for height, width in sizes])
+def proposals(
+    strides: Sequence[int],
+    rules: Rules,
+    *,
+    width: int,
+    anchor_scale: float,
+    anchor_ratios: Sequence[float],
+    convs: int,
+    batch: int,
+    pre_nms: tuple[int, int],
+    post_nms: tuple[int, int],
+) -> RegionProposals:
+    """Build the region proposals of a pyramid; the arguments are those of `MaskRCNNHead`."""
+    return RegionProposals(
+        StridedAnchors(strides, anchor_scale, anchor_ratios, rounding=rules.anchor_rounding),
+        ProposalHead(width, len(anchor_ratios), conv_depth=convs),
+        rules.proposals,
+        batch=batch,
+        pre_nms=pre_nms,
+        post_nms=post_nms,
+        clip_shrinking=rules.clip_shrinking,
+    )

@@ -20,7 +20,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead as Towers
 from torchvision.ops import clip_boxes_to_image, sigmoid_focal_loss
 
 from nasmvt.heads.anchors import StridedAnchors
-from nasmvt.heads.boxes import BACKGROUND, IGNORED, assign, box_coder, suppress
+from nasmvt.heads.boxes import BACKGROUND, IGNORED, assign, box_coder, cells_inside, suppress
 from nasmvt.heads.layers import in_float32
 
 Convention = Literal["detectron2", "mmdetection"]
@@ -162,7 +162,7 @@ class RetinaNetHead(nn.Module):
                 self.negative,
                 low_quality=0,
                 moving=self.rules.moving,
-                usable_A=_cells_inside(anchors_A4, size, self.rules.divisor) if self.rules.divisor else None,
+                usable_A=cells_inside(anchors_A4, size, self.rules.divisor) if self.rules.divisor else None,
             )
             for target, size in zip(targets, sizes, strict=True)
         ]
@@ -233,10 +233,3 @@ class RetinaNetHead(nn.Module):
     def workload(self, maps: Sequence[Tensor]) -> None:
         """Run the towers; decoding and suppression, which are neither convolution nor matrix product, are left out."""
         self(maps)
-
-
-def _cells_inside(anchors_A4: Tensor, size: tuple[int, int], divisor: int) -> Tensor:
-    """Return which anchors (A,) stand on a cell that an image padded to a multiple of `divisor` covers."""
-    rows, columns = (-(-side // divisor) * divisor for side in size)
-    x_A, y_A = (anchors_A4[:, :2] + anchors_A4[:, 2:]).unbind(1)  # twice the centre, a whole number but for rounding
-    return (x_A < 2 * columns - 1) & (y_A < 2 * rows - 1)

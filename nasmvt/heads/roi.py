@@ -9,7 +9,7 @@ Shapes: R regions, C channels, K classes, S side of a pooled region.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -60,21 +60,34 @@ class _AlignedPooling(MultiScaleRoIAlign):
 
 
 class BoxHead(nn.Sequential):
-    """Convolutions with BatchNorm on the pooled region, then one hidden linear layer.
+    """Convolutions with BatchNorm on the pooled region, then hidden linear layers.
 
     Args:
         width: channels C of the pyramid and of the convolutions.
         size: side S of the pooled region.
         convs: number of 3x3 convolutions.
-        hidden: outputs of the linear layer.
+        hidden: outputs of each linear layer.
+        linears: number of linear layers.
+        start: draws the weights of a linear layer; Xavier uniform by default.
     """
 
-    def __init__(self, width: int, size: int, convs: int, hidden: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        size: int,
+        convs: int,
+        hidden: int,
+        linears: int = 1,
+        start: Callable[[Tensor], object] = nn.init.xavier_uniform_,
+    ) -> None:
         layers: list[nn.Module] = [conv_norm_relu(width, width, 3) for _ in range(convs)]
-        linear = nn.Linear(width * size * size, hidden)
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
-        super().__init__(*layers, nn.Flatten(), linear, nn.ReLU(inplace=True))
+        layers.append(nn.Flatten())
+        for inputs in (width * size * size, *(hidden,) * (linears - 1)):
+            linear = nn.Linear(inputs, hidden)
+            start(linear.weight)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU(inplace=True)]
+        super().__init__(*layers)
 
 
 class BoxPredictor(nn.Module):
@@ -83,18 +96,21 @@ class BoxPredictor(nn.Module):
     Args:
         hidden: inputs.
         classes: number K of foreground classes.
+        shared_box: whether the classes have one box in common.
     """
 
-    def __init__(self, hidden: int, classes: int) -> None:
+    def __init__(self, hidden: int, classes: int, *, shared_box: bool = False) -> None:
         super().__init__()
+        self.copies = classes if shared_box else 1
         self.scores = nn.Linear(hidden, classes + 1)
-        self.boxes = nn.Linear(hidden, classes * 4)
+        self.boxes = nn.Linear(hidden, 4 if shared_box else classes * 4)
         start_normal(self.scores, 0.01)
         start_normal(self.boxes, 0.001)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Turn features (R, hidden) into logits (R, K + 1) and box offsets (R, 4 * (K + 1))."""
-        return in_float32(self.scores(features)), F.pad(in_float32(self.boxes(features)), (4, 0))
+        offsets = in_float32(self.boxes(features)).repeat(1, self.copies)
+        return in_float32(self.scores(features)), F.pad(offsets, (4, 0))
 
 
 class MaskHead(nn.Sequential):

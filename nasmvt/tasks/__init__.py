@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nasmvt.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nasmvt.tasks.cascade import CascadeMaskRCNNConfig as CascadeMaskRCNNConfig
     from nasmvt.tasks.classification import ClassificationMetric as ClassificationMetric
     from nasmvt.tasks.classification import ClassificationNetwork as ClassificationNetwork
     from nasmvt.tasks.classification import ClassificationPrediction as ClassificationPrediction

@@ -4,7 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from nasmvt.heads import FCNHead, LinearHead, MaskRCNNHead, MultiScaleNeck, SimpleFeaturePyramid, UPerNetHead
+from nasmvt.heads import (
+    CascadeMaskRCNNHead,
+    FCNHead,
+    FeaturePyramid,
+    LinearHead,
+    MaskRCNNHead,
+    MultiScaleNeck,
+    RetinaNetHead,
+    SimpleFeaturePyramid,
+    UPerNetHead,
+)
+from nasmvt.heads.necks import ConvLevels
 
 
 def count(*modules: nn.Module) -> int:
@@ -37,3 +48,20 @@ def test_mask_rcnn() -> None:
     assert count(regions.box_head, regions.box_predictor) == 15_618_449
     assert count(regions.mask_head, regions.mask_predictor) == 2_643_280
     assert count(boxes_only) == 1_184_015 + 15_618_449
+
+
+def test_published_detectors() -> None:
+    pyramid = (4, 8, 16, 32, 64)
+    with torch.device("meta"):
+        retinanet = RetinaNetHead((8, 16, 32, 64, 128), 80)
+        levels = ConvLevels(288, 256)
+        two_linear = MaskRCNNHead(pyramid, 80, rpn_convs=1, box_convs=0, box_linears=2)
+        cascade = CascadeMaskRCNNHead(pyramid, 80)
+        fpn = FeaturePyramid((64, 128, 256, 512), (4, 8, 16, 32))
+    assert count(retinanet) == 6_463_220
+    assert count(levels) == 2304 * 288 + 256 + 590_080
+    assert count(two_linear.rpn) == 593_935
+    assert count(two_linear.roi_heads.box_head, two_linear.roi_heads.box_predictor) == 14_306_705
+    assert count(two_linear.roi_heads) - 14_306_705 == 2_643_280
+    assert count(cascade) == 593_935 + 3 * 15_618_449 + 3 * 2_643_280
+    assert count(fpn) == 256 * 960 + 256 * 4 + 590_080 * 4

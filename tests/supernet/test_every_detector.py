@@ -19,14 +19,32 @@ from nasmvt.tasks.task import Task
 from tests.conftest import CLASSES, make_batch, randomize
 
 NANO = [name for name in shipped("search_spaces") if name.endswith("_nano")]
+_DENSE = {"width": 8, "score_threshold": 0, "anchor_octaves": 1}
+_REGIONS = {
+    "width": 8,
+    "score_threshold": 0,
+    "box_hidden": 8,
+    "mask_convs": 1,
+    "roi_batch": 8,
+    "pre_nms": (20, 10),
+    "post_nms": (10, 5),
+    "detections": 5,
+}
 HEADS: dict[str, dict[str, Any]] = {
-    "retinanet": {"type": "retinanet", "width": 8, "anchor_octaves": 1, "score_threshold": 0},
-    "retinanet of mmdetection": {
-        "type": "retinanet",
-        "width": 8,
-        "anchor_octaves": 1,
-        "score_threshold": 0,
-        "convention": "mmdetection",
+    "retinanet": {"type": "retinanet", **_DENSE},
+    "cascade": {"type": "cascade_mask_rcnn", **_REGIONS},
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "retinanet of mmdetection": {"type": "retinanet", "convention": "mmdetection", **_DENSE},
+    "mask rcnn of detectron2": {"type": "mask_rcnn", "convention": "detectron2", **_REGIONS},
+    "mask rcnn of mmdetection": {"type": "mask_rcnn", "convention": "mmdetection", **_REGIONS},
+    "cascade of detectron2": {
+        "type": "cascade_mask_rcnn",
+        "convention": "detectron2",
+        "box_loss": "l1",
+        "shared_box": True,
+        "mask_stages": 1,
+        **_REGIONS,
     },
 }
 
@@ -41,14 +59,15 @@ def narrow(name: str) -> SearchSpace:
 
 
 def make_supernet(space: str, head: str) -> Supernet:
-    values = {"kind": "detection", "data": {"image_size": 32}, "batch_size": 2, "head": HEADS[head]}
+    values = {"kind": "detection", "data": {"image_size": 32}, "batch_size": 2, "head": (HEADS | VARIANTS)[head]}
     config = parse(TaskConfig, values, "det")
     info = DataInfo(kind="detection", classes=CLASSES, has_masks=True)
     return Supernet(narrow(space), {"det": Task(name="det", config=config, info=info)})
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("space", NANO)
+@pytest.mark.parametrize(
+    ("space", "head"), [(space, head) for space in NANO for head in HEADS] + [("lvt_nano", head) for head in VARIANTS]
+)
 def test_a_step_an_evaluation_and_the_exported_model(space: str, head: str, tmp_path: Any) -> None:
     supernet = make_supernet(space, head)
     arch = supernet.space.sample(np.random.default_rng(1))

@@ -99,7 +99,7 @@ def test_the_merged_model_computes_what_the_single_ones_did(small):
         model = loaded.task(name)
         if name == "det":  # random scores are low, and a thousand regions take long
             for head in (model.network.head, network.head):
-                head.roi_heads.score_thresh = 0.0
+                head.score_threshold = 0.0
                 head.rpn._post_nms_top_n = {"testing": 50, "training": 50}
         with torch.inference_mode():
             got, want = model(images), network.eval()(images)

@@ -39,13 +39,13 @@ def train_supernet(
     target = device_of(device)
     if resume:
         if experiment or changes or seed is not None:
-            raise UserError("--resume goes on with a run as it is: leave out the experiment, --set and --seed")
+            raise UserError("--resume continues a run as it is: leave out the experiment, --set and --seed")
         run = Run.open(out)
         with training_progress("supernet") as listener:
             resume_supernet(run, device=target, listener=listener, accept_changed_data=accept_changed_data)
     else:
         if accept_changed_data:
-            raise UserError("--accept-changed-data goes on with a run whose data changed: pass --resume too")
+            raise UserError("--accept-changed-data continues a run whose data changed: pass --resume too")
         settings = load_experiment(experiment, changes or (), seed)
         with training_progress("supernet") as listener:
             run = begin(settings, out=out, device=target, listener=listener, on_report=say_data)

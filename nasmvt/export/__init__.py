@@ -1,4 +1,4 @@
-"""A finished model as one folder, and the way back from the folder to a module."""
+"""A finished model as one folder, and loading it back."""
 
 from nasmvt.export.folder import save as save
 from nasmvt.export.loading import LoadedModel as LoadedModel

@@ -1,4 +1,4 @@
-"""The model card: what a stranger has to know of an exported folder."""
+"""The model card: what a stranger needs to know about an exported folder."""
 
 from nasmvt.export.schema import ExportConfig
 
@@ -21,7 +21,7 @@ predictions = model.task("{first}").predict(["picture.jpg"])
 
 ## Parameters
 
-{total:,} in all, a shared tensor counted once.
+{total:,} in total, shared tensors counted once.
 
 | part | parameters |
 | --- | ---: |
@@ -35,14 +35,14 @@ predictions = model.task("{first}").predict(["picture.jpg"])
 
 ## How it was made
 
-{origin} Images are prepared as `config.json` says under each task's `preprocessing`; `predict` does it.
-`local.json`, if it is here, says where the data lie on the machine that wrote this folder: leave it out when
+{origin} Images are prepared as described in `config.json` under each task's `preprocessing`; `predict` does so.
+`local.json`, if present, records where the data are on the machine that wrote this folder: leave it out when
 you publish the model.
 """
 
 _ORIGIN = """Supernet training, evolutionary search under a bound on the total parameters, retraining, with nasmvt
-{version}, after ViT-MVT (TNNLS 2023). The figures hold for the data that it was trained
-for and say nothing of other data."""
+{version}, after ViT-MVT (TNNLS 2023). The metrics hold for the data that it was trained
+for and say nothing about other data."""
 
 
 def model_card(config: ExportConfig) -> str:

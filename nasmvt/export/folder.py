@@ -27,18 +27,18 @@ def save(
     origin: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model as a folder; it appears whole or not at all.
+    """Write a model as a folder, atomically.
 
-    `model.safetensors` holds every tensor once: `shared.<name>` for those that tasks have in common,
+    `model.safetensors` holds every tensor once: `shared.<name>` for those shared by tasks,
     `<task>.<name>` for the others. `config.json` holds all that is needed to build the networks again (see
-    `nasmvt.export.schema`). `local.json` alone says where the data lie, as seen from the folder, for this machine.
+    `nasmvt.export.schema`). Only `local.json` records where the data are, relative to the folder, on this machine.
 
     Args:
         model: the model.
         folder: must not exist yet.
-        metrics: figures in percent by task, for config and card; empty if nothing was measured.
+        metrics: metrics in percent by task, for config and card; empty if nothing was measured.
         split: what they were measured on ("search" or "val", "none" if nothing was measured).
-        seed: of the run; the built-in data set is a function of it.
+        seed: of the run; the built-in data set depends on it.
         origin: sentences for the card on how the model was made; None: by nasmvt's own training and search.
         extra: further JSON files for the folder, by name.
 

@@ -1,4 +1,4 @@
-"""Exported folders of format 1 (nasmvt 0.1.0), read as those of today."""
+"""Exported folders of format 1 (nasmvt 0.1.0), converted to the current format."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class _Folder(Config):
 
 
 def upgraded(content: dict[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Return the content of a config.json of format 1 in today's, and the roots of the data that it names.
+    """Return the content of a config.json of format 1 in the current format, and the data roots that it names.
 
     Raises:
         UserError: if it breaks a rule; names `source`.

@@ -46,12 +46,11 @@ class TaskModel(nn.Module):
     def predict(
         self, pictures: Iterable[str | Path | Image.Image | Tensor | Any], precision: Precision = "fp32"
     ) -> list[Any]:
-        """Predict for images, in the pixels of each.
+        """Predict for images, in the pixels of each image.
 
         Args:
-            pictures: paths, PIL images, arrays (H, W, 3) uint8 or tensors (3, H, W) uint8, of any size. A file is
-                read as in training: upright by its EXIF orientation. Of what is opened already the pixels are taken
-                as they lie.
+            pictures: paths, PIL images, arrays (H, W, 3) uint8 or tensors (3, H, W) uint8, of any size. Files are
+                read as in training: upright by their EXIF orientation. Opened images are used as they are.
             precision: in which numbers the network computes.
 
         Returns:
@@ -72,14 +71,14 @@ class TaskModel(nn.Module):
 
 
 class LoadedModel:
-    """A finished model: the networks of all tasks, with their shared tensors held once."""
+    """A finished model: the networks of all tasks, with shared tensors held once."""
 
     def __init__(self, model: MultiTaskModel, config: dict[str, Any], roots: Roots | None = None) -> None:
         self.model = model
         self.config = config
-        """The content of config.json, in today's format (see `nasmvt.export.schema`)."""
+        """The content of config.json, in the current format (see `nasmvt.export.schema`)."""
         self.roots = dict(roots or {})
-        """Where the data of tasks lie, as far as the folder says it."""
+        """Where the data of tasks are, as far as the folder records it."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -106,7 +105,7 @@ def read_config(folder: Path) -> ExportConfig:
     """Read config.json of an exported folder; no tensor is read.
 
     Raises:
-        UserError: if the folder is none, has another format, or its config breaks a rule.
+        UserError: if the folder is not an exported model, has another format, or its config breaks a rule.
     """
     return _read(folder)[0]
 
@@ -115,7 +114,7 @@ def load(folder: str | Path) -> LoadedModel:
     """Load an exported folder.
 
     Raises:
-        UserError: if the folder is none, has another format, or its tensors do not fit its config.
+        UserError: if the folder is not an exported model, has another format, or its tensors do not fit its config.
     """
     folder = Path(folder)
     content, config, roots = _read(folder)
@@ -145,13 +144,13 @@ def load(folder: str | Path) -> LoadedModel:
 
 
 def _read(folder: Path) -> tuple[ExportConfig, dict[str, Any], dict[str, Path]]:
-    """Return config.json, checked and as plain values, and where the data lie."""
+    """Return config.json, checked and as plain values, and where the data are."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            f"{folder} is no exported model (it holds no config.json): make one with 'nasmvt export'"
+            f"{folder} is not an exported model (it has no config.json): make one with 'nasmvt export'"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}): export the model again") from None

@@ -1,4 +1,4 @@
-"""local.json of an exported folder: what holds on this machine alone and is not to be published."""
+"""local.json of an exported folder: what only holds on this machine and must not be published."""
 
 import json
 import os
@@ -18,11 +18,11 @@ class _Local(Config):
     model_config = ConfigDict(extra="ignore")
 
     roots: dict[str, str] = Field(default_factory=dict)
-    """Folders of the data by task, as seen from the exported folder."""
+    """Folders of the data by task, relative to the exported folder."""
 
 
 def write_local(folder: Path, home: Path, roots: Roots) -> None:
-    """Write where the data lie, and a .gitignore that keeps it from being published; nothing without data.
+    """Record where the data are, with a .gitignore that keeps it from being published; does nothing without data.
 
     Args:
         folder: where the files are written.
@@ -36,7 +36,7 @@ def write_local(folder: Path, home: Path, roots: Roots) -> None:
 
 
 def read_local(folder: Path) -> dict[str, Path]:
-    """Return where the data lie, by task; nothing if the folder came without saying it.
+    """Return where the data are, by task; empty if the folder does not record it.
 
     Raises:
         UserError: if the file is damaged.

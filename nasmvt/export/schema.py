@@ -1,4 +1,4 @@
-"""What config.json of an exported folder says: all that is needed to build the networks and to feed them."""
+"""The schema of an exported folder's config.json: everything needed to build the networks and prepare their inputs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,29 +23,29 @@ _DESCRIBED = frozenset(
         *("image_suffix", "mask_suffix", "val_images", "split", "limit"),
     }
 )
-"""The settings of a data set that say which images a model is measured on: not where they lie, nor how it trained."""
+"""The data settings that determine which images a model is measured on: neither their location nor the training."""
 
 
 class Preprocessing(Config):
     """How an image becomes the input of a network."""
 
     placement: Annotated[str, AfterValidator(PROTOCOLS.check)] = "fit"
-    """How the image is scaled: for `fit`, to the largest size that fits the canvas, its aspect kept."""
+    """How the image is scaled: for `fit`, to the largest size that fits the canvas, keeping its aspect ratio."""
     test: AnyProtocol = FitProtocol()
     """The settings of the placement (see `nasmvt.data.protocols`)."""
     canvas: tuple[int, int]
     """Height and width in pixels of the canvas, or of the image that costs are stated for."""
     position: Literal["top left"] = "top left"
-    """Where the scaled image lies on the canvas."""
+    """Position of the scaled image on the canvas."""
     padding: Literal["mean"] = "mean"
-    """What the rest of the canvas holds: the mean colour, rounded to a byte."""
+    """Colour of the rest of the canvas: the mean colour, rounded to bytes."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
     orientation: Literal["upright"] = "upright"
-    """A file is turned by its EXIF orientation first."""
+    """Files are turned by their EXIF orientation first."""
     channels: Literal["RGB"] = "RGB"
     divisor: Literal[255] = 255
-    """Pixels are divided by it, `mean` is subtracted, and the rest is divided by `std`."""
+    """Pixels are divided by it, then `mean` is subtracted and the result divided by `std`."""
     mean: Triple
     std: Triple
 
@@ -61,9 +61,9 @@ class ExportedTask(Config):
     """Settings of the head, its `type` among them."""
     preprocessing: Preprocessing
     eval_batch_size: int = 16
-    """Images per step of an evaluation; has no influence on the metrics."""
+    """Images per evaluation step; does not affect the metrics."""
     data: dict[str, Any]
-    """Settings of the data set that the task was made for, but not where it lies."""
+    """Settings of the task's data set, except its location."""
 
     @classmethod
     def of(cls, task: Task) -> "ExportedTask":
@@ -117,14 +117,14 @@ class ExportConfig(Config):
     nasmvt: str
     """The version that wrote it."""
     seed: int
-    """Of the run; the built-in data set, `limit` and `split` are functions of it."""
+    """Of the run; the built-in data set, `limit` and `split` depend on it."""
     space: SearchSpace
     arch: dict[str, Any]
     sharing: dict[str, tuple[str, ...]]
     parameters: dict[str, Any]
     tasks: dict[str, ExportedTask]
     metrics: dict[str, Any]
-    """In percent by task; `split` says what they were measured on."""
+    """In percent by task; `split` is what they were measured on."""
     origin: str | None = None
     """Sentences on how the model was made; None: by nasmvt's own training and search."""
 
@@ -138,4 +138,4 @@ class ExportConfig(Config):
 
 
 Roots = Mapping[str, Path]
-"""Where the data of a task lie."""
+"""Where the data of a task are."""

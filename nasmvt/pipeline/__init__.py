@@ -1,4 +1,4 @@
-"""The steps of the main job, each a function from a run directory to what it leaves there.
+"""The steps of the main job, each a function that reads from and writes to a run directory.
 
-Above all other rooms and below the command line, which only parses, calls and prints.
+Above all other packages except the command line, which only parses, calls and prints.
 """

@@ -1,4 +1,4 @@
-"""Archs by name or file: one format for an arch with its sharing, whoever wrote it."""
+"""Archs by name or file: one format for an arch with its sharing."""
 
 from pathlib import Path
 from typing import Any
@@ -16,28 +16,28 @@ Metrics = dict[str, dict[str, float]]
 
 
 class ArchFile(Config):
-    """An arch with what is known of it: a search's best.yaml, a retraining's arch.yaml, or a file of the user's."""
+    """An arch with its properties: the result of a search, the arch of a retraining, or a user's file."""
 
     model_config = ConfigDict(extra="ignore")
 
     arch: dict[str, Any]
     id: str | None = None
-    """Of the arch that `metrics` are of."""
+    """Of the arch that `metrics` belong to."""
     sharing: dict[str, tuple[str, ...]] | None = None
-    """The tasks that share each layer; None: as the supernet's scores say."""
+    """The tasks that share each layer; None: by the supernet's scores."""
     complete: bool = True
-    """Whether the search that found it went to its end."""
+    """Whether the search that found it was completed."""
     budget: int | None = None
     at_least: int | None = None
     max_macs: dict[str, int] = Field(default_factory=dict)
     sharing_rule: SharingRule = "learned"
     metrics: Metrics = Field(default_factory=dict)
-    """On the search split, in percent, with the weights of which `weights` is the fingerprint."""
+    """On the search split, in percent, with the weights whose fingerprint is `weights`."""
     weights: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> "ArchFile":
-        """Read a YAML file that holds such values, or an arch alone.
+        """Read a YAML file with these values, or only an arch.
 
         Raises:
             UserError: if it can't be read or breaks a rule.
@@ -51,14 +51,14 @@ class ArchFile(Config):
         return cls(arch=arch.to_dict(), sharing={layer: tuple(tasks) for layer, tasks in sharing.to_dict().items()})
 
     def write(self, path: Path) -> None:
-        """Write what is known as YAML, atomically."""
+        """Write the known values as YAML, atomically."""
         write_text(path, yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False))
 
     def read_arch(self, space: SearchSpace, source: Path) -> Arch:
         """Return the arch in a space.
 
         Raises:
-            UserError: if it is none of the space; names `source`.
+            UserError: if it is not in the space; names `source`.
         """
         return space.arch(self.arch, str(source))
 
@@ -67,36 +67,36 @@ class ArchFile(Config):
         return None if self.sharing is None else Sharing.of(self.sharing)
 
     def check_complete(self, source: Path) -> None:
-        """Refuse what a search has found so far.
+        """Refuse the result of an interrupted search.
 
         Raises:
             UserError: if the search was interrupted.
         """
         if not self.complete:
             raise UserError(
-                f"{source} is what an interrupted search had found so far: run the same 'nasmvt search' again to "
-                "finish it, or pass --accept-unfinished to take the arch as it is"
+                f"{source} is the result of an interrupted search: run the same 'nasmvt search' again to "
+                "finish it, or pass --accept-unfinished to use the arch anyway"
             )
 
 
 def arch_path(name: str, best: Path | None = None) -> Path | None:
-    """Return the file that a name means, or None for a name of the space.
+    """Return the file that a name refers to, or None for a name in the space.
 
     Args:
         name: "best" where there is such a file, a YAML file, or another name.
-        best: the file that "best" means.
+        best: the file that "best" refers to.
     """
     path = best if name == "best" and best is not None else Path(name)
     return path if path.suffix in {".yaml", ".yml"} else None
 
 
 def find_arch(space: SearchSpace, name: str, best: Path | None = None) -> tuple[Arch, Sharing | None]:
-    """Return an arch, with its sharing if it comes from a file that says it.
+    """Return an arch, with its sharing if it comes from a file that has it.
 
     Args:
         space: the search space.
         name: a named arch, "smallest", "largest", "best" where there is such a file, or a YAML file.
-        best: the file that "best" means.
+        best: the file that "best" refers to.
 
     Raises:
         UserError: if there is no such arch, or the file breaks a rule.

@@ -1,4 +1,4 @@
-"""Whether the search was worth it: its arch against others, all retrained equally, on `val`."""
+"""Was the search worth it? Its arch against others, all retrained with the same settings, on `val`."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -27,16 +27,16 @@ def compare(
     accept_unfinished: bool = False,
     accept_changed_data: bool = False,
 ) -> list[Compared]:
-    """Retrain the smallest, the largest, a random and the searched arch equally and measure them on `val`.
+    """Retrain the smallest, the largest, a random and the searched arch with the same settings; measure them on `val`.
 
-    The random arch is within the search's budget. What was retrained already is not trained again.
+    The random arch is within the search's budget. Archs that were retrained already are not trained again.
 
     Args:
         run: the run.
         device: where it is trained and measured.
-        progress: gives a listener for a training of that title.
-        accept_unfinished: take what an interrupted search has found so far.
-        accept_changed_data: go on if the data changed since the run began.
+        progress: returns a listener for a training with that title.
+        accept_unfinished: accept the result of an interrupted search.
+        accept_changed_data: continue if the data changed since the run began.
 
     Raises:
         UserError: if the run has no search result, or it or the data are not accepted.

@@ -1,4 +1,4 @@
-"""What a comparison of retrained archs found."""
+"""The result of a comparison of retrained archs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Compared:
 
 
 class Counted(Config):
-    """A count of parameters in a file; its total follows from its parts."""
+    """A count of parameters in a file; its total is the sum of its parts."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -49,5 +49,5 @@ class ComparedRecord(Config):
     within_budget: bool
 
     def compared(self) -> Compared:
-        """Return it as it was found."""
+        """Return the original value."""
         return Compared(**{**dict(self), "parameters": ParameterCount(**dict(self.parameters))})

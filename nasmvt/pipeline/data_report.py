@@ -1,4 +1,4 @@
-"""The data of an experiment, looked at before anything is trained."""
+"""The data of an experiment, examined before anything is trained."""
 
 import time
 from collections.abc import Mapping
@@ -13,26 +13,26 @@ from nasmvt.errors import UserError
 from nasmvt.pipeline.datasets import TaskData
 
 SECONDS = 4.0
-"""Time that looking may take before a training."""
+"""Time limit of the examination before a training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskReport:
-    """What the data set of one task holds."""
+    """The contents of one task's data set."""
 
     train: SplitReport
     val: SplitReport | None
     """None: there is no validation split."""
     missing: str = ""
-    """What is missing of it then."""
+    """What is missing then."""
 
     @property
     def splits(self) -> dict[Split, SplitReport]:
-        """The splits that there are, by name."""
+        """The existing splits, by name."""
         return {"train": self.train} if self.val is None else {"train": self.train, "val": self.val}
 
     def warnings(self) -> list[str]:
-        """Return what may be wrong, one clause each."""
+        """Return possible problems, one clause each."""
         found = [f"{name}: {warning}" for name, split in self.splits.items() for warning in split.warnings()]
         if self.val is None:
             found.append(f"val: {self.missing}; 'evaluate' and 'compare' need it")
@@ -47,15 +47,15 @@ class TaskReport:
 def report_data(
     data: Mapping[str, TaskData], *, most: int | None = MOST, seconds: float | None = SECONDS
 ) -> dict[str, TaskReport]:
-    """Look at the training and the validation images of every task.
+    """Examine the training and the validation images of every task.
 
     Args:
         data: the data sets by task.
-        most: most images that are looked at of a split; None: all.
-        seconds: time for all of them together, beyond opening the data sets; None: any.
+        most: maximum number of images examined per split; None: all.
+        seconds: time limit for all of them together, without opening the data sets; None: no limit.
 
     Raises:
-        UserError: if val can't be opened or contradicts train, or labels that are looked at break a rule.
+        UserError: if val can't be opened or contradicts train, or examined labels break a rule.
     """
     clock = _Clock(seconds, 2 * len(data))
     found = {}
@@ -75,10 +75,10 @@ def report_data(
 
 
 def check_report(report: Mapping[str, TaskReport]) -> None:
-    """Refuse data that a later step would stop at.
+    """Refuse data that a later step would fail on.
 
     Raises:
-        UserError: if an image that was looked at can't be read, and none are to be skipped.
+        UserError: if an examined image can't be read and images may not be skipped.
     """
     for task in report.values():
         for split in task.splits.values():
@@ -87,7 +87,7 @@ def check_report(report: Mapping[str, TaskReport]) -> None:
 
 
 class _Clock:
-    """Divides time among a number of looks; what one leaves is for the next."""
+    """Divides time among a number of examinations; unused time is passed on."""
 
     def __init__(self, seconds: float | None, looks: int) -> None:
         self._left = seconds
@@ -95,12 +95,12 @@ class _Clock:
         self._begun = 0.0
 
     def share(self) -> float | None:
-        """Begin a look; return how long it may take."""
+        """Begin an examination; return its time limit."""
         self._begun = time.monotonic()
         return None if self._left is None else self._left / self._looks
 
     def stop(self) -> None:
-        """End a look."""
+        """End an examination."""
         self._looks -= 1
         if self._left is not None:
             self._left = max(self._left - (time.monotonic() - self._begun), 0.0)

@@ -1,4 +1,4 @@
-"""The data of an experiment: opened once, divided by the seed, handed out as batches."""
+"""The data of an experiment: opened once, divided by the seed, provided as batches."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ class TaskData:
     config: TaskConfig
     seed: int
     known: DataInfo | None = None
-    """What a model knows of its data; the val split is then opened without the training split."""
+    """What a model knows about its data; the val split can then be opened without the training split."""
 
     @cached_property
     def train(self) -> Dataset:
-        """The training split as it comes."""
+        """The undivided training split."""
         return open_dataset(self.config.data, self.config.kind, "train", self.seed)
 
     @cached_property
     def val(self) -> Dataset:
-        """The validation split, for the final model alone."""
+        """The validation split, for the final model only."""
         known = self.known or (self.train.info if "train" in vars(self) else None)
         return open_dataset(self.config.data, self.config.kind, "val", self.seed, known)
 
@@ -61,13 +61,13 @@ class TaskData:
         return TrainLoader(self.train, self.division[0], self.config.data, size, seed)
 
     def recalibration_images(self, images: int) -> EvalSet:
-        """Return training images, placed as for evaluation, for BatchNorm statistics: as many as wanted, by seed."""
+        """Return training images, placed as for evaluation, for BatchNorm statistics: as many as given, by seed."""
         return self._set(self.train, self._drawn(self.division[0], images, "recalibration"), on_canvas=True)
 
     def search_images(self, images: int | None = None) -> EvalSet:
         """Return the images that candidates are compared on: the search split, or `images` of it drawn by seed.
 
-        Data sets come sorted, by class for example, so the first ones would not do.
+        Data sets are often sorted, for example by class, so the first ones are not representative.
         """
         return self._set(self.train, self._drawn(self.division[1], images, "search"))
 
@@ -96,10 +96,10 @@ def open_data(experiment: Experiment) -> dict[str, TaskData]:
 
 
 def check_division(data: Mapping[str, TaskData]) -> None:
-    """Refuse data from which no search split or no first batch can be made.
+    """Refuse data from which a search split or a first batch can't be made.
 
     Raises:
-        UserError: saying why.
+        UserError: with the reason.
     """
     for item in data.values():
         _ = item.division
@@ -107,5 +107,5 @@ def check_division(data: Mapping[str, TaskData]) -> None:
 
 
 def infos_of(data: Mapping[str, TaskData]) -> dict[str, DataInfo]:
-    """Return what the networks have to know of the data sets."""
+    """Return what the networks need to know about the data sets."""
     return {name: item.train.info for name, item in data.items()}

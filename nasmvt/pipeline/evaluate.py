@@ -1,4 +1,4 @@
-"""What a finished model is worth on images it never saw."""
+"""Evaluating a finished model on images it has never seen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,18 +29,18 @@ def evaluate_on_val(
         UserError: if a data set is missing or has other classes than the model.
     """
     model.to(device)
-    # Every data set is opened before the first is evaluated: what is missing is told at once.
+    # Every data set is opened before the first is evaluated: missing data are reported at once.
     images = {name: data[name].val_images() for name in model.tasks}
     tasks = {name: replace(task, config=data[name].config) for name, task in model.tasks.items()}
     return {name: evaluate(model.task(name), images[name], task, device, precision) for name, task in tasks.items()}
 
 
 def data_of(loaded: LoadedModel, configs: Mapping[str, TaskConfig]) -> dict[str, TaskData]:
-    """Return the data that a loaded model is measured on, not opened yet.
+    """Return the data to measure a loaded model on, not opened yet.
 
     Args:
-        loaded: the model; what it knows of its data need not be found out from their training splits.
-        configs: where they lie (see `data_configs`).
+        loaded: the model; it knows its classes, so the training splits are not read.
+        configs: where they are (see `data_configs`).
     """
     seed = loaded.config["seed"]
     return {name: TaskData(name, configs[name], seed, task.info) for name, task in loaded.model.tasks.items()}
@@ -56,7 +56,7 @@ def data_configs(loaded: LoadedModel, changes: Sequence[str], protocol: str | No
             as the model says it.
 
     Raises:
-        UserError: if a change breaks a rule, or it is not known where the data of a task lie.
+        UserError: if a change breaks a rule, or the location of a task's data is unknown.
     """
     tasks = {name: task.config.model_dump(mode="json") for name, task in loaded.model.tasks.items()}
     for name, root in loaded.roots.items():
@@ -77,7 +77,7 @@ def data_configs(loaded: LoadedModel, changes: Sequence[str], protocol: str | No
     for name, config in configs.items():
         if config.data.root is None and FORMATS.get(config.data.format).files:
             raise UserError(
-                f"an exported model does not tell where the data of '{name}' lie: pass --set "
+                f"an exported model does not record where the data of '{name}' are: pass --set "
                 f"tasks.{name}.data.root=FOLDER"
             )
     return configs

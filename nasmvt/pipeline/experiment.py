@@ -1,4 +1,4 @@
-"""One YAML file that says everything: space, tasks, data, training, search."""
+"""One YAML file that defines everything: space, tasks, data, training, search."""
 
 import os
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ DEFAULT = "shapes"
 
 
 class Experiment(Config):
-    """What goes into a run."""
+    """The definition of a run."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
-    """How the experiment is called; part of its run directory's name."""
+    """Name of the experiment; part of its run directory's name."""
     space: SearchSpace
     """The search space: the name of a shipped one, a YAML file, or its content."""
     seed: int = Field(default=0, ge=0)
-    """Of everything random: splits, order, augmentation, archs, initial weights, search."""
+    """Seed of everything random: splits, order, augmentation, archs, initial weights, search."""
     tasks: dict[str, TaskConfig]
     """The tasks by name, one or more."""
     supernet: SupernetConfig = SupernetConfig()
@@ -42,7 +42,7 @@ class Experiment(Config):
     search: SearchConfig = SearchConfig()
     """The search for the best arch."""
     retrain: TrainingConfig = TrainingConfig()
-    """Training of the chosen arch, from the supernet's weights on."""
+    """Training of the chosen arch, starting from the supernet's weights."""
 
     @field_validator("space", mode="before")
     @classmethod

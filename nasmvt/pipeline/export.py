@@ -24,9 +24,9 @@ def finished_model(
 
     Args:
         run: the run.
-        name: a retrained arch; None: `best`, retrained if it was, else as the supernet has it.
-        accept_unfinished: take what an interrupted search has found so far.
-        accept_changed_data: go on if the data changed since the run began.
+        name: a retrained arch; None: `best`, retrained if it was, else with the supernet's weights.
+        accept_unfinished: accept the result of an interrupted search.
+        accept_changed_data: continue if the data changed since the run began.
 
     Raises:
         UserError: if the run has no such model, or search or data are not accepted.
@@ -45,9 +45,9 @@ def finished_model(
 def _from_supernet(
     run: Run, name: str, accept_unfinished: bool, accept_changed_data: bool
 ) -> tuple[MultiTaskModel, dict[str, dict[str, float]]]:
-    """Return an arch with the supernet's weights and BatchNorm statistics of its own, as the search saw it.
+    """Return an arch with the supernet's weights and its own BatchNorm statistics, as in the search.
 
-    The search's figures are taken where it evaluated this arch with these weights.
+    The search's metrics are used if it evaluated this arch with these weights.
     """
     device = torch.device("cpu")
     supernet = load_supernet(run, device)

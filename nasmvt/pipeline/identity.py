@@ -1,4 +1,4 @@
-"""Which data a run has: written down when it begins, compared at every later step."""
+"""The identity of a run's data: recorded when it begins, compared at every later step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,31 +15,31 @@ from nasmvt.pipeline.datasets import TaskData
 SPLITS: tuple[Split, ...] = ("train", "val")
 
 _FREE = {"root", "workers", "skip_unreadable", "augmentation", "test"}
-"""Settings that may change between the steps of a run: they say nothing of which data these are."""
+"""Settings that may change between the steps of a run: they do not affect the identity of the data."""
 
 
 class SplitRecord(Config):
-    """What one split was."""
+    """The state of one split."""
 
     images: int
     digest: str
 
 
 class TaskRecord(Config):
-    """What the data of one task were. A run of nasmvt 0.1.0 knows kind, classes and masks alone."""
+    """The state of one task's data. A run of nasmvt 0.1.0 only knows kind, classes and masks."""
 
     kind: str
     classes: tuple[str, ...]
     has_masks: bool = False
     seed: int | None = None
-    """Of the experiment; divides the training split, among others."""
+    """Seed of the experiment; it divides the training split, among others."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """The data settings that say which images these are and what their labels mean."""
+    """The data settings that determine the images and the meaning of their labels."""
     splits: dict[Split, SplitRecord] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, data: TaskData, splits: Sequence[Split]) -> "TaskRecord":
-        """Return what the data are now.
+        """Return the current state of the data.
 
         Raises:
             UserError: if a split can't be opened.
@@ -55,11 +55,11 @@ class TaskRecord(Config):
 
     @property
     def info(self) -> DataInfo:
-        """What a network has to know."""
+        """What a network needs to know."""
         return DataInfo(kind=self.kind, classes=self.classes, has_masks=self.has_masks)
 
     def changes(self, now: "TaskRecord") -> list[str]:
-        """Return what is otherwise now, in words; what either does not know is not compared."""
+        """Return the differences, in words; unknown values are not compared."""
         found = []
         if self.seed is not None and self.seed != now.seed:
             found.append(f"the seed was {self.seed} and is {now.seed}")
@@ -78,7 +78,7 @@ class TaskRecord(Config):
         """Refuse data that the networks of a run can't be used with.
 
         Raises:
-            UserError: if kind, classes or masks are others.
+            UserError: if kind, classes or masks differ.
         """
         if self.kind != now.kind:
             raise UserError(f"the task '{task}' began as {self.kind}, but is {now.kind} now: undo the change")
@@ -110,12 +110,12 @@ def check_identity(records: Mapping[str, TaskRecord], now: Mapping[str, TaskReco
     """Return what changed in the data of a run's tasks, in words.
 
     Args:
-        records: what they were when the run began.
-        now: what they are.
+        records: their state when the run began.
+        now: their current state.
         accept: whether they may have changed.
 
     Raises:
-        UserError: if they changed and may not have, or the classes are others.
+        UserError: if they changed and that is not accepted, or the classes differ.
     """
     found: list[str] = []
     for task, record in records.items():
@@ -124,7 +124,7 @@ def check_identity(records: Mapping[str, TaskRecord], now: Mapping[str, TaskReco
     if found and not accept:
         raise UserError(
             f"a run keeps the data that it began with, but they changed ({'; '.join(found)}): undo the change, or pass "
-            "--accept-changed-data to go on with the data as they are now, for which training and search images are "
-            "divided anew, so that earlier figures do not compare"
+            "--accept-changed-data to continue with the current data, for which training and search images are "
+            "divided anew, so that earlier metrics are not comparable"
         )
     return found

@@ -1,4 +1,4 @@
-"""From the single-task checkpoints of ViT-MVT's authors to one exported folder with every common tensor stored once.
+"""From the single-task checkpoints of ViT-MVT's authors to one exported folder with equal tensors stored once.
 
 See `docs/reference-checkpoints.md`.
 """
@@ -30,7 +30,7 @@ from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 
 KIND_OF = {"cls": "classification", "det": "detection", "seg": "segmentation"}
-"""The tasks that the authors' checkpoints are for, by name, and their kinds."""
+"""The tasks of the authors' checkpoints, by name, and their kinds."""
 
 REPORT = "import.json"
 
@@ -41,8 +41,8 @@ _DATA: dict[str, dict[str, Any]] = {
     "det": {"format": "coco", "root": ("COCO", "data/coco"), "image_size": (800, 1280)},
     "seg": {"format": "ade20k", "root": ("ADE20K", "data/ade20k")},
 }
-"""Format, environment variable and default of the root, as in `experiments/vit_mvt.yaml`; where no size is given
-it is that of the position embedding."""
+"""Format, environment variable and default of the root, as in `experiments/vit_mvt.yaml`; without a size, it is that
+of the position embedding."""
 _BATCH = {"cls": 128, "det": 2, "seg": 16}
 _KNOWN_CLASSES = {
     "cls": tuple(_IMAGENET_CATEGORIES),
@@ -61,7 +61,7 @@ class Checkpoint:
 
     path: Path
     prefix: str
-    """What stands before every key of the file."""
+    """Prefix of every key in the file."""
     state: State
     """Tensors by published name, without the prefix."""
     foreign: State
@@ -80,10 +80,10 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportPlan:
-    """Converted checkpoints and what is to be merged."""
+    """Converted checkpoints and what to merge."""
 
     space: SearchSpace
-    """The space, its fixed sizes being those of the files."""
+    """The space, with the fixed sizes of the files."""
     tasks: Mapping[str, Task]
     arch: Arch
     sharing: Sharing
@@ -118,8 +118,8 @@ def import_reference(
         classes: class names by task; None for a task: ImageNet's and COCO's where the numbers are theirs.
 
     Raises:
-        UserError: if a file is no such checkpoint, its tensors are not exactly those of its network, its arch is
-            none of the space or another than the other files', or `out` exists. Nothing is then written.
+        UserError: if a file is not such a checkpoint, its tensors are not exactly those of its network, its arch is
+            not in the space or differs from the other files', or `out` exists. Nothing is then written.
     """
     _check_arguments(files, space, out, classes or {})
     found = {task: read_checkpoint(files[task]) for task in KIND_OF if task in files}
@@ -163,7 +163,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read one file; the prefix `model.` of the published ones is optional.
 
     Raises:
-        UserError: if it can't be read, or holds no tensors by name.
+        UserError: if it can't be read, or does not hold named tensors.
     """
     state = read_state(path)
     prefix = _PREFIX if any(key.startswith(_PREFIX) for key in state) else ""
@@ -179,7 +179,7 @@ def common_arch(found: Mapping[str, Checkpoint], space: SearchSpace) -> Arch:
     """Return the arch that all files have, by their shapes.
 
     Raises:
-        UserError: if an arch is none of the space, or the files' differ.
+        UserError: if an arch is not in the space, or the files' archs differ.
     """
     archs = {task: vit_mvt_reference.infer_arch(c.backbone, space, str(c.path)) for task, c in found.items()}
     first, arch = next(iter(archs.items()))
@@ -205,7 +205,7 @@ def convert(checkpoint: Checkpoint, network: TaskNetwork, *, qkv: QKV = "specifi
     """Turn a checkpoint into the tensors of our task network, which may be on `meta`.
 
     Raises:
-        UserError: if a tensor is missing, left over or of another shape, by its name in the file.
+        UserError: if a tensor is missing, surplus or of another shape, by its name in the file.
     """
     backbone, source = _backbone(network), str(checkpoint.path)
     given = {_BACKBONE + key: tensor for key, tensor in vit_mvt_reference.kept(checkpoint.backbone).items()}

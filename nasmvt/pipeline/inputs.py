@@ -1,4 +1,4 @@
-"""The images that a finished model is asked about, and names for what it answers."""
+"""The input images of a finished model, and names for its outputs."""
 
 import os
 from collections import Counter
@@ -15,31 +15,31 @@ from nasmvt.pipeline.datasets import TaskData
 from nasmvt.tasks.config import TaskConfig
 
 _JUNK = {"__MACOSX", "@eaDir"}
-"""Folders that archives and network drives add, full of what only looks like images."""
+"""Folders that archives and network drives add, with files that only look like images."""
 
 _LONGEST = 200
-"""Bytes of a name; file systems take 255, endings included."""
+"""Maximum bytes of a name; file systems allow 255, extensions included."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image to predict, read when its turn comes."""
+    """An image to predict, read on demand."""
 
     name: str
-    """Names the files that are written; no other image has it, in small letters or large."""
+    """Names the files that are written; unique, ignoring case."""
     source: str
-    """Where it comes from: a path, or a data set's id."""
+    """Its origin: a path, or a data set's id."""
     read: Callable[[], Image.Image]
 
 
 def find_pictures(paths: Iterable[Path], out: Path | None = None) -> list[Picture]:
-    """Return the images that files and folders mean, each once; folders are searched through and through.
+    """Return the images in files and folders, each once; folders are searched recursively.
 
-    In folders, hidden files and folders are passed over.
+    Hidden files and folders are skipped.
 
     Args:
         paths: files and folders.
-        out: where predictions go; what lies there is none of the images.
+        out: where predictions go; files there are not images to predict.
 
     Raises:
         UserError: if a path does not exist, or there is no image at all.
@@ -86,7 +86,7 @@ def _is_junk(name: str) -> bool:
 
 
 def _names(paths: Sequence[Path]) -> Iterator[str]:
-    """Yield a name for each path that no other has: its stem, its whole path, or that with a number."""
+    """Yield a unique name for each path: its stem, its whole path, or that with a number."""
     stems = Counter(path.stem.casefold() for path in paths)
     taken = {stem for stem, number in stems.items() if number == 1}
     for path in paths:
@@ -103,19 +103,19 @@ def _names(paths: Sequence[Path]) -> Iterator[str]:
 
 
 def _cut(name: str) -> str:
-    """Return the end of a name that a file system takes."""
+    """Return the end of a name that a file system allows."""
     while len(os.fsencode(name)) > _LONGEST:
         name = name[1:]
     return name
 
 
 def part_name(name: str, part: str, names: Iterable[str]) -> str:
-    """Return the name of a part of what is predicted for an image, which no other image has.
+    """Return a unique name for a part of an image's prediction.
 
     Args:
-        name: the image's.
+        name: the image's name.
         part: what it is: "labels".
-        names: those of all images, in small letters.
+        names: those of all images, in lower case.
     """
     found = f"{name}_{part}"
     while found.casefold() in names:

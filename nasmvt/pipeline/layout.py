@@ -1,4 +1,4 @@
-"""What the files of a training and of a search are called: the part of a run directory that its `Run` lends."""
+"""File names of trainings and searches: the parts of a run directory that `Run` provides."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -19,16 +19,16 @@ _BACKBONE = "backbone."
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of one layer that several tasks have."""
+    """The outcome for one layer that several tasks have."""
 
     tasks: tuple[str, ...]
     """The tasks that have the layer."""
     shared: tuple[str, ...]
-    """Those that share it now: none, or two and more."""
+    """Those that share it now: none, or two or more."""
     specific: tuple[str, ...]
     """Those that keep their own because the layer's score says so."""
     unlike: tuple[str, ...]
-    """Those that keep their own because their tensors are not those of the others."""
+    """Those that keep their own because their tensors differ from the others'."""
 
     def to_dict(self) -> dict[str, list[str]]:
         """Return plain values for JSON."""
@@ -40,15 +40,15 @@ class Merged:
     """The outcome of a merge."""
 
     sharing: Sharing
-    """The shared layers, and the adaptive ones that are not shared with no task."""
+    """The shared layers; adaptive layers that are not shared have no tasks."""
     verdicts: Mapping[str, Verdict]
-    """By layer, for every layer of the backbone that two and more tasks have."""
+    """By layer, for every layer of the backbone that two or more tasks have."""
     adaptive: frozenset[str]
     """The layers that have a score."""
 
     @property
     def contradictions(self) -> list[str]:
-        """The adaptive layers that scores say are shared although their tensors differ."""
+        """The adaptive layers that are shared by their scores although their tensors differ."""
         return [layer for layer, verdict in self.verdicts.items() if layer in self.adaptive and verdict.unlike]
 
     def summary(self, sizes: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Merged:
         }
 
     def by_kind(self) -> dict[str, dict[str, int]]:
-        """Return, by kind of layer (its name with `*` for numbers), how many layers met which fate."""
+        """Return, by kind of layer (its name with `*` for numbers), the number of layers with each outcome."""
         found: dict[str, dict[str, int]] = {}
         for layer, verdict in self.verdicts.items():
             kind = re.sub(r"\b\d+\b", "*", layer.removeprefix(_BACKBONE)) if layer != "backbone" else "(positions)"

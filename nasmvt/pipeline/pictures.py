@@ -1,4 +1,4 @@
-"""Images in the run directory: what the networks were fed, and what they answered."""
+"""Images in the run directory: inputs of the networks, and their predictions."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +23,7 @@ def save_batch(path: Path, batch: Batch, task: Task) -> None:
 def save_predictions(
     path: Path, network: TaskNetwork, batches: Iterable[Batch], task: Task, device: torch.device
 ) -> None:
-    """Draw what a network says of the first batch, on the canvas it sees."""
+    """Draw a network's predictions for the first batch, on its canvas."""
     batch = next(iter(batches)).to(device)
     predictions = network.predict(batch.images[:16])
     images = [to_pil_image(image) for image in batch.images[:16].cpu()]

@@ -1,4 +1,4 @@
-"""What a finished model says of images, drawn and as JSON."""
+"""Predictions of a finished model, drawn and as JSON."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,13 +23,13 @@ def predict(
     skip_unreadable: bool = False,
     precision: Precision = "fp32",
 ) -> Iterator[Path]:
-    """Predict the images of each task and write what comes out; yield each drawn image's path.
+    """Predict the images of each task and write the results; yield the path of each drawn image.
 
-    Into `<out>/<task>/` go, for every image, `<name>.png` with the prediction drawn, `<name>.json`, and for
+    `<out>/<task>/` gets, for every image, `<name>.png` with the prediction drawn, `<name>.json`, and for
     segmentation `<name>_labels.png` (the class index of every pixel; the JSON says its name).
 
     Raises:
-        UserError: if the model has no such task, or an image can't be read (and is not to be skipped).
+        UserError: if the model has no such task, or an image can't be read (and may not be skipped).
     """
     models = {task: loaded.task(task) for task in pictures}
     for task, model in models.items():

@@ -1,4 +1,4 @@
-"""What an arch costs: parameters by task, part and role, multiply-accumulates, and milliseconds."""
+"""The costs of an arch: parameters by task, part and role, multiply-accumulates, and milliseconds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Sizes = Mapping[str, Mapping[str, int]]
 """For every task, the elements of its parameters by name."""
 
 EVALUATED = ("backbone", "neck", "head")
-"""The parts of a task network that evaluation runs; any other serves training alone."""
+"""The parts of a task network that evaluation runs; others only serve training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +29,23 @@ class Part:
     """Parameters of one part of the task networks and of one role."""
 
     name: str
-    """Of the module, or of a parameter that lies beside modules."""
+    """Of the module, or of a parameter outside of modules."""
     role: Role
-    """Of its layers; what only one task has is specific."""
+    """Of its layers; layers that only one task has are specific."""
     tasks: Mapping[str, int]
     """Their number in the network of each task that has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What one arch costs with all its tasks."""
+    """The costs of one arch with all its tasks."""
 
     subject: Subject
     """What was profiled."""
     pattern: str | None
     """Name of the counting pattern."""
     parameters: Mapping[SharingRule, ParameterCount]
-    """Of all task networks together, a shared tensor once, by how layers are shared."""
+    """Of all task networks together, shared tensors once, by sharing rule."""
     parts: tuple[Part, ...]
     """Of each task network alone."""
     macs: Mapping[str, Mapping[str, int]]
@@ -96,16 +96,16 @@ def profile(
     pattern: Pattern | None = None,
     device: torch.device | None = None,
 ) -> Profile:
-    """Count what an arch costs, on `meta`: no weights, no gigabytes.
+    """Count the costs of an arch, on `meta`, without weights.
 
     Args:
         subject: what to profile.
-        sharing: how layers are shared; None: what is learned, if it is known, and both bounds.
+        sharing: how layers are shared; None: as learned, if known, and both extremes.
         pattern: another way to count.
-        device: where latency is measured, with real networks; None: it is not.
+        device: where latency is measured, with real networks; None: not measured.
 
     Raises:
-        UserError: if the learned sharing is asked for and not known, if a layer that can be shared has another size
+        UserError: if the learned sharing is requested but unknown, if a layer that can be shared has another size
             in another task, or if the pattern does not fit the space.
     """
     space = subject.space
@@ -143,7 +143,7 @@ def profile(
 
 
 def effective_roles(sizes: Sizes, roles: Roles) -> dict[str, Role]:
-    """Return the role of every layer, one that fewer than two tasks have being specific.
+    """Return the role of every layer; layers that fewer than two tasks have are specific.
 
     Raises:
         UserError: if a layer that can be shared has another size in another task.
@@ -165,7 +165,7 @@ def effective_roles(sizes: Sizes, roles: Roles) -> dict[str, Role]:
 
 
 def sharing_bounds(sizes: Sizes, roles: Mapping[str, Role]) -> tuple[Sharing, Sharing]:
-    """Return the two extremes: every layer shared that can be, and of these only those of role shared."""
+    """Return the two extremes: all layers shared that can be, and only those of role shared."""
     owners = {layer: tasks for layer, tasks in _owners(sizes).items() if roles[layer] is not Role.SPECIFIC}
     fixed = {layer: tasks if roles[layer] is Role.SHARED else () for layer, tasks in owners.items()}
     return Sharing.of(owners), Sharing.of(fixed)
@@ -181,7 +181,7 @@ def _owners(sizes: Sizes) -> dict[str, tuple[str, ...]]:
 
 
 def _stored_sizes(pattern: Pattern, sizes: Sizes, largest: Sizes) -> dict[str, dict[str, int]]:
-    """Return the sizes with those of the largest network where the pattern says that they are stored so."""
+    """Return the sizes, with those of the largest network where the pattern stores them so."""
     return {
         task: {name: largest[task][name] if pattern.stores_unsliced(name) else size for name, size in tensors.items()}
         for task, tensors in sizes.items()
@@ -205,7 +205,7 @@ def _rank(part: str) -> int:
 
 
 def _part_of(parameter: str) -> str:
-    """Return the part of a parameter: at most three names of modules, as far as they are no numbers in a list.
+    """Return the part of a parameter: at most three names of modules, up to the first number in a list.
 
     "backbone.blocks.0.fc1.weight" -> "backbone.blocks", "head.roi_heads.box_head.4.bias" ->
     "head.roi_heads.box_head", "backbone.pos_embed" -> "backbone.pos_embed".

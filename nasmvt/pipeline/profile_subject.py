@@ -1,4 +1,4 @@
-"""What `nasmvt profile` is asked about: a space, a run or an exported model."""
+"""The subject of `nasmvt profile`: a space, a run or an exported model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ class Subject:
     """An arch of a space, with the tasks that it serves."""
 
     kind: Literal["space", "run", "export"]
-    """Where it comes from."""
+    """Its origin."""
     source: str
     """The space's name, or the folder."""
     space: SearchSpace
@@ -39,7 +39,7 @@ class Subject:
     """"published", "best", "largest" ..., or the file."""
     arch: Arch
     learned: Sharing | None
-    """The layers that tasks share, where scores or a file say it."""
+    """The layers that tasks share, if scores or a file tell."""
 
 
 def find_subject(
@@ -50,7 +50,7 @@ def find_subject(
     classes: Sequence[str] = (),
     changes: Sequence[str] = (),
 ) -> Subject:
-    """Return what is meant.
+    """Return the subject.
 
     Args:
         source: a run directory, an exported folder, the name of a shipped space, or a space's file.
@@ -58,11 +58,11 @@ def find_subject(
             "published" of a space that has it, "best" of a run that was searched, the one of an export, else
             "largest".
         experiment: gives the tasks of a space; its data need not exist.
-        classes: "task=number" for tasks of a space whose data are not at hand.
+        classes: "task=number" for tasks of a space whose data are not available.
         changes: settings of that experiment such as "tasks.det.data.image_size=640".
 
     Raises:
-        UserError: if there is no such thing, or an option does not go with it.
+        UserError: if there is no such thing, or an option does not apply.
     """
     path = Path(source)
     if not path.is_dir():
@@ -80,7 +80,7 @@ def find_subject(
     if (path / "config.json").is_file():
         return _of_export(path, arch)
     raise UserError(
-        f"{source} is neither a run (it holds no config.yaml) nor an exported model (no config.json): give one of "
+        f"{source} is neither a run (it has no config.yaml) nor an exported model (no config.json): give one of "
         "them, or a search space"
     )
 
@@ -135,7 +135,7 @@ def _class_counts(given: Sequence[str], tasks: Mapping[str, Any]) -> dict[str, i
 
 
 def _info(config: TaskConfig, count: int | None, seed: int) -> DataInfo:
-    """Return what a network has to know of a data set without reading files."""
+    """Return what a network needs to know about a data set, without reading files."""
     if count is None and config.data.format == "shapes":
         return open_dataset(config.data, config.kind, "train", seed).info
     nominal = KINDS.get(config.kind).nominal
@@ -164,7 +164,7 @@ def _of_run(path: Path, arch: str | None) -> Subject:
 
 
 def _scored_sharing(run: Run) -> Sharing | None:
-    """Return the sharing by the scores of a run's checkpoint, or None where there is none; nothing else is built."""
+    """Return the sharing by the scores of a run's checkpoint, or None if there is none; nothing else is built."""
     checkpoints = Checkpoints(run.supernet_files.checkpoint)
     if not checkpoints.exist():
         return None

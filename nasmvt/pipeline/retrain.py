@@ -1,4 +1,4 @@
-"""The chosen arch, trained on as plain networks with tied tensors."""
+"""Training the chosen arch further, as plain networks with tied tensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from nasmvt.training.loop import Listener
 
 @dataclass(frozen=True)
 class Chosen:
-    """An arch to be trained on, and how its tasks share layers."""
+    """An arch to train further, and how its tasks share layers."""
 
     name: str
     """Names the folder `retrain/<name>`."""
@@ -30,13 +30,13 @@ class Chosen:
 
 
 def choose_arch(run: Run, name: str, sharing: Sharing, *, accept_unfinished: bool = False) -> Chosen:
-    """Return the arch that a name means.
+    """Return the arch that a name refers to.
 
     Args:
-        run: the run whose search or space is meant.
+        run: the run with the search and the space.
         name: "best" (the search's), "smallest", "largest", a named arch of the space, or a YAML file.
-        sharing: of an arch whose file gives none.
-        accept_unfinished: take what an interrupted search has found so far.
+        sharing: for an arch whose file gives none.
+        accept_unfinished: accept the result of an interrupted search.
 
     Raises:
         UserError: if there is no such arch, or the search has not found one yet or was interrupted.
@@ -49,7 +49,7 @@ def choose_arch(run: Run, name: str, sharing: Sharing, *, accept_unfinished: boo
 
 
 def folder_of(run: Run, name: str) -> str:
-    """Return the folder under `retrain` of an arch that is meant by name or file.
+    """Return the folder under `retrain` of an arch given by name or file.
 
     That of a file is its stem; of another search's best.yaml it is the name of that search's folder.
     """
@@ -75,16 +75,16 @@ def retrain(
     """Train an arch with its sharing as plain networks, from the supernet's weights or from scratch.
 
     Raises:
-        UserError: if the arch was trained already and `resume` is off, if there is nothing to go on with and it
+        UserError: if the arch was trained already and `resume` is off, if there is nothing to resume and it
             is on, or if the folder holds another arch of that name.
         Interrupted: after Ctrl-C, when a checkpoint is written.
     """
     files = run.retrain_files(chosen.name)
     folder = files.folder
     if folder.exists() and not resume:
-        raise UserError(f"{folder} exists: pass --resume to go on with it, or delete it")
+        raise UserError(f"{folder} exists: pass --resume to continue it, or delete it")
     if resume and not folder.exists():
-        raise UserError(f"--resume goes on with a retraining, but there is no {folder}: leave --resume out")
+        raise UserError(f"--resume continues a retraining, but there is no {folder}: leave --resume out")
     model = _start(run, chosen, supernet, from_scratch).to(device)
     model.name = chosen.name
     path = files.arch

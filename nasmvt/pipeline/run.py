@@ -1,4 +1,4 @@
-"""The run directory: what went in, and what each step left."""
+"""The run directory: its inputs, and the results of each step."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,24 +38,24 @@ RUNS = Path("runs")
 
 
 class Run:
-    """A folder with config.yaml (the whole experiment), data.json (which data it has) and a folder per step.
+    """A folder with config.yaml (the whole experiment), data.json (the identity of its data) and a folder per step.
 
-    It alone, with its `layout`, knows what the files in it are called.
+    Only this class, with `layout`, knows the names of the files in it.
     """
 
     def __init__(self, path: Path, experiment: Experiment, records: Mapping[str, TaskRecord]) -> None:
         self.path = path
         self.experiment = experiment
         self.records = dict(records)
-        """What the data of each task are."""
+        """The identity of each task's data."""
 
     def write(self) -> None:
-        """Write down what the run is about."""
+        """Write the experiment and the identity of the data."""
         self._write_records()
         write_text(self.path / "config.yaml", self.experiment.to_yaml())
 
     def write_data_report(self, report: Mapping[str, TaskReport]) -> None:
-        """Write what the data held when the run began."""
+        """Write the report on the data when the run began."""
         write_json(self.path / "data_report.json", {name: task.to_json() for name, task in report.items()})
 
     @staticmethod
@@ -68,7 +68,7 @@ class Run:
         """Open a run directory; without a path, the newest one under `runs/`.
 
         Raises:
-            UserError: if there is none, the folder is no run directory, or its settings break a rule.
+            UserError: if there is none, the folder is not a run directory, or its settings break a rule.
         """
         if path is None:
             found = sorted(RUNS.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
@@ -78,7 +78,7 @@ class Run:
                 )
             path = found[-1].parent
         if not cls.is_at(path):
-            raise UserError(f"{path} is no run directory (it holds no config.yaml): give one that train-supernet made")
+            raise UserError(f"{path} is not a run directory (it has no config.yaml): give one that train-supernet made")
         experiment = parse(Experiment, read_yaml(path / "config.yaml"), str(path / "config.yaml"))
         family(experiment.space.family).check(experiment.space)
         records = _read(path / "data.json", dict[str, TaskRecord])
@@ -91,7 +91,7 @@ class Run:
 
     @property
     def infos(self) -> dict[str, DataInfo]:
-        """What the networks have to know of the data."""
+        """What the networks need to know about the data."""
         return {name: record.info for name, record in self.records.items()}
 
     @property
@@ -101,16 +101,16 @@ class Run:
 
     @property
     def train_identity(self) -> dict[str, dict[str, Any]]:
-        """Which training images each task has, as plain values; empty in a run that did not write it down."""
+        """Identity of each task's training images, as plain values; empty in a run that did not record it."""
         known = {name: record.splits.get("train") for name, record in self.records.items()}
         return {name: split.model_dump() for name, split in known.items() if split is not None}
 
     def open_data(self, splits: Sequence[Split] = ("train",), *, accept_changed: bool = False) -> dict[str, TaskData]:
-        """Open the data of every task and check that they are those that the run began with.
+        """Open the data of every task and check that they are the data that the run began with.
 
         Args:
-            splits: which of them are compared.
-            accept_changed: go on with data that changed; the run then keeps those.
+            splits: which splits are compared.
+            accept_changed: continue with changed data; the run then records those.
 
         Raises:
             UserError: if data are missing or broken, or changed.
@@ -149,15 +149,15 @@ class Run:
         return SearchFiles(self.folder("search"))
 
     def metrics(self, *names: str) -> list[dict[str, Any]]:
-        """Return what a training wrote down, in order: losses by step, and figures on the search split.
+        """Return what a training recorded, in order: losses by step, and metrics on the search split.
 
         Args:
-            names: of its folder: `"supernet"`, or `"retrain", <arch>`.
+            names: its folder: `"supernet"`, or `"retrain", <arch>`.
         """
         return MetricsLog(TrainingFiles(self.folder(*names)).metrics).read()
 
     def figures(self, name: str) -> Metrics:
-        """Return the last figures of a retraining on the search split, in percent by task; empty if there are none.
+        """Return the last metrics of a retraining on the search split, in percent by task; empty if there are none.
 
         Raises:
             UserError: if they are damaged.
@@ -167,7 +167,7 @@ class Run:
             return TypeAdapter(dict[str, Metrics]).validate_python(measured[-1])[name] if measured else {}
         except (ValidationError, KeyError):
             raise UserError(
-                f"the last figures in {self.retrain_files(name).metrics} are damaged: put a copy of the "
+                f"the last metrics in {self.retrain_files(name).metrics} are damaged: put a copy of the "
                 "file in its place, or retrain anew"
             ) from None
 
@@ -177,7 +177,7 @@ class Run:
         return self.search_files.best
 
     def best(self) -> ArchFile:
-        """Return the arch that the search found, with what is known of it.
+        """Return the arch that the search found, with its properties.
 
         Raises:
             UserError: if there is none yet, or the file is damaged.
@@ -199,7 +199,7 @@ class Run:
             return pd.read_csv(path)
         except FileNotFoundError:
             raise UserError(f"{self.path} holds no search result: run 'nasmvt search' first") from None
-        except ValueError as error:  # of pandas' parser, or no UTF-8
+        except ValueError as error:  # from pandas' parser, or not UTF-8
             raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): run 'nasmvt search' again") from None
 
     def retrained(self, name: str) -> ArchFile:
@@ -212,11 +212,11 @@ class Run:
 
     @property
     def comparison_path(self) -> Path:
-        """The file of what a comparison found."""
+        """The file with the result of a comparison."""
         return self.path / "compare.json"
 
     def comparison(self) -> list[Compared]:
-        """Return what the comparison found.
+        """Return the result of the comparison.
 
         Raises:
             UserError: if there is none yet, or the file is damaged.
@@ -227,7 +227,7 @@ class Run:
         return [record.compared() for record in _read(path, list[ComparedRecord])]
 
     def write_comparison(self, found: Sequence[Compared]) -> None:
-        """Write down what a comparison found."""
+        """Write the result of a comparison."""
         write_json(self.comparison_path, [item.to_dict() for item in found])
 
     def _write_records(self) -> None:
@@ -244,12 +244,12 @@ def _read(path: Path, kind: type[T]) -> T:
 
 @contextmanager
 def reserved(path: Path | None, experiment: Experiment) -> Iterator[Path]:
-    """Yield the directory of a new run, made at once so that no other process takes the same.
+    """Yield the directory of a new run, made at once so that no other process takes it.
 
-    If nothing was written in it when the block ends, it is gone again.
+    It is removed if it is still empty when the block ends.
 
     Args:
-        path: the directory; None: one of a free name under `runs/`.
+        path: the directory; None: a new one under `runs/`.
         experiment: gives the name.
 
     Raises:
@@ -271,7 +271,7 @@ def reserved(path: Path | None, experiment: Experiment) -> Iterator[Path]:
 
 
 def _made(path: Path) -> list[Path] | None:
-    """Make a folder and those above it; return what was made, the innermost first, or None if the folder exists."""
+    """Make a folder and its parents; return the new ones, innermost first, or None if the folder exists."""
     above = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -282,7 +282,7 @@ def _made(path: Path) -> list[Path] | None:
 
 
 def make_tasks(experiment: Experiment, infos: Mapping[str, DataInfo]) -> dict[str, Task]:
-    """Return the tasks of an experiment for what their data sets hold."""
+    """Return the tasks of an experiment for given data sets."""
     return {name: Task(name=name, config=config, info=infos[name]) for name, config in experiment.tasks.items()}
 
 

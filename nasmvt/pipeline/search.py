@@ -26,7 +26,7 @@ from nasmvt.supernet import Supernet
 
 
 def with_settings(config: SearchConfig, **changes: object) -> SearchConfig:
-    """Return the settings with changes, those that are None left out.
+    """Return the settings with changes; None means unchanged.
 
     Raises:
         UserError: if a change breaks a rule.
@@ -52,12 +52,12 @@ def search(
 ) -> list[Candidate]:
     """Search a run's supernet for the best arch within a budget; return all candidates, best first.
 
-    What it finds is written to `<run>/search`; an interrupted search goes on where it was.
+    Results are in `<run>/search`; an interrupted search continues where it was.
 
     Args:
         run: the run; gives data and seed.
         supernet: its trained supernet, on the device.
-        costs: of the supernet's archs; their sharing is what candidates are evaluated with.
+        costs: of the supernet's archs; candidates are evaluated with their sharing.
         budget: bounds on what an arch costs.
         feasible: the archs within them (see `Budget.feasible`).
         config: settings.
@@ -65,8 +65,8 @@ def search(
         address: a Ray cluster; None: a local Ray.
         out: another folder for the results.
         seed: of the search; None: the run's.
-        listener: told of every candidate.
-        accept_changed_data: go on if the data changed since the run began.
+        listener: notified of every candidate.
+        accept_changed_data: continue if the data changed since the run began.
 
     Raises:
         UserError: if the data changed, the folder holds another search, or an objective does not exist.

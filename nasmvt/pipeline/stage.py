@@ -1,4 +1,4 @@
-"""What the trainings of a run have in common: loaders, evaluation, images and curves around one `Trainer`."""
+"""The common part of all trainings of a run: loaders, evaluation, images and curves around one `Trainer`."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -32,13 +32,13 @@ class Stage:
     """One training of a run: the supernet's, or that of a chosen arch."""
 
     files: TrainingFiles
-    """Where metrics, checkpoints and images go."""
+    """Files for metrics, checkpoints and images."""
     config: TrainingConfig
     seed: int
     data: Mapping[str, TaskData]
     device: torch.device
     resume: bool = False
-    """Go on from the checkpoint, where there is one."""
+    """Resume from the checkpoint, if there is one."""
     listener: Listener | None = None
 
     def run(self, trainable: Trainable, begin: Callable[[], None] = lambda: None) -> None:
@@ -101,7 +101,7 @@ def _check_parts(trainable: Trainable, loaders: Mapping[str, TrainLoader], parts
 
 
 class _Evaluation:
-    """Measures the probes of a training on the search split and draws what the last of them predicts."""
+    """Measures the probes of a training on the search split and draws predictions of the last one."""
 
     def __init__(self, stage: Stage, trainable: Trainable) -> None:
         config = stage.config
@@ -130,8 +130,8 @@ class _Evaluation:
 
 @contextmanager
 def _sparing(what: str) -> Iterator[None]:
-    """Let a failure inside the block cost what is drawn there and a warning, not the training."""
+    """Turn a failure inside the block into a warning, so that it does not end the training."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 (whatever a plotting library or a disk raises)
-        _log.warning("%s can't be drawn (%s: %s); the training goes on", what, type(error).__name__, error)
+    except Exception as error:  # noqa: BLE001 (a plotting library or a disk may raise anything)
+        _log.warning("%s can't be drawn (%s: %s); the training continues", what, type(error).__name__, error)

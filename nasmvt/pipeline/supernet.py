@@ -1,4 +1,4 @@
-"""The first step of the main job: a run begins, its supernet is trained."""
+"""The first step of the main job: starting a run and training its supernet."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,14 +26,14 @@ def train_supernet(
     listener: Listener | None = None,
     on_report: Callable[[Mapping[str, TaskReport]], None] | None = None,
 ) -> Run:
-    """Begin a run: check the data, make the run directory, train the supernet.
+    """Start a run: check the data, make the run directory, train the supernet.
 
     Args:
-        experiment: what goes into the run.
+        experiment: the definition of the run.
         out: the run directory to make.
         device: where to train.
-        listener: is told of every step.
-        on_report: is told what the data hold, before anything is trained.
+        listener: notified of every step.
+        on_report: called with the report on the data, before anything is trained.
 
     Raises:
         UserError: if the data or the run directory breaks a rule; nothing is written then.
@@ -60,10 +60,10 @@ def train_supernet(
 def resume_supernet(
     run: Run, *, device: torch.device, listener: Listener | None = None, accept_changed_data: bool = False
 ) -> None:
-    """Go on with the training of a run's supernet, from its checkpoint or, without one, from the start.
+    """Resume the training of a run's supernet, from its checkpoint or, without one, from the start.
 
     Raises:
-        UserError: if the data changed since the run began (and may not have), or the checkpoint does not fit.
+        UserError: if the data changed since the run began (and that is not accepted), or the checkpoint does not fit.
     """
     data = run.open_data(accept_changed=accept_changed_data)
     _train(run, build_supernet(run.experiment, run.infos), data, device, listener)
@@ -94,7 +94,7 @@ def _train(
     listener: Listener | None,
     begin: Callable[[], None] | None = None,
 ) -> None:
-    """Train from the start, where `begin` writes the run directory, or go on in the one that is there."""
+    """Train from the start, where `begin` writes the run directory, or resume in an existing one."""
     stage = Stage(
         files=run.supernet_files,
         config=run.experiment.training,

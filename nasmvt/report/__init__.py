@@ -1,1 +1,1 @@
-"""Tables and plots of a run."""
+"""Plots of a run."""

@@ -18,7 +18,7 @@ from nasmvt.supernet import Supernet
 
 
 def make_searcher(config: SearchConfig, feasible: FeasibleSet, seed: int) -> Searcher:
-    """Return the searcher that the settings ask for.
+    """Return the searcher of the settings.
 
     Raises:
         UserError: if they name several objectives, and the algorithm seeks one.
@@ -42,7 +42,7 @@ def make_pool(
     device: torch.device | str = "cpu",
     address: str | None = None,
 ) -> Pool:
-    """Return the pool that the settings ask for: in this process without workers, else on Ray.
+    """Return the pool of the settings: in this process without workers, else on Ray.
 
     Args:
         config: number and size of the workers.

@@ -10,20 +10,20 @@ from nasmvt.space import Arch
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An arch with what it costs and what it reaches."""
+    """An arch with its costs and metrics."""
 
     arch: Arch
     """The subnet."""
     parameters: ParameterCount
-    """What the budget bounds, with its parts."""
+    """Its parameters, by part."""
     metrics: Mapping[str, Mapping[str, float]]
-    """Every figure on the search split, in percent, by task and name."""
+    """Every metric on the search split, in percent, by task and name."""
     score: float
     """The T-score."""
     generation: int
-    """When it was proposed, from 0."""
+    """Generation in which it was proposed, from 0."""
     macs: Mapping[str, int] = field(default_factory=dict)
-    """Multiply-accumulates per image, of the tasks whose work is bounded."""
+    """Multiply-accumulates per image, of the tasks with a bound on them."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON or YAML."""

@@ -100,7 +100,7 @@ class SearchConfig(Config):
         return self.population + (self.generations - 1) * self.per_generation
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that the result depends on: all that do not just distribute the work.
+        """Return the settings that the result depends on: all except those that only distribute the work.
 
         The usual precision is left out, as journals of 0.2 know of no other.
         """

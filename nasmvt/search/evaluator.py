@@ -1,4 +1,4 @@
-"""What a candidate is worth on one task."""
+"""Evaluating a candidate on one task."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,7 +13,7 @@ from nasmvt.tasks.recalibrate import recalibrate
 
 
 class Evaluator:
-    """Evaluates subnets with the supernet's weights; the same in this process and in a worker.
+    """Evaluates subnets with the supernet's weights; the same in this process or a worker.
 
     The result is a function of (arch, task) alone: the same on the same machine and number of threads.
 
@@ -43,7 +43,7 @@ class Evaluator:
         self.sharing = sharing
 
     def __call__(self, arch: Arch, task: str) -> dict[str, float]:
-        """Return the figures of one task in percent.
+        """Return the metrics of one task in percent.
 
         Raises:
             UserError: if the search split of the task is empty.

@@ -13,10 +13,10 @@ from nasmvt.space import Arch
 class EvolutionSearcher(Searcher):
     """Generations of mutants and crossovers of the best archs so far.
 
-    Generation 0 is random. Every later one takes the best `parents` of all archs told so far, makes
-    `mutants` and `crossovers` of them and adds random archs where that makes fewer than `population`. It is
-    planned as a whole once the one before has all its scores, so the order of the scores has no influence.
-    Mutants and children beyond the budget are lowered until they fit.
+    Generation 0 is random. Every later one makes `mutants` and `crossovers` from the best `parents` of all archs so
+    far, and adds random archs if these are fewer than `population`. It is planned as a whole once the previous one has
+    all its scores, so the order of the scores has no influence. Mutants and children beyond the budget are reduced
+    until they fit.
     """
 
     several_objectives = False
@@ -49,7 +49,7 @@ class EvolutionSearcher(Searcher):
         return number, made
 
     def _breed(self, made: list[Arch], count: int, draw: Callable[[], Arch], rng: np.random.Generator) -> None:
-        """Add `count` new archs to `made`, or as many as can be found."""
+        """Add `count` new archs to `made`, or as many as there are."""
         for _ in range(count):
             arch = self._sampler.fresh(draw, self._records.keys() | made, rng)
             if arch is None:

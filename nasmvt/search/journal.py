@@ -1,4 +1,4 @@
-"""What a search has found so far, kept so that nothing is evaluated twice."""
+"""The journal of a search, so that nothing is evaluated twice."""
 
 import json
 import os
@@ -19,15 +19,15 @@ _KEYS: dict[Any, set[str]] = {
     "candidate": {"id", "arch", "parameters", "macs", "metrics", "score", "generation"},
     "generation": {"generation", "hypervolume"},
 }
-"""What is read of each kind of line."""
+"""The keys that are read from each kind of line."""
 
 
 class Journal:
     """A file of JSON lines: a header, then a line per evaluation, per completed candidate and per generation.
 
     Each line is written and flushed at once. A search that starts again over an existing journal finds the
-    evaluations in it; with the same seed it visits the same archs and so goes on where it ended. A line that
-    was torn by a crash is dropped.
+    evaluations in it; with the same seed it visits the same archs and so continues where it ended. A line
+    truncated by a crash is dropped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,13 +37,13 @@ class Journal:
         self._generations: set[int] = set()
 
     def begin(self, header: Mapping[str, Any]) -> None:
-        """Read what is there, or start anew.
+        """Read an existing journal, or start one.
 
         Args:
             header: what evaluations and archs depend on, as plain values: space, seed, budget, weights ...
 
         Raises:
-            UserError: if the journal there belongs to a search with another header, or is damaged.
+            UserError: if the journal belongs to a search with another header, or is damaged.
         """
         wanted = json.loads(json.dumps({"format": FORMAT, **header}))
         entries = self._read()
@@ -107,7 +107,7 @@ class Journal:
             file.write(json.dumps(entry) + "\n")
 
     def _read(self) -> list[dict[str, Any]]:
-        """Return the entries; what stands behind the last whole line is cut off the file."""
+        """Return the entries; an incomplete last line is cut off the file."""
         if not self.path.is_file():
             return []
         content = self.path.read_bytes()

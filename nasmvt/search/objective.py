@@ -23,7 +23,7 @@ class Objective:
     weights: Mapping[str, float]
     """Weight by task."""
     primaries: Mapping[str, str]
-    """Name of the metric that counts, by task."""
+    """Name of the primary metric, by task."""
 
     def __post_init__(self) -> None:
         if not any(weight > 0 for weight in self.weights.values()):

@@ -1,4 +1,4 @@
-"""Tensors as plain arrays, which other processes of a machine read where they lie, without a copy."""
+"""Tensors as plain arrays, which other processes of a machine read from shared memory without a copy."""
 
 import hashlib
 import warnings
@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True)
 class PackedTensor:
-    """The bytes of a tensor; pickled out of band, so that shared memory holds them once."""
+    """The bytes of a tensor, pickled out of band, so that shared memory holds them once."""
 
     bytes: np.ndarray
     """(number of bytes,) uint8."""
@@ -44,9 +44,9 @@ def _pack(value: Any, memo: dict[Any, PackedTensor]) -> Any:
 
 
 def unpack(value: Any) -> Any:
-    """Put tensors back in the place of every `PackedTensor`.
+    """Replace every `PackedTensor` by a tensor.
 
-    They use the packed memory, which may be read-only: nobody may write to them.
+    They use the packed memory, which may be read-only: they must not be written to.
     """
     match value:
         case PackedTensor():

@@ -13,7 +13,7 @@ import torch
 from nasmvt.space import Arch
 
 Evaluate = Callable[[Arch, str], dict[str, float]]
-"""Gives the figures of an arch on a task."""
+"""Returns the metrics of an arch on a task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +23,13 @@ class Evaluation:
     arch: Arch
     task: str
     metrics: dict[str, float]
-    """Figures of the task in percent."""
+    """Metrics of the task in percent."""
     seconds: float
-    """What it took, without waiting."""
+    """Duration of the evaluation, without waiting."""
 
 
 class Pool(ABC):
-    """Takes units of work and gives back evaluations, in any order; a context manager that closes itself."""
+    """Takes units of work and returns evaluations, in any order; a context manager that closes itself."""
 
     @property
     @abstractmethod
@@ -39,11 +39,11 @@ class Pool(ABC):
     @property
     @abstractmethod
     def pending(self) -> int:
-        """Units that were submitted and whose result was not fetched."""
+        """Units whose result was not fetched yet."""
 
     @abstractmethod
     def submit(self, arch: Arch, task: str) -> None:
-        """Take in a unit of work."""
+        """Submit a unit of work."""
 
     @abstractmethod
     def result(self) -> Evaluation:
@@ -55,7 +55,7 @@ class Pool(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Stop all work and give back what was taken; nothing happens the second time."""
+        """Stop all work and release all resources; further calls do nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -67,12 +67,12 @@ class Pool(ABC):
 
 
 class InProcessPool(Pool):
-    """Evaluates in this process, one unit after the other, when the result is fetched.
+    """Evaluates in this process, one unit at a time, when the result is fetched.
 
     Args:
-        evaluate: gives the figures.
-        threads: torch threads meanwhile; None: as they are. Sums are cut otherwise between other numbers of
-            threads, so the same figures as a worker's to the last bit need the same number.
+        evaluate: returns the metrics.
+        threads: torch threads meanwhile; None: unchanged. Sums are split differently for other numbers of
+            threads, so metrics bitwise equal to a worker's need the same number.
     """
 
     def __init__(self, evaluate: Evaluate, threads: int | None = None) -> None:
@@ -82,7 +82,7 @@ class InProcessPool(Pool):
 
     @property
     def capacity(self) -> int:
-        """One: nothing runs beside it."""
+        """One: there is no concurrency."""
         return 1
 
     @property
@@ -91,11 +91,11 @@ class InProcessPool(Pool):
         return len(self._units)
 
     def submit(self, arch: Arch, task: str) -> None:
-        """Take in a unit of work."""
+        """Submit a unit of work."""
         self._units.append((arch, task))
 
     def result(self) -> Evaluation:
-        """Evaluate the oldest unit; an exception of the evaluator passes through."""
+        """Evaluate the oldest unit; exceptions of the evaluator are not caught."""
         arch, task = self._units.popleft()
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads or before)
@@ -105,12 +105,12 @@ class InProcessPool(Pool):
             torch.set_num_threads(before)
 
     def close(self) -> None:
-        """Forget the units not yet evaluated."""
+        """Drop the units not yet evaluated."""
         self._units.clear()
 
 
 def timed(evaluate: Evaluate, arch: Arch, task: str) -> Evaluation:
-    """Evaluate an arch on a task and note the time."""
+    """Evaluate an arch on a task and measure the time."""
     start = time.perf_counter()
     metrics = {name: float(value) for name, value in evaluate(arch, task).items()}
     return Evaluation(arch=arch, task=task, metrics=metrics, seconds=time.perf_counter() - start)

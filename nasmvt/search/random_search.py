@@ -9,7 +9,7 @@ from nasmvt.space import Arch
 
 @register_searcher("random")
 class RandomSearcher(Searcher):
-    """Archs drawn uniformly from the feasible ones, none twice; all of them generation 0."""
+    """Archs drawn uniformly from the feasible ones, without repetition; all in generation 0."""
 
     @property
     def _all_planned(self) -> bool:

@@ -17,26 +17,26 @@ from nasmvt.search.pool import Evaluate, Evaluation, Pool, timed
 from nasmvt.space import Arch
 
 Factory = Callable[[], Evaluate]
-"""Builds the evaluator inside a worker; picklable. Its arrays are read where they lie in shared memory."""
+"""Builds the evaluator inside a worker; picklable. Its arrays are read from shared memory."""
 
 _log = logging.getLogger(__name__)
 
 _ENVIRONMENT = {
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what a lost node's raylet leaves behind fills the terminal; we say a sentence
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what later versions of Ray do, so that 2.x does not warn
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # the output of a lost node's raylet fills the terminal; we print one sentence
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # default of later versions of Ray, so that 2.x does not warn
 }
 
 _BEAT = 1.0
-"""Seconds between two looks at how many workers are left."""
+"""Seconds between two checks of the remaining workers."""
 _ROOM_PATIENCE = 5.0
-"""Seconds in which resources that were just given back become free."""
+"""Seconds until released resources become free."""
 _STARTS = 3
-"""Failed starts per worker, in a row, after which something must be wrong."""
+"""Consecutive failed starts per worker after which the search gives up."""
 
 
 class _Worker:
-    """Runs in a process of its own. The first unit builds the evaluator, so that its errors can be told."""
+    """Runs in its own process. The first unit builds the evaluator, so that its errors can be reported."""
 
     def __init__(self, factory: Factory, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -62,18 +62,18 @@ class _Unit:
 class RayPool(Pool):
     """Workers that evaluate one unit each at a time, and are replaced when they or their node die.
 
-    A worker is given a unit once it is alive: one that waits for a place on the cluster holds up nothing. An
-    initialised Ray is used as it is; otherwise one is started, or the cluster at `address` connected to, and let go by
+    A worker gets a unit once it is alive, so one that waits for a place on the cluster blocks nothing. An initialised
+    Ray is used as it is; otherwise one is started, or the cluster at `address` is connected to, and released by
     `close`.
 
     Args:
-        factory: builds the evaluator; put into Ray's object store once.
+        factory: builds the evaluator; stored once in Ray's object store.
         workers: number of worker processes.
         address: a cluster ("auto", "host:6379", "ray://host:10001"); None: a local Ray of our own.
         cpus_per_worker: cores, and torch threads, of a worker.
         gpus_per_worker: GPUs of a worker, fractions allowed.
         retries: how often a unit is tried again after its worker died.
-        patience: seconds without a single living worker after which the search stops.
+        patience: seconds without any living worker after which the search stops.
 
     Raises:
         UserError: if Ray is not installed or can't be started, the cluster can't be reached, or too few of its CPUs or
@@ -92,7 +92,7 @@ class RayPool(Pool):
         patience: float = 120.0,
     ) -> None:
         try:
-            with _environment(_ENVIRONMENT):  # part of it is read when Ray is imported
+            with _environment(_ENVIRONMENT):  # some of it is read when Ray is imported
                 import ray
         except ImportError:
             raise UserError(
@@ -124,9 +124,9 @@ class RayPool(Pool):
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         with _environment(_ENVIRONMENT):
             if address is None:
-                try:  # "local": without an address Ray joins whatever runs on this machine
+                try:  # "local": without an address Ray joins any instance on this machine
                     self._ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
-                except Exception as error:  # noqa: BLE001  Ray raises plain Exception where its processes don't come up
+                except Exception as error:  # noqa: BLE001  Ray raises plain Exception if its processes don't start
                     raise UserError(
                         f"Ray can't be started on this machine ({_first_line(error)}): give it a writable HOME, a "
                         "short writable path in RAY_TMPDIR and room in /dev/shm, or pass --workers 0"
@@ -137,12 +137,12 @@ class RayPool(Pool):
                 self._ray.init(address=address, **quiet)
             except (OSError, ValueError, RuntimeError, ImportError) as error:
                 raise UserError(
-                    f"no Ray cluster lets us in at {address!r} ({_first_line(error)}): check --address, set "
+                    f"there is no accessible Ray cluster at {address!r} ({_first_line(error)}): check --address, set "
                     "RAY_AUTH_MODE=token if the cluster wants a token, or leave --address out for a local Ray"
                 ) from None
 
     def _check_room(self, workers: int, each: Mapping[str, float]) -> None:
-        """Refuse workers for which no place is free; what just ended may need a moment to give back its own."""
+        """Refuse more workers than there is room for; processes that just ended may need a moment to release theirs."""
         deadline = time.monotonic() + _ROOM_PATIENCE
         while lacking := self._lacking(workers, each):
             if time.monotonic() > deadline:
@@ -154,7 +154,7 @@ class RayPool(Pool):
             time.sleep(0.1)
 
     def _lacking(self, workers: int, each: Mapping[str, float]) -> tuple[str, float, float] | None:
-        """Return a resource of which too little is free, with what a worker needs and what there is."""
+        """Return a resource of which too little is free, with the need of a worker and the amount available."""
         free = self._ray.available_resources()
         for resource, need in each.items():
             if need and workers * need > free.get(resource, 0) + 1e-6:
@@ -163,16 +163,16 @@ class RayPool(Pool):
 
     @property
     def capacity(self) -> int:
-        """Every worker has one unit, and the next lie ready."""
+        """Every worker has one unit, and the next are ready."""
         return 2 * self._wanted
 
     @property
     def pending(self) -> int:
-        """Units that wait or run."""
+        """Units waiting or running."""
         return len(self._units) + len(self._running)
 
     def submit(self, arch: Arch, task: str) -> None:
-        """Take in a unit; it starts at once if a worker is idle."""
+        """Submit a unit; it starts at once if a worker is idle."""
         self._units.append(_Unit(arch, task))
         self._dispatch()
 
@@ -180,8 +180,8 @@ class RayPool(Pool):
         """Wait for the first unit to end and return it.
 
         Raises:
-            UserError: if an evaluation raised an exception, a unit's workers kept dying, or no worker is left and none
-                comes for `patience` seconds.
+            UserError: if an evaluation raised an exception, a unit's workers kept dying, or there was no worker for
+                `patience` seconds.
         """
         lonely_since = time.monotonic()
         while True:
@@ -191,7 +191,7 @@ class RayPool(Pool):
             elif time.monotonic() - lonely_since > self._patience:
                 raise UserError(
                     f"no Ray worker has been alive for {self._patience:g} s: bring nodes back or free their CPUs, and "
-                    "run the same command again; what was evaluated is kept"
+                    "run the same command again; finished evaluations are kept"
                 )
             for reference in ended:
                 evaluation = None
@@ -204,7 +204,7 @@ class RayPool(Pool):
                     return evaluation
 
     def _began(self, reference: Any) -> None:
-        """Take a worker that is alive into service, or start another one in the place of one that is not."""
+        """Put a worker that is alive into service, or replace one that is not."""
         worker = self._starting.pop(reference)
         try:
             self._ray.get(reference)
@@ -221,7 +221,7 @@ class RayPool(Pool):
         self._idle.append(worker)
 
     def _ended(self, reference: Any) -> Evaluation | None:
-        """Return an evaluation, or None where its worker died and its unit waits again."""
+        """Return an evaluation, or None if its worker died and its unit is queued again."""
         worker, unit = self._running.pop(reference)
         try:
             evaluation: Evaluation = self._ray.get(reference)
@@ -242,7 +242,7 @@ class RayPool(Pool):
 
     @property
     def _deaths(self) -> tuple[type[Exception], ...]:
-        """What Ray raises where a worker, its node or what it needs of another node is gone."""
+        """What Ray raises if a worker, its node, or an object it needs from another node is lost."""
         errors = self._ray.exceptions
         return (
             errors.RayActorError,
@@ -254,11 +254,11 @@ class RayPool(Pool):
         )
 
     def _bury(self, worker: Any) -> None:
-        """Start a fresh worker in the place of a dead one; it serves when the cluster has a place for it."""
+        """Start a worker in place of a dead one; it serves as soon as the cluster has room for it."""
         self._ray.kill(worker)
         self._start()
         alive = len(self._idle) + len(self._running)
-        _log.warning("a worker died: the search goes on with %d of %d until another one starts", alive, self._wanted)
+        _log.warning("a worker died: the search continues with %d of %d until another one starts", alive, self._wanted)
 
     def _start(self) -> None:
         worker = self._new_worker()
@@ -270,7 +270,7 @@ class RayPool(Pool):
             self._running[worker.evaluate.remote(unit.arch, unit.task)] = (worker, unit)
 
     def close(self) -> None:
-        """Stop the workers; leave Ray, or end it if this pool started it."""
+        """Stop the workers; disconnect from Ray, or stop it if this pool started it."""
         if not self._ray.is_initialized():
             return
         for worker in (*self._starting.values(), *self._idle, *(worker for worker, _ in self._running.values())):
@@ -284,7 +284,7 @@ class RayPool(Pool):
 
 
 def _knock(address: str) -> None:
-    """Raise OSError at once where nobody listens; Ray would go on trying for minutes."""
+    """Raise OSError at once if nothing listens; Ray would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()

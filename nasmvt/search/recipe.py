@@ -1,4 +1,4 @@
-"""What travels to a worker: all that an evaluator is rebuilt from."""
+"""What is sent to a worker: everything that an evaluator is rebuilt from."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from nasmvt.tasks.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Space, tasks, weights, and where images are found; picklable, the weights as plain arrays."""
+    """Space, tasks, weights, and the locations of images; picklable, the weights as plain arrays."""
 
     space: SearchSpace
     tasks: Mapping[str, Task]
@@ -31,7 +31,7 @@ class Recipe:
     recalibration: Mapping[str, Iterable[Batch]]
     """Training images of every task."""
     device: str
-    """Where a worker runs its networks: `cpu` or `cuda`."""
+    """Device type of a worker's networks: `cpu` or `cuda`."""
     precision: Precision
     """In which they compute."""
 
@@ -45,7 +45,7 @@ class Recipe:
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
     ) -> "Recipe":
-        """Return the recipe of an evaluator, given as to `Evaluator`. Ray numbers a worker's GPUs from 0."""
+        """Return the recipe of an evaluator; arguments are as for `Evaluator`. Ray numbers a worker's GPUs from 0."""
         return cls(
             space=supernet.space,
             tasks=supernet.tasks,

@@ -23,7 +23,7 @@ def candidates_table(candidates: Sequence[Candidate], objectives: Objectives) ->
 
     Columns: `rank` from 1, `score`, `front` (see `front`), `parameters` (the total), `shared`, `specific_<task>`,
     `heads_<task>`, `gmacs_<task>` of tasks whose work is bounded or minimized,
-    `<task>_<metric>` for the metric that counts, one column per choice of the space ("3 3 4" where it is
+    `<task>_<metric>` for the primary metric, one column per choice of the space ("3 3 4" if it is
     made per block), `id`, `generation`.
     """
     best = front(candidates, objectives)
@@ -65,7 +65,7 @@ def _text(value: Value) -> Any:
 def best_values(
     best: Candidate, sharing: Sharing, budget: Budget, header: Mapping[str, Any], evaluated: int, complete: bool
 ) -> dict[str, Any]:
-    """Return what retraining and reports need of the best candidate, as plain values."""
+    """Return what retraining and reports need to know about the best candidate, as plain values."""
     return {
         "space": header["space"],
         "id": best.arch.id,
@@ -98,7 +98,7 @@ class ResultFiles:
     """The values of the best candidate, as YAML."""
 
     def write(self, table: pd.DataFrame, best: Mapping[str, Any]) -> None:
-        """Write both files, each whole or not at all."""
+        """Write both files, each atomically."""
         write_table(self.candidates, table)
         write_best(self.best, best)
 

@@ -1,4 +1,4 @@
-"""The search itself: keeps the pool busy, tells the searcher, writes down what is found."""
+"""The search itself: keeps the pool busy, passes scores to the searcher, writes the results."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from nasmvt.supernet import Supernet
 
 
 class SearchListener(Protocol):
-    """Whoever wants to know how a search goes."""
+    """Is notified of the progress of a search."""
 
     def on_candidate(self, done: int, total: int | None, candidate: Candidate, best: Candidate) -> None:
-        """Hear of a completed candidate: how many are done, of how many at most, and which is the best."""
+        """A candidate is complete; `done` of at most `total`, with the best so far."""
         ...
 
 
@@ -39,7 +39,7 @@ def search(
     listener: SearchListener | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> list[Candidate]:
-    """Evaluate what the searcher asks for and return all candidates, best first.
+    """Evaluate the archs that the searcher proposes and return all candidates, best first.
 
     Evaluations that the journal holds are not repeated. The results are written at the end, and also when the search
     is interrupted or fails after the first candidate; those of the best candidate then say `complete: false`.
@@ -53,8 +53,8 @@ def search(
         budget: the bounds, as numbers, written down with the result.
         journal: where evaluations are kept.
         files: where the results are written.
-        listener: told of every completed candidate.
-        data: says, as plain values, which data the evaluations are of; the journal is bound to them.
+        listener: notified of every completed candidate.
+        data: identifies, as plain values, the data of the evaluations; the journal is bound to them.
 
     Raises:
         UserError: if the journal belongs to another search, or an evaluation fails.
@@ -89,7 +89,7 @@ def search(
 
 
 class _Driver:
-    """Moves units from the searcher to the pool and metrics back."""
+    """Passes units from the searcher to the pool and metrics back."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class _Driver:
                 self._open(arch)
 
     def _open(self, arch: Arch) -> None:
-        """Take what the journal knows of an arch and line up the rest."""
+        """Take what the journal knows about an arch and queue the rest."""
         self._partial[arch] = {}
         known = {task: self._journal.find(arch, task) for task in self._score.weights}
         self._waiting.extend((arch, task) for task, metrics in known.items() if metrics is None)
@@ -147,7 +147,7 @@ class _Driver:
                 self._learn(arch, task, metrics)
 
     def _learn(self, arch: Arch, task: str, metrics: Mapping[str, float]) -> None:
-        """Take in the metrics of one task; with the last one the candidate is complete."""
+        """Record the metrics of one task; the last one completes the candidate."""
         partial = self._partial[arch]
         partial[task] = dict(metrics)
         if len(partial) < len(self._score.weights):
@@ -183,6 +183,6 @@ class _Driver:
 
 
 def sharing_of(costs: Costs, arch: Arch) -> Sharing:
-    """Return the part of the sharing that concerns an arch."""
+    """Return the part of the sharing that applies to an arch."""
     names = (name for task in costs.tasks.values() for name in tensor_sizes(costs.space, task, arch))
     return costs.sharing.of_layers(map(layer_of, names))

@@ -1,4 +1,4 @@
-"""Archs within the budget, none of them twice."""
+"""Archs within the budget, without repetition."""
 
 from collections.abc import Callable, Collection
 
@@ -8,7 +8,7 @@ from nasmvt.cost.feasible import FeasibleSet
 from nasmvt.space import Arch
 
 TRIES = 100
-"""Mutants or children in a row that may give nothing new before a search looks elsewhere."""
+"""Consecutive mutants or children without a new arch after which a search gives up on them."""
 
 
 class FreshSampler:
@@ -18,7 +18,7 @@ class FreshSampler:
         self._feasible = feasible
 
     def fresh(self, draw: Callable[[], Arch], seen: Collection[Arch], rng: np.random.Generator) -> Arch | None:
-        """Return an arch from `draw`, repaired to be feasible, that is not in `seen`; None after too many tries."""
+        """Return an arch from `draw`, repaired to be feasible, that is not in `seen`; None after too many attempts."""
         for _ in range(TRIES):
             arch = self._feasible.repair(draw(), rng)
             if arch not in seen:
@@ -26,7 +26,7 @@ class FreshSampler:
         return None
 
     def random(self, seen: Collection[Arch], rng: np.random.Generator) -> Arch | None:
-        """Return an arch drawn uniformly from the feasible ones that are not in `seen`; None if there is none left.
+        """Return an arch drawn uniformly from the feasible ones that are not in `seen`; None if none is left.
 
         Args:
             seen: feasible archs.

@@ -22,13 +22,13 @@ class _Record:
 class Searcher(ABC):
     """Proposes archs and learns what they are worth.
 
-    No arch is proposed twice and none that is infeasible. Which archs are proposed depends on the seed and
+    No arch is proposed twice, and only feasible ones are. Which archs are proposed depends on the seed and
     on what is told, never on the order in which it is told or on how many archs are asked for at once.
 
     Args:
         feasible: the archs that may be proposed.
         config: sizes and probabilities.
-        seed: what the random draws depend on.
+        seed: seed of the random draws.
     """
 
     several_objectives: ClassVar[bool] = True
@@ -96,6 +96,6 @@ class Searcher(ABC):
         return self._records[arch].generation
 
     def best(self, k: int | None = None) -> list[tuple[Arch, float]]:
-        """Return the `k` best archs (None: all) and scores, best first; of equals the earlier one."""
+        """Return the `k` best archs (None: all) and scores, best first; of equal ones, the earlier one."""
         scored = [(arch, record.values[0]) for arch, record in self._records.items() if record.values]
         return sorted(scored, key=lambda pair: -pair[1])[:k]

@@ -42,7 +42,7 @@ def test_steps_out_of_order_name_the_one_that_is_missing(nasmvt, run):
     before = left(run)
     for command in ("retrain", "export", "compare"):
         assert "run 'nasmvt search' first" in nasmvt.refused(command, run)
-    assert "is no exported model" in nasmvt.refused("evaluate", run)
+    assert "is not an exported model" in nasmvt.refused("evaluate", run)
     assert "leave --resume out" in nasmvt.refused("retrain", run, "--arch", "smallest", "--resume")
     for path in (run / "supernet").glob("checkpoint*.pt"):
         path.unlink()
@@ -64,8 +64,8 @@ def test_what_exists_is_not_written_over(nasmvt, run):
 def test_a_folder_that_is_no_run_is_refused(nasmvt, tmp_path):
     for folder in (tmp_path, tmp_path / "gone"):
         for command in ("search", "retrain", "export", "compare"):
-            assert "is no run directory" in nasmvt.refused(command, folder)
-        assert "is no run directory" in nasmvt.refused("train-supernet", "--resume", "--out", folder)
+            assert "is not a run directory" in nasmvt.refused(command, folder)
+        assert "is not a run directory" in nasmvt.refused("train-supernet", "--resume", "--out", folder)
 
 
 @pytest.mark.parametrize("words", [["tiny.yaml"], ["--set", "training.steps=9"], ["--seed", "3"]])

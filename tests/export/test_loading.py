@@ -65,7 +65,7 @@ def test_unknown_task_names_the_nearest(folder):
 
 
 def test_damage_is_named(folder, tmp_path):
-    with pytest.raises(UserError, match="no exported model"):
+    with pytest.raises(UserError, match="not an exported model"):
         nasmvt.load(tmp_path)
     path = folder / "model.safetensors"
     tensors = load_file(path)

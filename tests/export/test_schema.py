@@ -89,7 +89,7 @@ def test_the_data_are_found_where_the_folder_was_written_and_asked_for_elsewhere
     monkeypatch.chdir(folder)
     assert data_configs(nasmvt.load("."), ())["seg"].data.root == Path("/secret/place/ade")
     (folder / "local.json").unlink()
-    with pytest.raises(UserError, match=r"where the data of 'seg' lie: pass --set tasks\.seg\.data\.root=FOLDER"):
+    with pytest.raises(UserError, match=r"where the data of 'seg' are: pass --set tasks\.seg\.data\.root=FOLDER"):
         data_configs(nasmvt.load(folder), ())
     assert data_configs(nasmvt.load(folder), ["tasks.seg.data.root=x"])["seg"].data.root == Path("x")
 

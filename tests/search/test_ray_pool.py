@@ -82,7 +82,7 @@ def test_more_workers_than_the_cluster_holds_are_refused(cluster) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_a_cluster_that_does_not_answer_is_named(address) -> None:
     pytest.importorskip("ray").shutdown()
-    with pytest.raises(UserError, match=rf"no Ray cluster lets us in at '{address}'.*check --address"):
+    with pytest.raises(UserError, match=rf"there is no accessible Ray cluster at '{address}'.*check --address"):
         RayPool(Toy(), 2, address=address)
 
 
@@ -137,7 +137,7 @@ def test_losing_a_node_costs_neither_results_nor_the_search(caplog) -> None:
         assert pool.pending == 0
     assert {evaluation.arch for evaluation in found} == set(archs)
     assert all(evaluation.metrics == Toy().evaluate(evaluation.arch, "cls") for evaluation in found)
-    assert "the search goes on with" in caplog.text
+    assert "the search continues with" in caplog.text
 
 
 def test_a_search_without_a_living_worker_stops_by_itself() -> None:
@@ -151,5 +151,5 @@ def test_a_search_without_a_living_worker_stops_by_itself() -> None:
                 pool.submit(ARCH, "det")
                 pool.result()
 
-        with pytest.raises(UserError, match=r"no Ray worker has been alive for 15 s.*what was evaluated is kept"):
+        with pytest.raises(UserError, match=r"no Ray worker has been alive for 15 s.*finished evaluations are kept"):
             work_on()

@@ -1,4 +1,4 @@
-"""What is printed about data: a table per task, and the short form at the start of a training."""
+"""What is printed about data and initial weights: a table per task, and the short form at the start of a training."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,6 +8,7 @@ from nasmvt.cli.display import say
 from nasmvt.data.folders import some
 from nasmvt.data.report import LabelCounts, SplitReport
 from nasmvt.pipeline.data_report import TaskReport
+from nasmvt.supernet.initial import Filled
 
 
 def data_lines(report: Mapping[str, TaskReport]) -> Iterator[str]:
@@ -26,6 +27,12 @@ def say_data(report: Mapping[str, TaskReport]) -> None:
     """Print the short form."""
     for line in data_lines(report):
         say(line)
+
+
+def say_initial(filled: Filled) -> None:
+    """Print which weights a supernet begins with."""
+    for sentence in filled.sentences():
+        say(f"initial weights: {sentence}")
 
 
 def data_table(name: str, task: TaskReport) -> Table:

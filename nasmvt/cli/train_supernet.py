@@ -28,7 +28,7 @@ def train_supernet(
     Example:
       nasmvt train-supernet experiments/real_mini.yaml --set training.steps=2000
     """
-    from nasmvt.cli.data_display import say_data
+    from nasmvt.cli.data_display import say_data, say_initial
     from nasmvt.cli.display import say, training_progress
     from nasmvt.errors import UserError
     from nasmvt.pipeline.experiment import load_experiment
@@ -48,5 +48,5 @@ def train_supernet(
             raise UserError("--accept-changed-data continues a run whose data changed: pass --resume too")
         settings = load_experiment(experiment, changes or (), seed)
         with training_progress("supernet") as listener:
-            run = begin(settings, out=out, device=target, listener=listener, on_report=say_data)
+            run = begin(settings, out=out, device=target, listener=listener, on_report=say_data, on_initial=say_initial)
     say(f"run directory: {run.path}  (next: nasmvt search {quoted(run.path)} --budget ...)")

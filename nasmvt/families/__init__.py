@@ -1,5 +1,6 @@
 """Plain backbones, one file each, and the registry that finds them by name."""
 
+from nasmvt.families.efficientnet import EfficientNet as EfficientNet
 from nasmvt.families.lvt import LVT as LVT
 from nasmvt.families.mpvit import MPViT as MPViT
 from nasmvt.families.published import published as published

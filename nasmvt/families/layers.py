@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -68,6 +69,16 @@ def recomputed(enabled: bool, function: Callable[..., Tensor], *args: Any) -> Te
         result: Tensor = checkpoint(function, *args, use_reentrant=False)
         return result
     return function(*args)
+
+
+def resized(table: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize a table of positions (1, C, H, W) bicubically, smoothed where it shrinks, as timm does.
+
+    A table of that size is returned as it is.
+    """
+    if table.shape[2:] == tuple(size):
+        return table
+    return F.interpolate(table, size=tuple(size), mode="bicubic", antialias=True, align_corners=False)
 
 
 def start_linear(module: nn.Module) -> None:

@@ -225,6 +225,7 @@ class MLP(nn.Module):
         f"backbone.stages.*.blocks.*.{layer}": Role.ADAPTIVE
         for layer in ("attn.logits", "attn.values", "attn.q", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")
     },
+    convert=convert,
 )
 def build(
     arch: Arch,

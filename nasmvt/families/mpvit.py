@@ -340,6 +340,7 @@ def _head_major(parameter: Tensor, sizes: tuple[int, ...], dim: int = 0) -> Tens
         f"backbone.stages.*.paths.*.blocks.*.{layer}": Role.ADAPTIVE
         for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     },
+    convert=convert,
 )
 def build(
     arch: Arch,

@@ -110,6 +110,13 @@ def check_fit(given: State, wanted: State, source: str) -> None:
     Raises:
         UserError: naming what is missing, left over or of another shape.
     """
+    found = misfits(given, wanted)
+    if found:
+        raise UserError(f"{source} must hold exactly the tensors of the network, but has {found}: check its size")
+
+
+def misfits(given: State, wanted: State) -> str:
+    """Return, in words, which tensors are missing, left over or of another shape; empty if there are none."""
     missing = [name for name in wanted if name not in given]
     surplus = [name for name in given if name not in wanted]
     misshapen = [
@@ -118,9 +125,7 @@ def check_fit(given: State, wanted: State, source: str) -> None:
         if name in given and given[name].shape != wanted[name].shape
     ]
     problems = {"missing": missing, "surplus": surplus, "of another shape": misshapen}
-    if any(problems.values()):
-        found = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
-        raise UserError(f"{source} must hold exactly the tensors of the network, but has {found}: check its size")
+    return "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
 
 
 def _some(names: Sequence[str]) -> str:

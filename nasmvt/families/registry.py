@@ -1,16 +1,18 @@
 """Families by name."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from nasmvt.errors import UserError, listed, nearest
+from nasmvt.families.reference import Converter
 from nasmvt.registry import Registry
 from nasmvt.space import Role, Roles, SearchSpace
+from nasmvt.space.sharing import fits
 
 Builder = Callable[..., nn.Module]
 """`builder(arch, *, kind, image_size, **fixed) -> backbone`, a plain module.
@@ -34,6 +36,23 @@ class Family:
     that is made per block; pydantic's `Annotated` types give ranges."""
     roles: Roles
     """Default roles of its layers, named as in a task network: `backbone.` comes first."""
+    convert: Converter | None = None
+    """Converts published names and layouts to those of a classifier of this family: `backbone.`, `head.`."""
+    centred: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Patterns (as in `roles`) of names of parameters, with the dimensions along which a smaller one is the middle of
+    the larger one; along all others it is the leading part."""
+
+    tables: tuple[str, ...] = ()
+    """Patterns of names of parameters that are tables of positions (1, C, H, W), which weights for another size of
+    image are resized to."""
+
+    def centred_dims(self, parameter: str) -> tuple[int, ...]:
+        """Return the dimensions along which a smaller parameter of that name is the middle of the larger one."""
+        return next((dims for pattern, dims in self.centred.items() if fits(pattern, parameter)), ())
+
+    def is_table(self, parameter: str) -> bool:
+        """Return whether a parameter of that name is a table of positions (1, C, H, W)."""
+        return any(fits(pattern, parameter) for pattern in self.tables)
 
     def check(self, space: SearchSpace) -> None:
         """Refuse a space whose choices or fixed sizes this family does not know, or can't build.
@@ -78,15 +97,39 @@ FAMILIES: Registry[Family] = Registry("family")
 """The families that are known by name; those of nasmvt register themselves when `nasmvt.families` is imported."""
 
 
-def register(name: str, *, choices: Mapping[str, Any], roles: Mapping[str, Role | str]) -> Callable[[Builder], Builder]:
-    """Register a builder as the family `name`: the choices it reads with their types, its layers' default roles.
+def register(
+    name: str,
+    *,
+    choices: Mapping[str, Any],
+    roles: Mapping[str, Role | str],
+    convert: Converter | None = None,
+    centred: Mapping[str, tuple[int, ...]] | None = None,
+    tables: Sequence[str] = (),
+) -> Callable[[Builder], Builder]:
+    """Register a builder as the family `name`.
+
+    Args:
+        name: what a space's `family` says.
+        choices: the choices that it reads from an arch, with the types of their values.
+        roles: default roles of its layers, by pattern.
+        convert: converts published weights; None: there are none.
+        centred: parameters whose smaller versions are the middle of the larger, by pattern, with the dimensions.
+        tables: tables of positions (1, C, H, W) that may be resized, by pattern.
 
     Raises:
         UserError: when it decorates, if another module has registered a family of that name.
     """
 
     def decorate(build: Builder) -> Builder:
-        known = Family(name=name, build=build, choices=choices, roles=Roles.of(roles))
+        known = Family(
+            name=name,
+            build=build,
+            choices=choices,
+            roles=Roles.of(roles),
+            convert=convert,
+            centred=centred or {},
+            tables=tuple(tables),
+        )
         FAMILIES.add(name, known, build.__module__)
         return build
 

@@ -232,48 +232,6 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-@register(
-    "scalable_vit",
-    choices=choices_per_stage(embed_dim=Count, depth=Count, num_heads=Count, mlp_ratio=Ratio, c_ratio=Ratio),
-    roles={
-        f"backbone.stages.*.blocks.*.{layer}": Role.ADAPTIVE
-        for layer in ("attn.qkv", "attn.q", "attn.k", "attn.v", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")
-    },
-)
-def build(
-    arch: Arch,
-    *,
-    kind: str,
-    image_size: tuple[int, int],
-    head_dim: Count = 32,
-    sr_ratios: PerStage = (8, 4, 2, 1),
-    window_sizes: PerStage = (7, 7, 7, 7),
-    qkv_bias: bool = True,
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
-    norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
-    gradient_checkpointing: bool = False,
-) -> ScalableViT:
-    """Build the backbone of an arch for one kind of task: four maps, of which classification has the last one normed.
-
-    Nothing depends on `image_size`. The published networks have `head_dim` 32 and as many heads as fill the width.
-    """
-    return ScalableViT(
-        embed_dims=per_stage(arch, "embed_dim"),
-        depths=per_stage(arch, "depth"),
-        num_heads=per_stage(arch, "num_heads"),
-        mlp_ratios=per_stage(arch, "mlp_ratio"),
-        c_ratios=per_stage(arch, "c_ratio"),
-        sr_ratios=sr_ratios,
-        window_sizes=window_sizes,
-        head_dim=head_dim,
-        qkv_bias=qkv_bias,
-        final_norm=kind == "classification",
-        drop_path=drop_path,
-        norm_eps=norm_eps,
-        gradient_checkpointing=gradient_checkpointing,
-    )
-
-
 _BLOCK = r"backbone.stages.\1.blocks.\2"
 _RULES = (
     (r"patch_embeds\.(\d+)\.proj\.(\w+)", r"backbone.stages.\1.patch_embed.\2"),
@@ -315,6 +273,49 @@ def _by_heads(rows: Tensor, parts: int, heads: int) -> Tensor:
     if parts > 1:
         return reordered(rows, (parts, heads, -1), (1, 0, 2))
     return rows if not rows.ndim or rows.shape[0] % heads else rows.unflatten(0, (heads, -1))
+
+
+@register(
+    "scalable_vit",
+    choices=choices_per_stage(embed_dim=Count, depth=Count, num_heads=Count, mlp_ratio=Ratio, c_ratio=Ratio),
+    roles={
+        f"backbone.stages.*.blocks.*.{layer}": Role.ADAPTIVE
+        for layer in ("attn.qkv", "attn.q", "attn.k", "attn.v", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    },
+    convert=convert,
+)
+def build(
+    arch: Arch,
+    *,
+    kind: str,
+    image_size: tuple[int, int],
+    head_dim: Count = 32,
+    sr_ratios: PerStage = (8, 4, 2, 1),
+    window_sizes: PerStage = (7, 7, 7, 7),
+    qkv_bias: bool = True,
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
+    gradient_checkpointing: bool = False,
+) -> ScalableViT:
+    """Build the backbone of an arch for one kind of task: four maps, of which classification has the last one normed.
+
+    Nothing depends on `image_size`. The published networks have `head_dim` 32 and as many heads as fill the width.
+    """
+    return ScalableViT(
+        embed_dims=per_stage(arch, "embed_dim"),
+        depths=per_stage(arch, "depth"),
+        num_heads=per_stage(arch, "num_heads"),
+        mlp_ratios=per_stage(arch, "mlp_ratio"),
+        c_ratios=per_stage(arch, "c_ratio"),
+        sr_ratios=sr_ratios,
+        window_sizes=window_sizes,
+        head_dim=head_dim,
+        qkv_bias=qkv_bias,
+        final_norm=kind == "classification",
+        drop_path=drop_path,
+        norm_eps=norm_eps,
+        gradient_checkpointing=gradient_checkpointing,
+    )
 
 
 _PUBLISHED_SMALL = {

@@ -268,6 +268,7 @@ def stage_ends(depth: int) -> tuple[int, ...]:
         "backbone.blocks.*.fc1": Role.ADAPTIVE,
         "backbone.blocks.*.fc2": Role.ADAPTIVE,
     },
+    tables=["backbone.pos_embed"],
 )
 def build(
     arch: Arch,

@@ -175,6 +175,44 @@ class Stage(nn.Module):
         return x
 
 
+_REDUCTION, _BLOCK = r"backbone.stages.\1.reduction", r"backbone.stages.\1.blocks.\2"
+_RULES: Rules = (
+    (r"layers\.(\d+)\.RC\.PRM\.convs\.(\d+)\.0\.(.+)", rf"{_REDUCTION}.pyramid.\2.\3"),
+    (r"layers\.(\d+)\.RC\.PCM\.(.+)", rf"{_REDUCTION}.convs.\2"),
+    (r"layers\.\d+\.(RC\.attn|NC\.\d+)\.attn\.relative_position_index", None),
+    (r"layers\.(\d+)\.RC\.attn\.attn\.relative_position_bias_table", rf"{_REDUCTION}.attn.relative_bias"),
+    (r"layers\.(\d+)\.NC\.(\d+)\.attn\.relative_position_bias_table", rf"{_BLOCK}.attn.relative_bias"),
+    (r"layers\.(\d+)\.RC\.attn\.(.+)", rf"{_REDUCTION}.\2"),
+    (r"layers\.(\d+)\.NC\.(\d+)\.PCM\.(.+)", rf"{_BLOCK}.convs.\3"),
+    (r"layers\.(\d+)\.NC\.(\d+)\.(.+)", rf"{_BLOCK}.\3"),
+    (r"head\.(weight|bias)", r"head.fc.\1"),
+)
+
+
+def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
+    """Convert a published state dict to the names and layouts of our classifier.
+
+    The rows of `qkv` are published as (q/k/v, head, channel), the channels of the pyramid as (dilation, channel).
+    The index of relative positions, a buffer that the released classifier always has, is computed and so left out.
+    """
+    tensors = rename(state, _RULES)
+
+    def swap(name: str, axis: int, first: int, rest: int = 1) -> None:
+        if name in tensors:
+            tensors[name] = reordered(tensors[name], (first, -1, rest), (1, 0, 2), axis)
+
+    for prefix, module in network.named_modules():
+        if isinstance(module, NormalCell):
+            for leaf in ("weight", "bias"):
+                swap(f"{prefix}.attn.qkv.{leaf}", 0, 3, module.attn.head_dim)
+        elif isinstance(module, ReductionCell):
+            for leaf in ("weight", "bias"):
+                swap(f"{prefix}.norm1.{leaf}", 0, len(module.pyramid))
+                swap(f"{prefix}.attn.qkv.{leaf}", 0, 3)
+            swap(f"{prefix}.attn.qkv.weight", 1, len(module.pyramid))
+    return tensors
+
+
 @register(
     "vitae_v2",
     choices={
@@ -186,6 +224,7 @@ class Stage(nn.Module):
         for cell in ("reduction", "blocks.*")
         for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     },
+    convert=convert,
 )
 def build(
     arch: Arch,
@@ -239,44 +278,6 @@ def build(
         drop_path=drop_path,
         gradient_checkpointing=gradient_checkpointing,
     )
-
-
-_REDUCTION, _BLOCK = r"backbone.stages.\1.reduction", r"backbone.stages.\1.blocks.\2"
-_RULES: Rules = (
-    (r"layers\.(\d+)\.RC\.PRM\.convs\.(\d+)\.0\.(.+)", rf"{_REDUCTION}.pyramid.\2.\3"),
-    (r"layers\.(\d+)\.RC\.PCM\.(.+)", rf"{_REDUCTION}.convs.\2"),
-    (r"layers\.\d+\.(RC\.attn|NC\.\d+)\.attn\.relative_position_index", None),
-    (r"layers\.(\d+)\.RC\.attn\.attn\.relative_position_bias_table", rf"{_REDUCTION}.attn.relative_bias"),
-    (r"layers\.(\d+)\.NC\.(\d+)\.attn\.relative_position_bias_table", rf"{_BLOCK}.attn.relative_bias"),
-    (r"layers\.(\d+)\.RC\.attn\.(.+)", rf"{_REDUCTION}.\2"),
-    (r"layers\.(\d+)\.NC\.(\d+)\.PCM\.(.+)", rf"{_BLOCK}.convs.\3"),
-    (r"layers\.(\d+)\.NC\.(\d+)\.(.+)", rf"{_BLOCK}.\3"),
-    (r"head\.(weight|bias)", r"head.fc.\1"),
-)
-
-
-def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
-    """Convert a published state dict to the names and layouts of our classifier.
-
-    The rows of `qkv` are published as (q/k/v, head, channel), the channels of the pyramid as (dilation, channel).
-    The index of relative positions, a buffer that the released classifier always has, is computed and so left out.
-    """
-    tensors = rename(state, _RULES)
-
-    def swap(name: str, axis: int, first: int, rest: int = 1) -> None:
-        if name in tensors:
-            tensors[name] = reordered(tensors[name], (first, -1, rest), (1, 0, 2), axis)
-
-    for prefix, module in network.named_modules():
-        if isinstance(module, NormalCell):
-            for leaf in ("weight", "bias"):
-                swap(f"{prefix}.attn.qkv.{leaf}", 0, 3, module.attn.head_dim)
-        elif isinstance(module, ReductionCell):
-            for leaf in ("weight", "bias"):
-                swap(f"{prefix}.norm1.{leaf}", 0, len(module.pyramid))
-                swap(f"{prefix}.attn.qkv.{leaf}", 0, 3)
-            swap(f"{prefix}.attn.qkv.weight", 1, len(module.pyramid))
-    return tensors
 
 
 @publishes(

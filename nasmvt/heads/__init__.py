@@ -5,6 +5,7 @@ A backbone gives them a tuple of maps.
 
 from nasmvt.heads.cascade import CascadeMaskRCNNHead as CascadeMaskRCNNHead
 from nasmvt.heads.linear import LinearHead as LinearHead
+from nasmvt.heads.map_norms import MapNorms as MapNorms
 from nasmvt.heads.mask_rcnn import MaskRCNNHead as MaskRCNNHead
 from nasmvt.heads.necks import FeaturePyramid as FeaturePyramid
 from nasmvt.heads.necks import MultiScaleNeck as MultiScaleNeck

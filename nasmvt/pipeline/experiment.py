@@ -15,7 +15,7 @@ from nasmvt.errors import UserError
 from nasmvt.resources import find
 from nasmvt.search.config import SearchConfig
 from nasmvt.space import SearchSpace, load_space
-from nasmvt.supernet.config import SupernetConfig
+from nasmvt.supernet.config import InitialConfig, SupernetConfig
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.training.config import TrainingConfig
 from nasmvt.yaml_text import dump_yaml, load_yaml
@@ -37,6 +37,8 @@ class Experiment(Config):
     """The tasks by name, one or more."""
     supernet: SupernetConfig = SupernetConfig()
     """How the tasks share layers."""
+    initial: InitialConfig | None = None
+    """Weights that the supernet begins with; null: those that the seed gives."""
     training: TrainingConfig = TrainingConfig()
     """Training of the supernet."""
     search: SearchConfig = SearchConfig()
@@ -76,12 +78,15 @@ class Experiment(Config):
     @model_validator(mode="before")
     @classmethod
     def _absolute_roots(cls, values: Any) -> Any:
-        """Make data roots absolute, so that a run works from any folder."""
+        """Make data roots and the path of initial weights absolute, so that a run works from any folder."""
         tasks = values.get("tasks") if isinstance(values, dict) else None
         for task in tasks.values() if isinstance(tasks, dict) else ():
             data = task.get("data") if isinstance(task, dict) else None
             if isinstance(data, dict) and isinstance(data.get("root"), str):
-                data["root"] = str(Path(os.path.expanduser(data["root"])).resolve())  # noqa: PTH111 (it never raises)
+                data["root"] = _absolute(data["root"])
+        initial = values.get("initial") if isinstance(values, dict) else None
+        if isinstance(initial, dict) and isinstance(initial.get("weights"), str) and initial["weights"] != "timm":
+            initial["weights"] = _absolute(initial["weights"])
         return values
 
     def data(self, task: str) -> DataConfig:
@@ -91,6 +96,10 @@ class Experiment(Config):
     def to_yaml(self) -> str:
         """Return the whole experiment, the space's content included, as YAML."""
         return dump_yaml(self.model_dump(mode="json"))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(os.path.expanduser(path)).resolve())  # noqa: PTH111 (it never raises)
 
 
 def load_experiment(name: str | Path | None = None, changes: Sequence[str] = (), seed: int | None = None) -> Experiment:

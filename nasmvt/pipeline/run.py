@@ -24,6 +24,7 @@ from nasmvt.pipeline.datasets import TaskData, check_division
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.identity import TaskRecord, check_identity
 from nasmvt.pipeline.layout import SearchFiles, TrainingFiles
+from nasmvt.supernet.initial import Filled
 from nasmvt.tasks.task import Task
 from nasmvt.training.metrics import MetricsLog
 
@@ -62,6 +63,23 @@ class Run:
     def is_at(path: Path) -> bool:
         """Return whether a folder is a run directory."""
         return (path / "config.yaml").is_file()
+
+    def write_initial(self, filled: Filled) -> None:
+        """Write down which weights the supernet begins with."""
+        write_json(self.path / "initial.json", {"digest": filled.digest, "filled": filled.sentences()})
+
+    def check_initial(self, filled: Filled) -> None:
+        """Refuse initial weights other than those that the run began with.
+
+        Raises:
+            UserError: if they are others, or the record is damaged.
+        """
+        recorded = _read(self.path / "initial.json", dict[str, Any]).get("digest")
+        if recorded != filled.digest:
+            raise UserError(
+                f"a run keeps the weights that it began with, but {filled.source} holds others now than those that "
+                f"{self.path} was begun with: put the old ones in their place, or begin a new run"
+            )
 
     @classmethod
     def open(cls, path: Path | None) -> "Run":

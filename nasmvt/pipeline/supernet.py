@@ -10,10 +10,12 @@ from nasmvt.pipeline.data_report import TaskReport, check_report, report_data
 from nasmvt.pipeline.datasets import TaskData, open_data
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.identity import TaskRecord
+from nasmvt.pipeline.initial import read_initial
 from nasmvt.pipeline.run import Run, make_tasks, reserved
 from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.supernet import Supernet
+from nasmvt.supernet.initial import Filled, begin_with
 from nasmvt.training.checkpoint import Checkpoints, load_weights
 from nasmvt.training.loop import Listener
 
@@ -25,6 +27,7 @@ def train_supernet(
     device: torch.device,
     listener: Listener | None = None,
     on_report: Callable[[Mapping[str, TaskReport]], None] | None = None,
+    on_initial: Callable[[Filled], None] | None = None,
 ) -> Run:
     """Start a run: check the data, make the run directory, train the supernet.
 
@@ -34,9 +37,10 @@ def train_supernet(
         device: where to train.
         listener: notified of every step.
         on_report: called with the report on the data, before anything is trained.
+        on_initial: called with what the initial weights filled, where the experiment names some.
 
     Raises:
-        UserError: if the data or the run directory breaks a rule; nothing is written then.
+        UserError: if the data, the initial weights or the run directory break a rule; nothing is written then.
         Interrupted: after Ctrl-C, when a checkpoint is written.
     """
     with reserved(out, experiment) as path:
@@ -48,12 +52,18 @@ def train_supernet(
         run = Run(
             path, experiment, {name: TaskRecord.of(item, list(report[name].splits)) for name, item in data.items()}
         )
+        supernet = build_supernet(experiment, run.infos)
+        initial = _begin_with(experiment, supernet)
+        if initial is not None and on_initial is not None:
+            on_initial(initial)
 
         def begin() -> None:
             run.write()
             run.write_data_report(report)
+            if initial is not None:
+                run.write_initial(initial)
 
-        _train(run, build_supernet(experiment, run.infos), data, device, listener, begin)
+        _train(run, supernet, data, device, listener, begin)
     return run
 
 
@@ -63,10 +73,23 @@ def resume_supernet(
     """Resume the training of a run's supernet, from its checkpoint or, without one, from the start.
 
     Raises:
-        UserError: if the data changed since the run began (and that is not accepted), or the checkpoint does not fit.
+        UserError: if the data changed since the run began (and that is not accepted), the checkpoint does not fit, or
+            there is none yet and the initial weights changed.
     """
     data = run.open_data(accept_changed=accept_changed_data)
-    _train(run, build_supernet(run.experiment, run.infos), data, device, listener)
+    supernet = build_supernet(run.experiment, run.infos)
+    if not Checkpoints(run.supernet_files.checkpoint).exist():
+        initial = _begin_with(run.experiment, supernet)
+        if initial is not None:
+            run.check_initial(initial)
+    _train(run, supernet, data, device, listener)
+
+
+def _begin_with(experiment: Experiment, supernet: Supernet) -> Filled | None:
+    """Put the weights into a supernet that the experiment begins with, if it names some."""
+    if experiment.initial is None:
+        return None
+    return begin_with(supernet, read_initial(experiment.initial, supernet))
 
 
 def build_supernet(experiment: Experiment, infos: Mapping[str, DataInfo]) -> Supernet:

@@ -1,8 +1,8 @@
 """Settings of the supernet."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nasmvt.config import Config
 
@@ -16,3 +16,29 @@ class SupernetConfig(Config):
     """Initial value of every score: a constant, or `uniform`, drawn from uniform(0, 1) (the paper)."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """A layer is shared while its score is above this."""
+
+
+class InitialConfig(Config):
+    """Weights that a supernet begins with: those of a published network, or of an earlier model.
+
+    They fill the backbone of every task and the copies that tasks share. A network that is smaller than the space's
+    largest one fills its part of it, as the subnet of that size does; the rest is drawn anew. Necks and heads are
+    filled where names and shapes fit, which happens with models of nasmvt alone.
+    """
+
+    weights: str
+    """`timm`: a network that timm publishes (`model`), downloaded once and cached by timm. Else a path: a file of
+    tensors under the names of timm or of the family's authors (safetensors, or what `torch.save` wrote); a folder that
+    `nasmvt export` wrote; or a run directory, for its supernet."""
+    model: str | None = None
+    """With `timm`: the name, such as `deit_small_patch16_224.fb_in1k`."""
+    arch: str | None = None
+    """The named arch of the space that a published network is; null: the one that its tensors fit, or the largest."""
+
+    @model_validator(mode="after")
+    def _model_of_timm(self) -> Self:
+        if (self.weights == "timm") != (self.model is not None):
+            raise ValueError(
+                "weights: timm needs the name of a model, and a path needs none: set or remove initial.model"
+            )
+        return self

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
+from nasmvt.families import family
 from nasmvt.space import Arch, SearchSpace, Sharing
-from nasmvt.supernet.lending import choose, fits, leading
+from nasmvt.supernet.lending import choose, fits, part
 from nasmvt.supernet.skeletons import Skeletons
 from nasmvt.supernet.structure import Lend, OpaqueError, Part, assemble
 from nasmvt.tasks.build import Slot, buffer_slots, build_skeleton, parameter_slots
@@ -45,6 +46,8 @@ class Lender:
             self._parameters.setdefault(slot.name, slot)
         self._buffers = {slot.name: slot for slot in buffer_slots(network)}
         self._adaptive = adaptive
+        centred = family(space.family).centred_dims
+        self._centred = {name: centred(name) for name in self._parameters}
         self._skeletons: Skeletons | None = None
         self.opaque: str | None = None
         """Why networks of this family have to be built by their constructor for every arch; None: they need not be."""
@@ -61,24 +64,28 @@ class Lender:
         adaptive = self._adaptive.get(name)
         return _parameter(adaptive.shared if adaptive is not None and shared else self._parameters[name])
 
+    def part(self, name: str, shape: torch.Size, shared: bool) -> Tensor:
+        """Return the part of a stored parameter or buffer that a network with one of `shape` has: a view."""
+        return part(self.stored(name, shared), shape, self._centred.get(name, ()))
+
     def lend(self, arch: Arch, sharing: Sharing) -> TaskNetwork:
         """Return a new network of an arch that holds views of the stored tensors."""
 
-        parameters, adaptives, task = self._parameters, self._adaptive, self._task.name
+        parameters, adaptives, task, centred = self._parameters, self._adaptive, self._task.name, self._centred
 
         def parameter(name: str, shape: torch.Size) -> Tensor:
             own = _parameter(parameters[name])
             adaptive = adaptives.get(name)
             if adaptive is None:
-                return leading(own, shape)
+                return part(own, shape, centred[name])
             score = _parameter(adaptive.score)
             if adaptive.place is not None:
                 score = score[adaptive.place]
             use_shared = task in sharing.tasks(adaptive.layer)
-            return choose(_parameter(adaptive.shared), own, score, use_shared, shape)
+            return choose(_parameter(adaptive.shared), own, score, use_shared, shape, centred[name])
 
         def buffer(name: str, shape: torch.Size) -> Tensor:
-            return leading(self.stored(name, False), shape)
+            return part(self.stored(name, False), shape)
 
         network = self._assemble(arch, parameter, buffer) or self._build(arch, parameter, buffer)
         assert isinstance(network, TaskNetwork)
@@ -89,7 +96,7 @@ class Lender:
         return _parameter(next(iter(self._parameters.values()))).device
 
     def check(self, arch: Arch) -> None:
-        """Refuse an arch that can't be built, or is not a leading slice of the largest network.
+        """Refuse an arch that can't be built, or is no part of the largest network.
 
         Raises:
             UserError: naming the tensor.

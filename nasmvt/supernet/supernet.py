@@ -18,7 +18,6 @@ from nasmvt.space import Arch, Role, SearchSpace, Sharing
 from nasmvt.space.sharing import SharingRule, layer_of
 from nasmvt.supernet.config import SupernetConfig
 from nasmvt.supernet.lender import Adaptive, Lender
-from nasmvt.supernet.lending import leading
 from nasmvt.tasks.build import Slot, build_network, parameter_slots
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
@@ -147,7 +146,7 @@ class Supernet(nn.Module):
         wanted = {name: self.tasks[name] for name in (tasks or self.tasks)}
 
         def source(task: str, slot: Slot, shared: bool) -> Tensor:
-            return leading(self.lenders[task].stored(slot.name, shared), slot.shape)
+            return self.lenders[task].part(slot.name, slot.shape, shared)
 
         return MultiTaskModel.assemble(self.space, wanted, arch, sharing, source, self.device)
 

@@ -64,6 +64,6 @@ def build(widths: Sequence[int], strides: Sequence[int], config: CascadeMaskRCNN
         UserError: if the neck does not fit the maps.
     """
     neck = config.neck(widths, strides)
-    settings = config.model_dump(exclude={"type", "masks", "strides"})
+    settings = config.own("masks", "strides")
     head = CascadeMaskRCNNHead(neck.strides, len(info.classes), masks=config.draws_masks(info), **settings)
     return HeadParts(neck=neck, head=head)

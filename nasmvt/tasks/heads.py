@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
@@ -16,6 +16,14 @@ class HeadConfig(Config):
 
     type: str
     """Which head this is: a registered name, or `module:name` for one that a module of yours registers."""
+
+    map_norm: Literal["batch", "layer"] | None = None
+    """Norm of each of the backbone's maps where it enters the neck: `batch` norms a channel over the images, `layer` a
+    cell over its channels. For backbones that begin with published weights, whose features are large; null: none."""
+
+    def own(self, *without: str) -> dict[str, Any]:
+        """Return the settings that this head has and not every head, as plain values, without some of them."""
+        return self.model_dump(exclude={*HeadConfig.model_fields, *without})
 
     def check_data(self, info: DataInfo) -> None:
         """Refuse data that the head can't be trained on.

@@ -81,5 +81,5 @@ def build(widths: Sequence[int], strides: Sequence[int], config: RetinaNetConfig
     neck = detection_neck(widths, strides, config.width, config.strides, top, only=True)
     if mmdetection and isinstance(neck, FeaturePyramid):
         neck.apply(start_xavier)
-    head = RetinaNetHead(neck.strides, len(info.classes), **config.model_dump(exclude={"type", "strides"}))
+    head = RetinaNetHead(neck.strides, len(info.classes), **config.own("strides"))
     return HeadParts(neck=neck, head=head)

@@ -1,11 +1,12 @@
 """A task: its name, its data, its network for any backbone, and its metric."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError
+from nasmvt.heads import MapNorms
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.heads import HEADS
 from nasmvt.tasks.kinds import KINDS, Kind
@@ -68,6 +69,9 @@ class Task:
         """
         config, data = self.config.head, self.config.data
         parts = HEADS.get(config.type).build(backbone.widths, backbone.strides, config, self.info)  # type: ignore[arg-type]
+        if config.map_norm is not None:
+            norms = MapNorms(backbone.widths, config.map_norm)  # type: ignore[arg-type]
+            parts = replace(parts, neck=nn.Sequential(norms, parts.neck))
         return self.kind.network(backbone, parts, classes=self.info.classes, mean=data.mean, std=data.std)
 
     def predictor(self, network: TaskNetwork) -> Predictor:

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from nasmvt.config import parse
 from nasmvt.errors import UserError, listed
 from nasmvt.files import DAMAGED, atomic
+from nasmvt.tasks.heads import HEADS
 from nasmvt.tasks.task import Task
 from nasmvt.tasks.trainable import Trainable
 
@@ -97,10 +99,11 @@ class Checkpoint:
                 "use the run's own checkpoint, or start a new run"
             )
         for name, signature in tasks.items():
+            written = _with_defaults(self.tasks[name], path)
             for key, value in signature.items():
-                if self.tasks[name].get(key) != value:
+                if written.get(key) != value:
                     raise UserError(
-                        f"{path} was written for task {name!r} with {key} {self.tasks[name].get(key)}, but this run "
+                        f"{path} was written for task {name!r} with {key} {written.get(key)}, but this run "
                         f"has {value}: use the run's own checkpoint, or start a new run"
                     )
 
@@ -192,6 +195,12 @@ def load_weights(module: Trainable, checkpoints: Checkpoints, steps: int = 0) ->
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{path} does not fit this run ({reason}): use the run's own checkpoint") from None
     return checkpoint
+
+
+def _with_defaults(signature: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the signature of a task as it would be written today: a setting that its head had not has its default."""
+    head = signature["head"]
+    return {**signature, "head": parse(HEADS.get(head["type"]).config, head, str(path)).model_dump(mode="json")}
 
 
 def signatures(tasks: Mapping[str, Task]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What every family owes to the rest: one body of tests over the nano spaces."""
+"""What every family owes to the rest: one body of tests over small spaces."""
 
 import numpy as np
 import pytest
@@ -14,21 +14,20 @@ from nasmvt.resources import shipped
 from nasmvt.space import load_space
 from nasmvt.supernet import Supernet, SupernetConfig
 from tests.conftest import make_batch, make_tasks, randomize
+from tests.families.small_spaces import SMALL
 
-NANO = [name for name in shipped("search_spaces") if name.endswith("_nano")]
 
-
-@pytest.fixture(scope="module", params=NANO)
+@pytest.fixture(scope="module", params=SMALL)
 def supernet(request) -> Supernet:
     torch.manual_seed(0)
-    net = Supernet(load_space(request.param), make_tasks(), SupernetConfig(score_start="uniform"))
+    net = Supernet(SMALL[request.param], make_tasks(), SupernetConfig(score_start="uniform"))
     randomize(net)
     return net
 
 
-def test_every_family_has_a_nano_space() -> None:
+def test_every_family_has_a_small_space() -> None:
     shipped_families = {name for name in FAMILIES if family(name).build.__module__.startswith("nasmvt.")}
-    assert {load_space(name).family for name in NANO} == shipped_families
+    assert {space.family for space in SMALL.values()} == shipped_families
 
 
 def test_an_exported_model_computes_what_the_candidate_computes(supernet, tmp_path) -> None:
@@ -74,9 +73,9 @@ def test_tables_count_what_built_networks_hold(supernet) -> None:
         assert costs.macs("cls").of(arch)[0] == sum(count_macs(space, tasks["cls"], arch).values())
 
 
-@pytest.mark.parametrize("name", NANO)
+@pytest.mark.parametrize("name", SMALL)
 def test_a_kind_that_a_family_does_not_know_gets_the_network_of_segmentation(name) -> None:
-    space = load_space(name)
+    space = SMALL[name]
     build = family(space.family).build
     with torch.device("meta"):
         segmentation, other = (
@@ -89,11 +88,11 @@ def test_a_kind_that_a_family_does_not_know_gets_the_network_of_segmentation(nam
     ]
 
 
-@pytest.mark.parametrize("name", NANO)
+@pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("kind", ["classification", "detection"])
 def test_tracing_leaves_nothing_behind(name, kind) -> None:
     """A tensor cached outside of the network would be a fake one after the trace, and break the next call."""
-    space = load_space(name)
+    space = SMALL[name]
     network = family(space.family).build(space.smallest, kind=kind, image_size=(64, 64), **space.fixed).eval()
     randomize(network)
     images, other = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 96, 64)
@@ -111,7 +110,7 @@ def test_tracing_leaves_nothing_behind(name, kind) -> None:
 
 
 @pytest.mark.parametrize("name", shipped("search_spaces"))
-def test_named_archs_of_a_space_are_leading_slices(name) -> None:
+def test_named_archs_of_a_space_fit_into_the_largest(name) -> None:
     space = load_space(name)
     build = family(space.family).build
     with torch.device("meta"):
@@ -125,8 +124,8 @@ def test_named_archs_of_a_space_are_leading_slices(name) -> None:
 def test_published_networks_are_built_by_name(name) -> None:
     with torch.device("meta"):
         backbone = published(name, classes=None)
-        assert backbone.strides == (4, 8, 16, 32)
-        assert len(backbone.widths) == 4
+        assert len(backbone.widths) == len(backbone.strides)
+        assert all(stride in (4, 8, 14, 16, 32) for stride in backbone.strides)
         assert sum(p.numel() for p in published(name, classes=7).parameters()) > sum(
             p.numel() for p in backbone.parameters()
         )

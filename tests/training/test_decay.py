@@ -8,10 +8,11 @@ import torch
 from nasmvt.config import parse
 from nasmvt.families.registry import FAMILIES
 from nasmvt.model import MultiTaskModel
-from nasmvt.space import SearchSpace, load_space
+from nasmvt.space import SearchSpace
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.trainable import Trained
 from tests.conftest import make_tasks
+from tests.families.small_spaces import SMALL
 
 N = r"\d+"
 HEADS = [
@@ -54,6 +55,10 @@ BACKBONES = {
         rf"stages\.{N}\.blocks\.{N}\.norm[12]\.weight",
         rf"stages\.{N}\.(reduction|blocks\.{N})\.convs\.[14]\.weight",
     ],
+    "efficientnet": [
+        r"bn[12]\.weight",
+        rf"blocks\.{N}\.{N}\.bn[123]\.weight",
+    ],
 }
 """Norms, position tables and relative position biases of backbones. Biases named `bias` are free in all of them."""
 
@@ -79,8 +84,8 @@ def wrong(family: str, trained: list[Trained]) -> list[str]:
 
 
 def shared_space(family: str) -> SearchSpace:
-    """A shipped space in which everything of the backbone may be shared."""
-    space = load_space(f"{family}_nano")
+    """A small space in which everything of the backbone may be shared."""
+    space = next(space for space in SMALL.values() if space.family == family)
     return parse(
         SearchSpace,
         {**space.model_dump(mode="json"), "roles": {"backbone.**": "adaptive", "backbone.blocks.*.attn": "specific"}},

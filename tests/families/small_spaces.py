@@ -1,0 +1,27 @@
+"""Small spaces of every shipped family: the nano spaces, and one here for each family that ships none."""
+
+from nasmvt.config import parse
+from nasmvt.resources import shipped
+from nasmvt.space import SearchSpace, load_space
+
+_STAGES = range(1, 7)
+
+WITHOUT_NANO = {
+    "efficientnet": {
+        "choices": {
+            **{f"depth{i}": [1, 2] if i == 3 else [1] for i in _STAGES},
+            **{f"expansion{i}": {"options": [2, 3], "per": f"depth{i}"} for i in _STAGES},
+            **{f"kernel_size{i}": {"options": [3, 5], "per": f"depth{i}"} for i in _STAGES},
+        },
+        "fixed": {"widths": [8, 8, 8, 16, 16, 16, 24], "stem_width": 8, "head_width": 32, "same_padding": True},
+    },
+}
+
+SMALL: dict[str, SearchSpace] = {
+    **{name: load_space(name) for name in shipped("search_spaces") if name.endswith("_nano")},
+    **{
+        name: parse(SearchSpace, {"name": f"{name}_small", "family": name, **values}, name)
+        for name, values in WITHOUT_NANO.items()
+    },
+}
+"""By name."""

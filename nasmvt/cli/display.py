@@ -163,12 +163,16 @@ def comparison_table(found: Sequence[Compared]) -> Table:
         *_figures(found[0].metrics),
         "parameters",
         "in budget",
+        "searched - it",
         title="on val, all retrained with the same settings",
     )
     for item in found:
         name = "searched" if item.name == "best" else item.name
         within = "yes" if item.within_budget else "no"
-        table.add_row(name, f"{item.score:.2f}", *_figures(item.metrics).values(), f"{item.parameters.total:,}", within)
+        more = item.difference
+        behind = "" if more is None else f"{more.mean:+.1f} [{more.low:+.1f}, {more.high:+.1f}]"
+        figures = _figures(item.metrics).values()
+        table.add_row(name, f"{item.score:.2f}", *figures, f"{item.parameters.total:,}", within, behind)
     return table
 
 

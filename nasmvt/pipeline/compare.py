@@ -1,14 +1,15 @@
 """Was the search worth it? Its arch against others, all retrained with the same settings, on `val`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from nasmvt.cost import Budget, Costs
-from nasmvt.pipeline.comparison import Compared
-from nasmvt.pipeline.evaluate import evaluate_on_val
+from nasmvt.cost import Budget, Costs, FeasibleSet
+from nasmvt.pipeline.comparison import Compared, Rating
+from nasmvt.pipeline.evaluate import resample_on_val
 from nasmvt.pipeline.identity import SPLITS
 from nasmvt.pipeline.retrain import Chosen, choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
@@ -16,7 +17,11 @@ from nasmvt.pipeline.supernet import load_supernet
 from nasmvt.search import Objective
 from nasmvt.search.sampler import FreshSampler
 from nasmvt.seeding import derive_seed
+from nasmvt.space import Arch
 from nasmvt.training.loop import Listener
+
+NEAR = 0.95
+"""The least share of the budget that the rival near it has."""
 
 
 def compare(
@@ -24,17 +29,21 @@ def compare(
     *,
     device: torch.device,
     progress: Callable[[str], AbstractContextManager[Listener]],
+    seeds: int = 1,
     accept_unfinished: bool = False,
     accept_changed_data: bool = False,
 ) -> list[Compared]:
-    """Retrain the smallest, the largest, a random and the searched arch with the same settings; measure them on `val`.
+    """Retrain the searched arch and others with the same settings; measure them on `val`, the searched one last.
 
-    The random arch is within the search's budget. Archs that were retrained already are not trained again.
+    The others are the smallest and the largest arch, a random one within the search's budget and, where parameters are
+    bounded, a random one just below the bound, since size alone explains much. What was retrained already is not
+    trained again.
 
     Args:
         run: the run.
         device: where it is trained and measured.
         progress: returns a listener for a training with that title.
+        seeds: trainings of each arch; they differ in all that is random.
         accept_unfinished: accept the result of an interrupted search.
         accept_changed_data: continue if the data changed since the run began.
 
@@ -48,22 +57,32 @@ def compare(
     costs = Costs(supernet.space, supernet.tasks, sharing)
     feasible = budget.feasible(costs)
     best = choose_arch(run, "best", sharing, accept_unfinished=accept_unfinished)
-    rng = np.random.default_rng(derive_seed(run.experiment.seed, "random subnet of the comparison"))
-    drawn = FreshSampler(feasible).random({best.arch}, rng) or best.arch
-    others = {
-        "smallest": run.experiment.space.smallest,
-        "largest": run.experiment.space.largest,
-        "random": drawn,
-    }
+    rivals = _rivals(run.experiment.seed, best.arch, budget, feasible)
     objective = Objective.of(supernet.tasks)
     data = run.open_data(SPLITS, accept_changed=accept_changed_data)
     found = []
-    for chosen in (*(Chosen(name, arch, sharing) for name, arch in others.items()), best):
-        folder = run.retrain_files(chosen.name).folder
-        with progress(f"retrain {chosen.name}") as listener:
-            retrain(run, chosen, supernet, data=data, device=device, resume=folder.exists(), listener=listener)
-        model = load_retrained(run, chosen.name)
-        metrics = evaluate_on_val(model, data, device)
-        count = costs.parameters(chosen.arch)
-        found.append(Compared(chosen.name, count, metrics, objective(metrics), chosen.arch in feasible))
-    return found
+    for chosen in (*(Chosen(name, arch, sharing) for name, arch in rivals.items()), best):
+        ratings = []
+        for seed in range(seeds):
+            one = replace(chosen, name=f"{chosen.name}-seed-{seed}") if seed else chosen
+            resume = run.folder("retrain", one.name).exists()
+            with progress(f"retrain {one.name}") as listener:
+                retrain(run, one, supernet, data=data, device=device, seed=seed, resume=resume, listener=listener)
+            ratings.append(Rating.of(resample_on_val(load_retrained(run, one.name), data, device), objective))
+        count, within = costs.parameters(chosen.arch), chosen.arch in feasible
+        found.append(Compared.of(chosen.name, count, within, ratings))
+    return [item.against(found[-1]) for item in found]
+
+
+def _rivals(seed: int, best: Arch, budget: Budget, feasible: FeasibleSet) -> Mapping[str, Arch]:
+    """Return what the searched arch is compared with, by name."""
+    rng = np.random.default_rng(derive_seed(seed, "random subnet of the comparison"))
+    rivals = {"smallest": feasible.space.smallest, "largest": feasible.space.largest}
+    rivals["random"] = FreshSampler(feasible).random({best}, rng) or best
+    if budget.parameters is not None:  # the first column of the bounds
+        most = min(int(budget.parameters), int(feasible.most_V[0]))
+        floors = [max(int(NEAR * most), budget.at_least or 0), *feasible.floors_V[1:].tolist()]
+        near = FreshSampler(FeasibleSet(feasible.tables, feasible.bounds_V.tolist(), floors))
+        if drawn := near.random({best}, rng):
+            rivals["random-near-budget"] = drawn
+    return rivals

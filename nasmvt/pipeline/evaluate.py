@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from nasmvt.config import parse
+from nasmvt.data.eval_set import EvalSet
 from nasmvt.data.formats import FORMATS
 from nasmvt.data.protocols import FitProtocol
 from nasmvt.errors import UserError, listed, nearest
@@ -16,7 +17,7 @@ from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.experiment import apply_change
 from nasmvt.precision import Precision
 from nasmvt.tasks.config import TaskConfig
-from nasmvt.tasks.evaluate import evaluate
+from nasmvt.tasks.evaluate import Resampled, evaluate, evaluate_resampled
 from nasmvt.tasks.task import Task
 
 
@@ -28,11 +29,27 @@ def evaluate_on_val(
     Raises:
         UserError: if a data set is missing or has other classes than the model.
     """
-    model.to(device)
-    # Every data set is opened before the first is evaluated: missing data are reported at once.
-    images = {name: data[name].val_images() for name in model.tasks}
-    tasks = {name: replace(task, config=data[name].config) for name, task in model.tasks.items()}
+    images, tasks = _on_val(model, data, device)
     return {name: evaluate(model.task(name), images[name], task, device, precision) for name, task in tasks.items()}
+
+
+def resample_on_val(model: MultiTaskModel, data: Mapping[str, TaskData], device: torch.device) -> dict[str, Resampled]:
+    """Return the metrics of every task on `val`, and how they depend on which images it has.
+
+    Raises:
+        UserError: as `evaluate_on_val` does.
+    """
+    images, tasks = _on_val(model, data, device)
+    return {name: evaluate_resampled(model.task(name), images[name], task, device) for name, task in tasks.items()}
+
+
+def _on_val(
+    model: MultiTaskModel, data: Mapping[str, TaskData], device: torch.device
+) -> tuple[dict[str, EvalSet], dict[str, Task]]:
+    """Return the images of every task, and the tasks as these data are read; all of the data are opened at once."""
+    model.to(device)
+    images = {name: data[name].val_images() for name in model.tasks}
+    return images, {name: replace(task, config=data[name].config) for name, task in model.tasks.items()}
 
 
 def data_of(loaded: LoadedModel, configs: Mapping[str, TaskConfig]) -> dict[str, TaskData]:

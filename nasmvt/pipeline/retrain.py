@@ -68,11 +68,23 @@ def retrain(
     *,
     data: Mapping[str, TaskData],
     device: torch.device,
+    seed: int = 0,
     from_scratch: bool = False,
     resume: bool = False,
     listener: Listener | None = None,
 ) -> MultiTaskModel:
     """Train an arch with its sharing as plain networks, from the supernet's weights or from scratch.
+
+    Args:
+        run: the run; gives the settings.
+        chosen: what is trained.
+        supernet: the weights that it starts from.
+        data: of every task.
+        device: where it is trained.
+        seed: another one repeats the training with other randomness.
+        from_scratch: start from fresh weights.
+        resume: go on with a training that was begun.
+        listener: told of every step.
 
     Raises:
         UserError: if the arch was trained already and `resume` is off, if there is nothing to resume and it
@@ -85,7 +97,7 @@ def retrain(
         raise UserError(f"{folder} exists: pass --resume to continue it, or delete it")
     if resume and not folder.exists():
         raise UserError(f"--resume continues a retraining, but there is no {folder}: leave --resume out")
-    model = _start(run, chosen, supernet, from_scratch).to(device)
+    model = _start(run, chosen, supernet, from_scratch, seed).to(device)
     model.name = chosen.name
     path = files.arch
     arch = ArchFile.of(chosen.arch, model.sharing)
@@ -95,7 +107,7 @@ def retrain(
     stage = Stage(
         files=files,
         config=run.experiment.retrain,
-        seed=derive_seed(run.experiment.seed, "retrain"),
+        seed=derive_seed(run.experiment.seed, "retrain", *([seed] if seed else [])),
         data=data,
         device=device,
         resume=resume,
@@ -123,8 +135,8 @@ def load_retrained(run: Run, name: str) -> MultiTaskModel:
     return model
 
 
-def _start(run: Run, chosen: Chosen, supernet: Supernet, from_scratch: bool) -> MultiTaskModel:
+def _start(run: Run, chosen: Chosen, supernet: Supernet, from_scratch: bool, seed: int) -> MultiTaskModel:
     if not from_scratch:
         return supernet.materialize(chosen.arch, chosen.sharing)
-    with seeded(run.experiment.seed, "from scratch"):
+    with seeded(run.experiment.seed, "from scratch", *([seed] if seed else [])):
         return MultiTaskModel.fresh(run.experiment.space, run.tasks, chosen.arch, chosen.sharing)

@@ -4,6 +4,7 @@ Shapes: B batch, K classes.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,15 @@ class ClassificationMetric(TaskMetric):
         self._pictures += len(predictions)
         for accuracy in self._accuracies.values():
             accuracy.update(probabilities_BK, torch.as_tensor(targets).cpu())
+
+    def add(self, other: "ClassificationMetric") -> None:
+        """Add the images of another metric."""
+        if not self._pictures:  # torchmetrics warns of a metric that was merged but never updated
+            self._accuracies = deepcopy(other._accuracies)
+        elif other._pictures:
+            for name, accuracy in self._accuracies.items():
+                accuracy.merge_state(other._accuracies[name])
+        self._pictures += other._pictures
 
     def compute(self) -> dict[str, float]:
         """Return `top1` and, with more than five classes, `top5`; 0 without images."""

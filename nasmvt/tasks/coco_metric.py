@@ -51,6 +51,16 @@ class CocoMetric(TaskMetric):
             self._detections += [{**item, "score": s} for item, s in zip(found, scores, strict=True)]
             self._objects += _truth(image, target, self._masks, first_id=len(self._objects) + 1)
 
+    def add(self, other: "CocoMetric") -> None:
+        """Add the images of another metric."""
+        images, objects = len(self._images), len(self._objects)
+        self._masks = self._masks and other._masks
+        self._images += [{**item, "id": item["id"] + images} for item in other._images]
+        self._objects += [
+            {**item, "id": item["id"] + objects, "image_id": item["image_id"] + images} for item in other._objects
+        ]
+        self._detections += [{**item, "image_id": item["image_id"] + images} for item in other._detections]
+
     def compute(self) -> dict[str, float]:
         """Return `box_map`, `box_ap50`, `box_ap75` and, with masks, `mask_map`, `mask_ap50`.
 

@@ -45,6 +45,10 @@ class TaskMetric(ABC):
         """Add the predictions of a batch and its targets, in the pixels of the original images."""
 
     @abstractmethod
+    def add(self, other: Any) -> None:
+        """Add what another metric of the same class and data set was updated with, of other images."""
+
+    @abstractmethod
     def compute(self) -> dict[str, float]:
         """Return the values for all images so far, in percent."""
 

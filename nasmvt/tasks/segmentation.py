@@ -138,6 +138,10 @@ class SegmentationMetric(TaskMetric):
                 counts = torch.bincount(pairs, minlength=self._classes**2)
                 self._confusion_KK += counts.reshape(self._classes, self._classes)
 
+    def add(self, other: "SegmentationMetric") -> None:
+        """Add the pixels of another metric."""
+        self._confusion_KK += other._confusion_KK
+
     def compute(self) -> dict[str, float]:
         """Return `miou` and `pixel_accuracy`; 0 if no pixel counted."""
         hits_K = self._confusion_KK.diagonal().double()

@@ -276,15 +276,25 @@ def test_shared_tensors_stay_one_through_retraining(run):
     assert not torch.equal(cls, supernet.materialize(chosen.arch).task("cls").get_parameter(name))
 
 
-def test_compare_trains_all_equally_and_says_what_is_within_budget(tmp_path):
+def test_compare_trains_all_equally_and_says_what_is_within_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr("nasmvt.pipeline.compare.NEAR", 0.5)  # the tiny space has few archs
     run = train_supernet(experiment(), out=tmp_path / "run", device=CPU)
     search_run(run)
     costs = costs_of(load_supernet(run, CPU))
     from contextlib import nullcontext
 
     found = {item.name: item for item in compare(run, device=CPU, progress=lambda title: nullcontext(StopAt(-1)))}
-    assert set(found) == {"smallest", "largest", "random", "best"}
+    assert list(found) == ["smallest", "largest", "random", "random-near-budget", "best"]
     assert not found["largest"].within_budget
+    near, budget = found["random-near-budget"], run.best().budget
+    assert near.within_budget
+    assert near.parameters.total >= 0.5 * budget
+    for item in found.values():
+        difference = item.difference
+        assert (difference is None) == (item.name == "best")
+        if difference is not None:
+            assert difference.mean == pytest.approx(found["best"].score - item.score)
+            assert difference.low <= difference.mean <= difference.high
     assert found["random"].within_budget
     assert found["best"].within_budget
     for item in found.values():

@@ -220,3 +220,33 @@ def test_nothing_to_find_or_nothing_found_is_0(change: Callable[[Picture], Pictu
     metric.update([prediction], [target])
     assert metric.compute() == {"box_map": 0.0, "box_ap50": 0.0, "box_ap75": 0.0}
     assert set(CocoMetric(3).compute().values()) == {0.0}
+
+
+def in_parts(metric: Callable[[], Any], images: list[tuple[Any, Any]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the figures of three metrics put together, and those of one; in mAP the order of equal scores counts."""
+    whole, together = metric(), metric()
+    for start in range(3):
+        part = metric()
+        for prediction, target in images[start::3]:
+            whole.update([prediction], target)
+            part.update([prediction], target)
+        together.add(part)
+    return together.compute(), whole.compute()
+
+
+def test_parts_of_a_metric_add_up_to_the_whole() -> None:
+    random = np.random.default_rng(5)
+    draws = [random.dirichlet([1.0] * 7).tolist() for _ in range(20)]
+    together, whole = in_parts(
+        lambda: ClassificationMetric(7), [(classified(p), torch.tensor([i % 7])) for i, p in enumerate(draws)]
+    )
+    assert together == pytest.approx(whole)
+    maps = [random.integers(0, 4, (2, 3, 5)).tolist() for _ in range(10)]
+    together, whole = in_parts(
+        lambda: SegmentationMetric(4), [(segmented(guess), [torch.tensor(truth)]) for guess, truth in maps]
+    )
+    assert together == whole
+    scenes = [scene(random) for _ in range(12)]
+    together, whole = in_parts(lambda: CocoMetric(len(CLASSES)), [(guess, [truth]) for guess, truth in scenes])
+    assert together == pytest.approx(whole)
+    assert 0 < whole["box_map"] < 100

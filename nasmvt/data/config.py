@@ -8,8 +8,9 @@ from pydantic import AfterValidator, Field, field_validator
 
 from nasmvt.config import Config
 from nasmvt.data.formats import FORMATS
-from nasmvt.data.geometry import Fit, Placement
+from nasmvt.data.geometry import Placement
 from nasmvt.data.protocols import AnyProtocol, FitProtocol
+from nasmvt.data.train_placements import AnyTrainPlacement, FitTraining
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Triple = tuple[float, float, float]
@@ -29,6 +30,10 @@ class AugmentationConfig(Config):
     color_jitter: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Strength of the random change of brightness, contrast and saturation; 0 turns it off. In
     classification it has no effect if `auto_augment` is on (timm's rule)."""
+
+    photometric: bool = False
+    """Detection and segmentation: whether brightness, contrast, saturation and hue are changed at random as in SSD and
+    mmsegmentation, each for half of the images."""
 
     auto_augment: str | None = "rand-m9-mstd0.5"
     """Classification: timm's policy string (RandAugment of magnitude 9), or null for none."""
@@ -72,7 +77,7 @@ class DataConfig(Config):
     """Name of the validation split; used only to evaluate final models."""
 
     image_size: tuple[int, int] = (64, 64)
-    """Height and width in pixels of the canvas that training and test images are put on, unless `test` says otherwise,
+    """Height and width in pixels of the canvas that images are put on, unless `train` or `test` say otherwise,
     and of the nominal image that position tables and counts assume; one number means a square."""
 
     classes: tuple[str, ...] | None = None
@@ -136,6 +141,9 @@ class DataConfig(Config):
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random augmentation of training images."""
 
+    train: AnyTrainPlacement = FitTraining()
+    """How training images are placed: `fit`, `short_side` or `range_crop` (detection, segmentation)."""
+
     test: AnyProtocol = FitProtocol()
     """How images are placed for evaluation and prediction: `fit`, `centre_crop` (classification) or `keep_ratio`
     (detection, segmentation)."""
@@ -194,7 +202,7 @@ class DataConfig(Config):
     @property
     def train_placement(self) -> Placement:
         """How training images are put on their canvas."""
-        return Fit(size=self.image_size, scale=self.augmentation.scale, hflip=self.augmentation.hflip)
+        return self.train.placement(self.image_size, self.augmentation.scale, self.augmentation.hflip)
 
     @property
     def test_placement(self) -> Placement:

@@ -3,7 +3,7 @@
 Shapes: h, w image height and width, H, W canvas height and width, n objects, c channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -48,21 +48,21 @@ class Geometry:
     """Whether it is mirrored from left to right."""
     resampling: Resampling = SMOOTH
     """How it is scaled."""
-    first: Size | None = None
-    """A size that the image is scaled to before, where it is scaled twice."""
+    before: "Geometry | None" = None
+    """How the image is placed before, where it is scaled twice; this geometry then places the result."""
 
     def image(self, image: torch.Tensor) -> torch.Tensor:
         """Place an image uint8 (3, h, w); the result is (3, *valid)."""
-        for size in (self.first, self.scaled):
-            if size is not None:
-                image = F.resize(image, list(size), self.resampling.images, antialias=self.resampling.antialias)
-        placed: torch.Tensor = self._cut(image)
+        image = image if self.before is None else self.before.image(image)
+        scaled = F.resize(image, list(self.scaled), self.resampling.images, antialias=self.resampling.antialias)
+        placed: torch.Tensor = self._cut(scaled)
         return placed
 
     def masks(self, masks: torch.Tensor) -> torch.Tensor:
         """Place uint8 masks or label maps (n, h, w); the result is (n, *valid)."""
         if not len(masks):
             return masks.new_zeros((0, *self.valid))
+        masks = masks if self.before is None else self.before.masks(masks)
         scaled = F.resize_image(masks, list(self.scaled), interpolation=self.resampling.labels)
         placed: torch.Tensor = self._cut(scaled)
         return placed
@@ -73,11 +73,14 @@ class Geometry:
         Returns:
             Boxes (n, 4) clipped to the crop, and the fraction (n,) of each box's area that is left.
         """
-        wrapped = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=self.size)
+        given, left = self.size, torch.ones(len(boxes))
+        if self.before is not None:
+            given, (boxes, left) = self.before.valid, self.before.boxes(boxes)
+        wrapped = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=given)
         scaled = F.resize(wrapped, list(self.scaled))
         placed = F.clamp_bounding_boxes(self._cut(scaled)).as_subclass(torch.Tensor)
         whole = sides(scaled.as_subclass(torch.Tensor)).prod(dim=1)
-        return placed, sides(placed).prod(dim=1) / whole
+        return placed, (left * sides(placed).prod(dim=1) / whole).nan_to_num()
 
     def _cut(self, value: Any) -> Any:
         """Crop a scaled image, mask or set of boxes, and flip it if required."""
@@ -85,11 +88,25 @@ class Geometry:
         return F.horizontal_flip(value) if self.flip else value
 
 
+Balanced = Callable[[Geometry, float], bool]
+"""Whether no class has more than a given part of what a geometry leaves of an image."""
+
+
+def always(geometry: Geometry, most: float) -> bool:
+    """Take any crop for balanced."""
+    return True
+
+
 class Placement(Protocol):
     """How images are put on the canvas of a batch; random numbers come from torch's global generator."""
 
-    def place(self, size: Size) -> Geometry:
-        """Return the placement of an image of a given size."""
+    def place(self, size: Size, balanced: Balanced = always) -> Geometry:
+        """Return the placement of an image of a given size.
+
+        Args:
+            size: of the image.
+            balanced: tells which crops a placement that draws them takes.
+        """
         ...
 
     def canvas(self, sizes: Sequence[Size]) -> Size:
@@ -111,7 +128,7 @@ class Fit:
     hflip: float = 0.0
     """Probability of a horizontal flip."""
 
-    def place(self, size: Size) -> Geometry:
+    def place(self, size: Size, balanced: Balanced = always) -> Geometry:
         """Return the placement of an image of a given size."""
         flip, factor, top, left = torch.rand(4).tolist()
         scaled = fit_size(size, self.size, self.scale[0] + factor * (self.scale[1] - self.scale[0]))

@@ -4,7 +4,6 @@ What a type can do is the same for every kind of task; which types a kind takes 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
@@ -12,6 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 from nasmvt.config import Config
 from nasmvt.data.geometry import CUBIC, OPENCV, SMOOTH, Fit, Placement, Resampling, Size
 from nasmvt.data.placements import CentreCrop, KeepRatio
+from nasmvt.data.typed import by_type
 from nasmvt.registry import Registry
 
 Count = Annotated[int, Field(ge=1)]
@@ -166,15 +166,5 @@ PROTOCOLS.add("centre_crop", CentreCropProtocol, __name__)
 PROTOCOLS.add("keep_ratio", KeepRatioProtocol, __name__)
 
 
-def _of_its_type(values: Any) -> Any:
-    """Validate plain values with the class of their type."""
-    if not isinstance(values, Mapping):
-        return values
-    given = values.get("type", "fit")
-    if not isinstance(given, str):
-        return values
-    return PROTOCOLS.get(PROTOCOLS.check(given)).model_validate(values)
-
-
-AnyProtocol = Annotated[SerializeAsAny[Protocol], BeforeValidator(_of_its_type)]
+AnyProtocol = Annotated[SerializeAsAny[Protocol], BeforeValidator(by_type(PROTOCOLS, "fit"))]
 """A protocol of any type; the type of plain values is `fit` unless they say otherwise."""

@@ -28,6 +28,14 @@ class LabelMaps(Targets):
         """Return the label map (h, w) uint8 of the placed image."""
         return geometry.masks(target[None])[0]
 
+    def balanced(self, target: torch.Tensor, most: float) -> bool:
+        """Return whether several classes are in a label map and the most frequent has less than `most` of the pixels.
+
+        Pixels of `IGNORE` do not count.
+        """
+        counts = torch.bincount(target.flatten().long(), minlength=IGNORE + 1)[:IGNORE]
+        return int((counts > 0).sum()) > 1 and int(counts.max()) < most * int(counts.sum())
+
     def collate(self, targets: Sequence[torch.Tensor], canvas: Size) -> torch.Tensor:
         """Return label maps (B, H, W) uint8."""
         ignored = torch.tensor(IGNORE, dtype=torch.uint8)

@@ -39,6 +39,13 @@ class Targets(ABC):
     def move(self, target: Any, geometry: Geometry) -> Any:
         """Return a sample's target in the pixels of the placed image."""
 
+    def balanced(self, target: Any, most: float) -> bool:
+        """Return whether a moved target has several classes, none of them with more than a given part of it.
+
+        As a rule any will do.
+        """
+        return True
+
     @abstractmethod
     def collate(self, targets: Sequence[Any], canvas: Size) -> Any:
         """Return the targets of a training batch: placed and padded to a canvas (H, W)."""

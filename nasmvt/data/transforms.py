@@ -13,7 +13,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from nasmvt.data.config import DataConfig
-from nasmvt.data.geometry import Geometry, Placement, Size, pad
+from nasmvt.data.geometry import Balanced, Geometry, Placement, Size, always, pad
+from nasmvt.data.photometric import distort
 from nasmvt.data.pictures import to_rgb
 from nasmvt.data.targets import Placed, Targets
 from nasmvt.data.types import Batch, ImageInfo, Sample
@@ -84,8 +85,10 @@ class EvalTransform:
         return _place(to_tensor(image), self.placement, id)
 
 
-def _place(image: torch.Tensor, placement: Placement, id: int | str) -> tuple[torch.Tensor, Geometry, ImageInfo]:
-    geometry = placement.place((image.shape[1], image.shape[2]))
+def _place(
+    image: torch.Tensor, placement: Placement, id: int | str, balanced: Balanced = always
+) -> tuple[torch.Tensor, Geometry, ImageInfo]:
+    geometry = placement.place((image.shape[1], image.shape[2]), balanced)
     canvas = placement.canvas([geometry.valid])
     info = ImageInfo(id=id, size=geometry.size, valid=geometry.valid, canvas=canvas, flip=geometry.flip)
     return geometry.image(image), geometry, info
@@ -108,14 +111,21 @@ class TrainTransform:
         self._own: Callable[[Sample], Placed] | None = targets.train_transform(config)
         strength = config.augmentation.color_jitter
         self._jitter = v2.ColorJitter(strength, strength, strength) if strength else None
+        self._photometric = config.augmentation.photometric
 
     def __call__(self, sample: Sample) -> Placed:
         """Return the placed image without padding, with its target in its pixels."""
         if self._own is not None:
             return self._own(sample)
-        image, geometry, info = _place(to_tensor(sample.image), self._placement, sample.id)
+
+        def balanced(geometry: Geometry, most: float) -> bool:
+            return self._targets.balanced(self._targets.move(sample.target, geometry), most)
+
+        image, geometry, info = _place(to_tensor(sample.image), self._placement, sample.id, balanced)
         if self._jitter is not None:
             image = self._jitter(image)
+        if self._photometric:
+            image = distort(image)
         return Placed(image, self._targets.move(sample.target, geometry), info)
 
 

@@ -14,7 +14,7 @@ from nasmvt.pipeline.datasets import TaskData
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 
-_FREE = {"root", "workers", "skip_unreadable", "augmentation", "test"}
+_FREE = {"root", "workers", "skip_unreadable", "augmentation", "train", "test"}
 """Settings that may change between the steps of a run: they do not affect the identity of the data."""
 
 

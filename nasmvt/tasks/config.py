@@ -70,5 +70,5 @@ class TaskConfig(Config):
                 f"which serves {served}: change it or leave it out"
             )
         self.head.check_batch(self.batch_size)
-        KINDS.get(self.kind).check_protocol(self.kind, self.data.test)
+        KINDS.get(self.kind).check_data(self.kind, self.data)
         return self

@@ -125,6 +125,7 @@ KINDS.add(
         primary=CocoMetric.primary,
         head="mask_rcnn",
         draw_target=draw_target,
+        placements=("fit", "short_side", "range_crop"),
         protocols=("fit", "keep_ratio"),
         paper=KeepRatioProtocol(short=800, long=1333, divisor=32),
         nominal=DataInfo(kind="detection", classes=tuple(map(str, range(80))), has_masks=True),

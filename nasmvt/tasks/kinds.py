@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from nasmvt.data.config import DataConfig
 from nasmvt.data.protocols import Protocol
 from nasmvt.data.types import DataInfo
 from nasmvt.errors import listed
@@ -36,6 +37,8 @@ class Kind:
     """What cost tables assume without the data."""
     most_classes: int | None = None
     """Maximum number of classes that its targets can encode."""
+    placements: tuple[str, ...] = ("fit",)
+    """The ways of placing training images that fit it (see `nasmvt.data.train_placements`)."""
     protocols: tuple[str, ...] = ("fit",)
     """The ways of placing test images that fit it (see `nasmvt.data.protocols`)."""
     paper: Protocol | None = None
@@ -43,18 +46,22 @@ class Kind:
     predictor: type[Predictor] | None = None
     """Predicts where a protocol reads an image in windows or more than once; None: nothing does."""
 
-    def check_protocol(self, kind: str, protocol: Protocol) -> None:
-        """Refuse a protocol that the kind's images or predictions don't fit.
+    def check_data(self, kind: str, data: DataConfig) -> None:
+        """Refuse ways of placing images that don't fit the kind, called `kind`.
 
         Raises:
             ValueError: saying why.
         """
-        if protocol.type not in self.protocols:
-            raise ValueError(
-                f"images of a {kind} task are placed by {listed(self.protocols)}, but 'data.test.type' is "
-                f"'{protocol.type}': change it"
-            )
-        if not protocol.once and self.predictor is None:
+        for key, given, fitting in (
+            ("train", data.train.type, self.placements),
+            ("test", data.test.type, self.protocols),
+        ):
+            if given not in fitting:
+                raise ValueError(
+                    f"images of a {kind} task are placed by {listed(fitting)}, but 'data.{key}.type' is '{given}': "
+                    "change it"
+                )
+        if not data.test.once and self.predictor is None:
             raise ValueError(
                 f"a {kind} task reads an image whole and once, but 'data.test' asks for windows, several ratios or "
                 "mirrored images: leave them out"

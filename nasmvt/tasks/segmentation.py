@@ -167,6 +167,7 @@ KINDS.add(
         head="upernet",
         draw_target=draw_target,
         predictor=SegmentationPredictor,
+        placements=("fit", "short_side", "range_crop"),
         protocols=("fit", "keep_ratio"),
         paper=KeepRatioProtocol(short=512, long=2048),
         nominal=DataInfo(kind="segmentation", classes=tuple(map(str, range(150)))),

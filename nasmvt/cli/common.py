@@ -43,6 +43,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto uses CUDA
 Precision = Annotated[
     str, typer.Option(help="In which numbers networks compute: fp32, or bf16 or fp16 where the device has them.")
 ]
+Runtime = Annotated[
+    str, typer.Option(help="What computes: torch, or onnx for the files of 'nasmvt export --onnx' (on the CPU).")
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: training.steps=100. May be repeated."),

@@ -87,6 +87,16 @@ def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Tab
     return table
 
 
+def disagreement_table(differences: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return a table of how much other runtimes differ from PyTorch, by runtime and task."""
+    table = _table("runtime", "task", "difference", title="from PyTorch, of the largest value")
+    table.columns[2].justify = "right"
+    for runtime, tasks in differences.items():
+        for task, difference in tasks.items():
+            table.add_row(runtime, task, f"{difference:.1e}")
+    return table
+
+
 def parameters_table(parameters: Mapping[str, object]) -> Table:
     """Return a table of parameter counts with their parts (see `ParameterCount.to_dict`)."""
     table = _table("part", "parameters", title="parameters, a shared tensor counted once")

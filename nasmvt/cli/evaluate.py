@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, Device, ModelArgument, Precision, model_folder, reports_errors, written
+from nasmvt.cli.common import Changes, Device, ModelArgument, Precision, Runtime, model_folder, reports_errors, written
 
 
 @reports_errors
@@ -24,6 +24,7 @@ def evaluate(
     changes: Changes = None,
     device: Device = "auto",
     precision: Precision = "fp32",
+    runtime: Runtime = "torch",
 ) -> None:
     """Evaluate an exported model on the val splits of its tasks' data sets.
 
@@ -38,12 +39,12 @@ def evaluate(
     from nasmvt.pipeline.run import device_of
     from nasmvt.tasks.precision import parse_precision
 
-    target = device_of(device)
+    target = device_of(device if runtime == "torch" else "cpu")
     numbers = parse_precision(precision, target)
     folder = model_folder(folder)
-    loaded = load(folder)
+    loaded = load(folder, runtime)
     configs = data_configs(loaded, changes or (), protocol)
-    metrics = evaluate_on_val(loaded.model, data_of(loaded, configs), target, numbers)
+    metrics = evaluate_on_val(loaded.model, data_of(loaded, configs), target, numbers, loaded.networks)
     console.print(metrics_table("on val", metrics))
     for name, config in configs.items():
         if config.data.root is not None:

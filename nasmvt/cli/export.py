@@ -5,25 +5,61 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import AcceptChangedData, AcceptUnfinished, RunArgument, quoted, reports_errors
+from nasmvt.cli.common import AcceptChangedData, AcceptUnfinished, Changes, quoted, reports_errors
+from nasmvt.errors import UserError
 
 
 @reports_errors
 def export(
-    run: RunArgument = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN", help="Run directory, or an exported folder.", show_default="the newest under runs/"
+        ),
+    ] = None,
     arch: Annotated[str, typer.Option(help="Which model: best, or the name of another retrained arch.")] = "best",
     out: Annotated[Path | None, typer.Option(help="Folder to create.", show_default="RUN/export")] = None,
     accept_unfinished: AcceptUnfinished = False,
     accept_changed_data: AcceptChangedData = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/TASK.onnx too; needs the extra 'onnx'.")] = False,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Task to write such files for; may be repeated.", show_default="all tasks")
+    ] = None,
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Such files take images of other sizes too; slower.")
+    ] = False,
+    changes: Changes = None,
 ) -> None:
     """Export a run's model as one folder: config.json, model.safetensors, model card.
 
-    This is the retrained model if there is one, else the searched subnet with the supernet's weights.
+    This is the retrained model if there is one, else the searched subnet with the supernet's weights. Files for other
+    runtimes are compared with PyTorch on images of the search split before they are kept; they can be added to an
+    exported folder later.
 
     \b
     Example:
-      nasmvt export runs/my-run --out my-model
+      nasmvt export runs/my-run --out my-model --onnx
     """
+    from nasmvt.cli.display import console, disagreement_table, say
+    from nasmvt.export import load
+    from nasmvt.pipeline.deploy import chosen_tasks, export_onnx
+    from nasmvt.pipeline.evaluate import data_configs, data_of
+
+    exported = run is not None and (run / "config.json").is_file()
+    folder = run if run is not None and exported else _export(run, arch, out, accept_unfinished, accept_changed_data)
+    if not onnx:
+        if exported:
+            raise UserError(f"{folder} is an exported folder already: pass --onnx to add files to it, or give a run")
+        return
+    loaded = load(folder)
+    data = data_of(loaded, data_configs(loaded, changes or ()))
+    differences = {"onnx": export_onnx(folder, loaded, data, chosen_tasks(loaded, task), any_size=any_size)}
+    console.print(disagreement_table(differences))
+    say(f"written: {folder / 'onnx'}  (next: nasmvt evaluate {quoted(folder)} --runtime onnx)")
+
+
+def _export(run: Path | None, arch: str, out: Path | None, accept_unfinished: bool, accept_changed_data: bool) -> Path:
+    """Write a run's model as a folder, say what it holds, and return it."""
     import json
 
     from nasmvt.cli.display import console, metrics_table, parameters_table, say
@@ -42,3 +78,4 @@ def export(
     console.print(parameters_table(config["parameters"]))
     console.print(metrics_table("on the search split", metrics))
     say(f"exported: {folder}  (next: nasmvt evaluate {quoted(folder)})")
+    return folder

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Device, ModelArgument, Precision, model_folder, reports_errors
+from nasmvt.cli.common import Device, ModelArgument, Precision, Runtime, model_folder, reports_errors
 
 
 @reports_errors
@@ -31,6 +31,7 @@ def predict(
     ] = False,
     device: Device = "auto",
     precision: Precision = "fp32",
+    runtime: Runtime = "torch",
 ) -> None:
     """Run an exported model on images; write each image with its prediction drawn on it, and the prediction as JSON.
 
@@ -46,9 +47,9 @@ def predict(
     from nasmvt.pipeline.run import device_of
     from nasmvt.tasks.precision import parse_precision
 
-    target = device_of(device)
+    target = device_of(device if runtime == "torch" else "cpu")
     numbers = parse_precision(precision, target)
-    loaded = load(model_folder(folder)).to(target)
+    loaded = load(model_folder(folder), runtime, tasks=task).to(target)
     tasks = {name: loaded.task(name) for name in task or loaded.tasks}
     if pictures:
         found = find_pictures(pictures, out)

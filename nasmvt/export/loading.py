@@ -1,7 +1,7 @@
 """From an exported folder to modules that any PyTorch program can use."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from nasmvt.data import EvalTransform, read_picture
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export.format_1 import upgraded
 from nasmvt.export.local import read_local
+from nasmvt.export.runtimes import RUNTIMES
 from nasmvt.export.schema import FORMAT, ExportConfig, Roots
 from nasmvt.families import family
 from nasmvt.model import MultiTaskModel
@@ -23,7 +24,9 @@ from nasmvt.model.multi_task import stored_key
 from nasmvt.precision import Precision
 from nasmvt.space import Sharing
 from nasmvt.tasks.build import Slot
+from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.precision import autocast
+from nasmvt.tasks.task import Task
 
 
 class TaskModel(nn.Module):
@@ -32,10 +35,10 @@ class TaskModel(nn.Module):
     `forward` takes images as the network does; `predict` takes images of any size.
     """
 
-    def __init__(self, model: MultiTaskModel, name: str) -> None:
+    def __init__(self, network: TaskNetwork, task: Task) -> None:
         super().__init__()
-        self.network = model.task(name)
-        self.task = model.tasks[name]
+        self.network = network
+        self.task = task
         self.classes = self.task.info.classes
         self.preprocess = EvalTransform(self.task.config.data)
 
@@ -73,10 +76,18 @@ class TaskModel(nn.Module):
 class LoadedModel:
     """A finished model: the networks of all tasks, with shared tensors held once."""
 
-    def __init__(self, model: MultiTaskModel, config: dict[str, Any], roots: Roots | None = None) -> None:
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        config: dict[str, Any],
+        roots: Roots | None = None,
+        served: Mapping[str, TaskNetwork] | None = None,
+    ) -> None:
         self.model = model
         self.config = config
         """The content of config.json, in the current format (see `nasmvt.export.schema`)."""
+        self.networks = {name: model.task(name) for name in model.tasks} | dict(served or {})
+        """The network of each task, or what computes it on another runtime."""
         self.roots = dict(roots or {})
         """Where the data of tasks are, as far as the folder records it."""
 
@@ -93,7 +104,7 @@ class LoadedModel:
         """
         if name not in self.model.tasks:
             raise UserError(f"the model has no task {name!r}{nearest(name, self.tasks)} (tasks: {listed(self.tasks)})")
-        return TaskModel(self.model, name).eval()
+        return TaskModel(self.networks[name], self.model.tasks[name]).eval()
 
     def to(self, device: torch.device | str) -> "LoadedModel":
         """Move all tensors to a device; return self."""
@@ -110,16 +121,27 @@ def read_config(folder: Path) -> ExportConfig:
     return _read(folder)[0]
 
 
-def load(folder: str | Path) -> LoadedModel:
+def load(
+    folder: str | Path, runtime: str = "torch", *, tasks: Sequence[str] | None = None, threads: int | None = None
+) -> LoadedModel:
     """Load an exported folder.
 
+    Args:
+        folder: the folder.
+        runtime: what computes (see `nasmvt.export.runtimes.RUNTIMES`); one other than "torch" needs its files in the
+            folder and computes on the CPU.
+        tasks: which tasks the runtime is to compute; None: all. The others stay with PyTorch.
+        threads: of such a runtime; None: its default.
+
     Raises:
-        UserError: if the folder is not an exported model, has another format, or its tensors do not fit its config.
+        UserError: if the folder is not an exported model, has another format, its tensors do not fit its config, or
+            the runtime's files or packages are missing.
     """
-    folder = Path(folder)
+    folder, opener = Path(folder), RUNTIMES.get(runtime)
     content, config, roots = _read(folder)
     family(content.space.family).check(content.space)
-    space, sharing, tasks = content.space, Sharing.of(content.sharing), content.make_tasks(str(folder / "config.json"))
+    space, sharing = content.space, Sharing.of(content.sharing)
+    described = content.make_tasks(str(folder / "config.json"))
     arch = space.arch(content.arch, str(folder / "config.json"))
     tensors = _read_tensors(folder / "model.safetensors")
     unused = set(tensors)
@@ -135,12 +157,14 @@ def load(folder: str | Path) -> LoadedModel:
         unused.discard(key)
         return tensor
 
-    model = MultiTaskModel.assemble(space, tasks, arch, sharing, stored)
+    model = MultiTaskModel.assemble(space, described, arch, sharing, stored)
     if unused:
         raise UserError(
             f"{folder}: model.safetensors holds tensors that the config does not know: {listed(sorted(unused)[:5])}"
         )
-    return LoadedModel(model.eval(), config, roots)
+    model.eval()
+    chosen = [name for name in model.tasks if tasks is None or name in tasks]
+    return LoadedModel(model, config, roots, {name: opener(model.task(name), folder, name, threads) for name in chosen})
 
 
 def _read(folder: Path) -> tuple[ExportConfig, dict[str, Any], dict[str, Path]]:

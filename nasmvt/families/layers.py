@@ -3,7 +3,6 @@
 Shapes: B batch, N tokens, C channels, H height, W width, S side of a window, h heads.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,14 +37,14 @@ def from_windows(windows: Tensor, side: int, size: Sequence[int]) -> Tensor:
 
 
 def relative_position_index(height: int, width: int, device: torch.device) -> Tensor:
-    """Return, for each pair of tokens of a map, its row in a table of relative positions: (N * N,) int64 (Swin).
+    """Return, for each pair of tokens of a map, its row in a table of relative positions: (N, N) int64 (Swin).
 
     Recomputed in every forward pass: a tensor cached during tracing (`torch.export`) would be a fake one.
     """
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     row = (rows[:, None] - rows[None, :] + height - 1)[:, None, :, None]
     column = (columns[:, None] - columns[None, :] + width - 1)[None, :, None, :]
-    return (row * (2 * width - 1) + column).reshape(-1)
+    return (row * (2 * width - 1) + column).reshape(height * width, height * width)
 
 
 def relative_bias(table: Tensor, index: Tensor) -> Tensor:
@@ -55,8 +54,7 @@ def relative_bias(table: Tensor, index: Tensor) -> Tensor:
         table: one row per relative position, one column per head h.
         index: `relative_position_index` of the N tokens.
     """
-    tokens = math.isqrt(len(index))
-    return table[index].view(tokens, tokens, -1).permute(2, 0, 1).unsqueeze(0)
+    return table[index].permute(2, 0, 1).unsqueeze(0)
 
 
 def recomputed(enabled: bool, function: Callable[..., Tensor], *args: Any) -> Tensor:

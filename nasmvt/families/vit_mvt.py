@@ -210,8 +210,6 @@ class Attention(nn.Module):
         """Return the bias table for a map of `size`, resized if it was made for another."""
         table: Tensor = self.relative_bias
         needed = (2 * size[0] - 1, 2 * size[1] - 1)
-        if needed == self.table:
-            return table
         return _resize(table.T.reshape(1, -1, *self.table), needed).flatten(2)[0].T
 
 
@@ -236,8 +234,11 @@ def _conv_norm_act(inputs: int, outputs: int, kernel_size: int, stride: int = 1)
 
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize a table (1, C, H, W) bicubically; a table of that size is returned as it is."""
-    if x.shape[-2:] == tuple(size):
+    """Resize a table (1, C, H, W) bicubically; a table of that size is returned as it is.
+
+    A size that is left open while the network is traced is not compared: resizing to the same size changes nothing.
+    """
+    if all(type(side) is int for side in size) and x.shape[-2:] == tuple(size):
         return x
     return F.interpolate(x, size=tuple(size), mode="bicubic", align_corners=False)
 

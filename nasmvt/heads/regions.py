@@ -22,6 +22,7 @@ from torchvision.ops import roi_align as align_regions
 
 from nasmvt.heads.boxes import BACKGROUND, assign, giou, suppress
 from nasmvt.heads.proposals import RegionProposals
+from nasmvt.heads.regions_static import detect_static
 from nasmvt.heads.roi import BoxHead, BoxPredictor, MaskHead, MaskPredictor
 
 Sizes = Sequence[tuple[int, int]]
@@ -313,6 +314,19 @@ class RegionDetector(nn.Module):
             masks = torch.stack(drawn).mean(0).split([len(box) for box in boxes])
             for detection, masks_nMM in zip(found, masks, strict=True):
                 detection["masks"] = masks_nMM
+
+    def detect_static(self, maps: Sequence[Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        """Return the detections of `detect` with shapes that depend on no values; needs `eval()`.
+
+        Args:
+            maps: the pyramid, one (B, C, H, W) per stride.
+            sizes: (B, 2) int64, height and width of each image on the canvas; boxes are clipped to it.
+
+        Returns:
+            D places per image, best score first: `boxes` (B, D, 4) xyxy, `labels` (B, D) from 0, `scores` (B, D) and,
+            with a mask branch, `masks` (B, D, M, M). The score of a place without a detection is 0.
+        """
+        return detect_static(self, maps, sizes)
 
     def workload(self, maps: Sequence[Tensor]) -> None:
         """Run the proposals, the box branches on all regions kept by suppression, the mask branches on all detections.

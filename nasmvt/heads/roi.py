@@ -39,6 +39,7 @@ def roi_align(strides: Sequence[int], size: int, *, aligned: bool = False) -> Mu
     levels = [round(math.log2(stride)) for stride in strides]
     pool.scales = [1 / stride for stride in strides]
     pool.map_levels = LevelMapper(levels[0], levels[-1])
+    pool.aligned = aligned
     return pool
 
 

@@ -18,19 +18,32 @@ from nasmvt.pipeline.experiment import apply_change
 from nasmvt.precision import Precision
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.evaluate import Resampled, evaluate, evaluate_resampled
+from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 
 
 def evaluate_on_val(
-    model: MultiTaskModel, data: Mapping[str, TaskData], device: torch.device, precision: Precision = "fp32"
+    model: MultiTaskModel,
+    data: Mapping[str, TaskData],
+    device: torch.device,
+    precision: Precision = "fp32",
+    networks: Mapping[str, TaskNetwork] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of every task on the `val` split of its data set, in percent.
+
+    Args:
+        model: the model.
+        data: of its tasks.
+        device: where the networks compute.
+        precision: in which numbers they do.
+        networks: what computes instead of the model's own networks, such as other runtimes.
 
     Raises:
         UserError: if a data set is missing or has other classes than the model.
     """
     images, tasks = _on_val(model, data, device)
-    return {name: evaluate(model.task(name), images[name], task, device, precision) for name, task in tasks.items()}
+    computing = networks or {name: model.task(name) for name in model.tasks}
+    return {name: evaluate(computing[name], images[name], task, device, precision) for name, task in tasks.items()}
 
 
 def resample_on_val(model: MultiTaskModel, data: Mapping[str, TaskData], device: torch.device) -> dict[str, Resampled]:

@@ -3,7 +3,7 @@
 Shapes: B batch, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -50,11 +50,20 @@ class ClassificationNetwork(TaskNetwork):
         logits_BK: Tensor = self.head.classify(self.maps(images), whole(images))
         return logits_BK
 
-    def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[ClassificationPrediction]:
-        logits_BK: Tensor = self.head.classify(self.maps(images), [info.valid for info in infos])
-        return [
-            ClassificationPrediction(probabilities=p, classes=self.classes) for p in logits_BK.float().softmax(dim=1)
-        ]
+    def outputs(self, images: Tensor, infos: Sequence[ImageInfo]) -> dict[str, Tensor]:
+        """Return `logits` (B, K)."""
+        return {"logits": self.head.classify(self.maps(images), [info.valid for info in infos])}
+
+    def static(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """Return `logits` (B, K)."""
+        return {"logits": self.head.classify(self._maps(images), sizes)}
+
+    def read(
+        self, outputs: Mapping[str, Tensor], infos: Sequence[ImageInfo], canvas: tuple[int, int]
+    ) -> list[ClassificationPrediction]:
+        """Turn logits into probabilities."""
+        probabilities_BK = outputs["logits"].float().softmax(dim=1)
+        return [ClassificationPrediction(probabilities=p, classes=self.classes) for p in probabilities_BK]
 
 
 class ClassificationMetric(TaskMetric):

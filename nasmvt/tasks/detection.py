@@ -3,7 +3,7 @@
 Shapes: B batch, H, W of the image, n objects.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,13 @@ from torchvision.ops import clip_boxes_to_image
 from nasmvt.data.masks import encode_masks
 from nasmvt.data.protocols import KeepRatioProtocol
 from nasmvt.data.types import DataInfo, ImageInfo
+from nasmvt.errors import UserError
 from nasmvt.tasks.coco_metric import CocoMetric
 from nasmvt.tasks.drawing import draw_objects
 from nasmvt.tasks.kinds import KINDS, Kind
 from nasmvt.tasks.masks import paste_masks
+from nasmvt.tasks.matching import disagreement
+from nasmvt.tasks.modes import evaluating
 from nasmvt.tasks.network import Prediction, TaskNetwork, whole
 
 
@@ -72,6 +75,8 @@ class DetectionNetwork(TaskNetwork):
     M), the probability of the object inside its box; best score first.
     """
 
+    static_inputs = ("images", "sizes")
+
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
         """Return the head's detections of images (B, 3, H, W), in canvas pixels; needs evaluation mode."""
         found: list[dict[str, Tensor]] = self.head.detect(self.maps(images), whole(images))
@@ -84,6 +89,34 @@ class DetectionNetwork(TaskNetwork):
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[DetectionPrediction]:
         found = self.head.detect(self.maps(images), [info.valid for info in infos])
         return [self._to_original(item, info) for item, info in zip(found, infos, strict=True)]
+
+    def static(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """Return the head's `detect_static` of maps and sizes, and `count` (B,) int64.
+
+        These are D places per image, best score first: `boxes` (B, D, 4) xyxy on the canvas, `labels` (B, D) int64,
+        `scores` (B, D) and maybe `masks` (B, D, M, M). The first `count` of an image are detections; the scores of
+        the others are 0.
+        """
+        if not hasattr(self.head, "detect_static"):
+            raise UserError(
+                f"the head {type(self.head).__name__} has no form of static shapes: export with a head that has a "
+                "method 'detect_static', or run the model in PyTorch"
+            )
+        found: dict[str, Tensor] = self.head.detect_static(self._maps(images), sizes)
+        return {**found, "count": (found["scores"] > 0).sum(dim=1)}
+
+    def read(
+        self, outputs: Mapping[str, Tensor], infos: Sequence[ImageInfo], canvas: tuple[int, int]
+    ) -> list[DetectionPrediction]:
+        """Cut the detections to their count and move them into the pixels of the original images."""
+        return [self._to_original(item, info) for item, info in zip(_counted(outputs), infos, strict=True)]
+
+    def disagreement(self, outputs: Mapping[str, Tensor], images: Tensor, infos: Sequence[ImageInfo]) -> float:
+        """Compare with the detections of `detect` (see `nasmvt.tasks.matching`)."""
+        with evaluating(self), torch.inference_mode():
+            ours = self.head.detect(self.maps(images), [info.valid for info in infos])
+        side = float(max(images.shape[2:]))
+        return max(disagreement(own, other, side) for own, other in zip(ours, _counted(outputs), strict=True))
 
     def _to_original(self, found: dict[str, Tensor], info: ImageInfo) -> DetectionPrediction:
         height, width = info.size
@@ -99,6 +132,15 @@ class DetectionNetwork(TaskNetwork):
             masks=paste_masks(found["masks"], boxes, info.size) if "masks" in found else None,
             classes=self.classes,
         )
+
+
+def _counted(outputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Cut what `static` returns to the detections of each image."""
+    places = {name: tensor for name, tensor in outputs.items() if name != "count"}
+    return [
+        {name: tensor[image, :count] for name, tensor in places.items()}
+        for image, count in enumerate(outputs["count"].tolist())
+    ]
 
 
 def _trainable(target: dict[str, Tensor]) -> dict[str, Tensor]:

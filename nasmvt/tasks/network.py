@@ -4,14 +4,15 @@ Shapes: B batch, H canvas height, W canvas width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from nasmvt.data.types import ImageInfo
+from nasmvt.errors import UserError
 from nasmvt.tasks.heads import HeadParts
 from nasmvt.tasks.modes import evaluating
 
@@ -65,6 +66,9 @@ class TaskNetwork(nn.Module, ABC):
         std: standard deviation of red, green and blue in 0..1.
     """
 
+    static_inputs: ClassVar[tuple[str, ...]] = ("images",)
+    """Which arguments of `static` it reads."""
+
     def __init__(
         self, backbone: nn.Module, parts: HeadParts, *, classes: Sequence[str], mean: Triple, std: Triple
     ) -> None:
@@ -85,7 +89,10 @@ class TaskNetwork(nn.Module, ABC):
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Turn images (B, 3, H, W) into the maps that the head reads."""
-        maps: tuple[Tensor, ...] = self.neck(self.backbone(self.normalize(images)))
+        return self._maps(self.normalize(images))
+
+    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        maps: tuple[Tensor, ...] = self.neck(self.backbone(images))
         return maps
 
     @abstractmethod
@@ -123,8 +130,7 @@ class TaskNetwork(nn.Module, ABC):
                 computed together, without what the batch is padded with beyond them.
         """
         canvas = _canvas(images)
-        if infos is None:
-            infos = [ImageInfo(id=i, size=canvas, valid=canvas) for i in range(len(images))]
+        infos = whole_infos(images) if infos is None else infos
         together: dict[tuple[int, int], list[int]] = {}
         for place, info in enumerate(infos):
             together.setdefault(info.canvas or canvas, []).append(place)
@@ -135,9 +141,66 @@ class TaskNetwork(nn.Module, ABC):
                 predictions.update(zip(places, self._predict(part, [infos[i] for i in places]), strict=True))
         return [predictions[place] for place in range(len(images))]
 
-    @abstractmethod
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[Any]:
         """Implement `predict`, in evaluation mode."""
+        return self.read(self.outputs(images, infos), infos, _canvas(images))
+
+    def outputs(self, images: Tensor, infos: Sequence[ImageInfo]) -> Mapping[str, Tensor]:
+        """Return what `read` makes predictions of, in evaluation mode, of images (B, 3, H, W) as for `predict`."""
+        return self.static(self.normalize(images), _tensor_of(infos, images.device))
+
+    def static(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """Return named tensors whose shapes follow from those of the arguments: what another runtime computes.
+
+        Args:
+            images: (B, 3, H, W) float32, normalised (see `normalize`).
+            sizes: (B, 2) int64, height and width of each image on the canvas.
+
+        Raises:
+            UserError: if the kind or the head has no such form.
+        """
+        raise UserError(f"{type(self).__name__} can't be exported for other runtimes: give it `static` and `read`")
+
+    def static_arguments(self, images: Tensor, infos: Sequence[ImageInfo]) -> dict[str, Tensor]:
+        """Return the arguments of `static` that the network reads, by name, of images (B, 3, H, W) as for `predict`."""
+        given = {"images": self.normalize(images), "sizes": _tensor_of(infos, images.device)}
+        return {name: given[name] for name in self.static_inputs}
+
+    def read(self, outputs: Mapping[str, Tensor], infos: Sequence[ImageInfo], canvas: tuple[int, int]) -> list[Any]:
+        """Turn what `static` returns, wherever it was computed, into predictions.
+
+        Args:
+            outputs: the tensors.
+            infos: the place of each image on the canvas.
+            canvas: its height and width.
+
+        Raises:
+            UserError: if the kind has no such form.
+        """
+        raise UserError(f"{type(self).__name__} can't be exported for other runtimes: give it `static` and `read`")
+
+    def disagreement(self, outputs: Mapping[str, Tensor], images: Tensor, infos: Sequence[ImageInfo]) -> float:
+        """Return by how much what another runtime computed differs from this network.
+
+        This is the largest difference over the largest value, of the worst output; a kind may compare otherwise.
+
+        Args:
+            outputs: the runtime's.
+            images: (B, 3, H, W), as for `predict`.
+            infos: the place of each image on the canvas.
+        """
+        with evaluating(self), torch.inference_mode():
+            expected = self.outputs(images, infos)
+        return max(
+            float((outputs[name] - tensor).abs().max() / tensor.abs().max().clamp(min=1e-12))
+            for name, tensor in expected.items()
+        )
+
+
+def whole_infos(images: Tensor) -> list[ImageInfo]:
+    """Return the infos of images (B, 3, H, W) that cover their canvas and keep its pixels."""
+    canvas = _canvas(images)
+    return [ImageInfo(id=i, size=canvas, valid=canvas) for i in range(len(images))]
 
 
 def whole(images: Tensor) -> list[tuple[int, int]]:
@@ -147,6 +210,11 @@ def whole(images: Tensor) -> list[tuple[int, int]]:
 
 def _canvas(images: Tensor) -> tuple[int, int]:
     return int(images.shape[2]), int(images.shape[3])
+
+
+def _tensor_of(infos: Sequence[ImageInfo], device: torch.device) -> Tensor:
+    """Return the sizes (B, 2) int64 of images on the canvas."""
+    return torch.tensor([info.valid for info in infos], device=device)
 
 
 def _sizes(images: Tensor, infos: Sequence[ImageInfo] | None) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 Shapes: B batch, K classes, H, W of canvas or image, h, w of a map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -62,12 +62,21 @@ class SegmentationNetwork(TaskNetwork):
         logits_BKhw: Tensor = self.head.segment(self.maps(images), whole(images))
         return logits_BKhw
 
-    def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[SegmentationPrediction]:
-        logits_BKhw: Tensor = self.head.segment(self.maps(images), [info.valid for info in infos]).float()
-        canvas = (images.shape[2], images.shape[3])
+    def outputs(self, images: Tensor, infos: Sequence[ImageInfo]) -> dict[str, Tensor]:
+        """Return `logits` (B, K, h, w)."""
+        return {"logits": self.head.segment(self.maps(images), [info.valid for info in infos])}
+
+    def static(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """Return `logits` (B, K, h, w)."""
+        return {"logits": self.head.segment(self._maps(images), sizes)}
+
+    def read(
+        self, outputs: Mapping[str, Tensor], infos: Sequence[ImageInfo], canvas: tuple[int, int]
+    ) -> list[SegmentationPrediction]:
+        """Turn logits into the best class of each pixel of the original images."""
         return [
             SegmentationPrediction(labels=label_map(logits, canvas, info), classes=self.classes)
-            for logits, info in zip(logits_BKhw, infos, strict=True)
+            for logits, info in zip(outputs["logits"].float(), infos, strict=True)
         ]
 
 
@@ -106,8 +115,8 @@ class SegmentationPredictor(Predictor):
         return slide(self._segment, valid, *self.protocol.window), info.valid
 
     def _segment(self, image: Tensor, valid: Size) -> Tensor:
-        logits_BKhw: Tensor = self.network.head.segment(self.network.maps(image[None]), [valid])
-        return logits_BKhw[0].float()
+        info = ImageInfo(id=0, size=valid, valid=valid)
+        return self.network.outputs(image[None], [info])["logits"][0].float()
 
 
 class SegmentationMetric(TaskMetric):

@@ -1,0 +1,153 @@
+"""From programs of torch.export to ONNX files that store every tensor once.
+
+`onnx`, `onnxscript` and `onnxruntime` are needed (the extra `onnx`); they are imported when they are used.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from nasmvt.errors import UserError
+from nasmvt.export.tracing import quiet
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+WEIGHTS = "weights.data"
+"""The file beside the graphs that holds their tensors."""
+
+_OPSET = 18
+_LARGEST_CONSTANT = 1024
+"""Elements up to which a computed constant replaces its computation; larger ones would outgrow the weights."""
+_INSIDE = 256
+"""Bytes up to which a tensor stays inside its graph."""
+
+
+def need(*packages: str) -> None:
+    """Check that packages of the extra `onnx` are there.
+
+    Raises:
+        UserError: if one is missing.
+    """
+    for package in packages:
+        try:
+            import_module(package)
+        except ImportError:
+            raise UserError(f"ONNX needs the package {package}: pip install 'nasmvt[onnx]'") from None
+
+
+def to_onnx(program: ExportedProgram) -> "ir.Model":
+    """Translate a program; inputs and outputs keep their names, the number of images is called `batch`.
+
+    Raises:
+        UserError: if ONNX has no operator for a part of it, or a package is missing.
+    """
+    need("onnx", "onnxscript")
+    from onnxscript import optimizer
+
+    names = pytree.tree_unflatten(range(program.call_spec.out_spec.num_leaves), program.call_spec.out_spec)
+    with quiet():
+        try:
+            translated = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                optimize=False,
+                opset_version=_OPSET,
+                output_names=list(names),
+                custom_translation_table=_translations(),
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise UserError(
+                f"ONNX lacks an operator of this network ({' '.join(str(error.__cause__ or error).split())[:200]}): "
+                "use --pt2, or a head and family without it"
+            ) from error
+        assert translated is not None
+        optimizer.optimize(translated.model, output_size_limit=_LARGEST_CONSTANT)
+    _strip(translated.model)
+    return translated.model
+
+
+def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return what stands for our own operators."""
+    from onnxscript import FLOAT
+    from onnxscript import opset18 as op
+
+    def survivors(boxes_GN4: FLOAT, scores_GN: FLOAT, overlap: float) -> Any:
+        scores_G1N = op.Unsqueeze(scores_GN, op.Constant(value_ints=[1]))
+        every = op.Shape(scores_GN, start=1, end=2)
+        chosen_n3 = op.NonMaxSuppression(
+            boxes_GN4, scores_G1N, every, op.Constant(value_float=overlap), op.Constant(value_float=0.0)
+        )
+        places_n2 = op.Gather(chosen_n3, op.Constant(value_ints=[0, 2]), axis=1)
+        nothing = op.Mul(scores_GN, op.Constant(value_float=0.0))
+        ones = op.Expand(op.Constant(value_float=1.0), op.Shape(places_n2, start=0, end=1))
+        return op.Cast(op.ScatterND(nothing, places_n2, ones), to=9)  # bool
+
+    return {torch.ops.nasmvt.survivors.default: survivors}
+
+
+def _strip(model: "ir.Model") -> None:
+    """Take out what only a debugger reads: where each node came from, and shapes of inner values."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    kept = {*model.graph.inputs, *model.graph.outputs}
+    for number, node in enumerate(model.graph.all_nodes()):
+        node.metadata_props.clear()
+        node.doc_string = None
+        node.name = str(number)
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if value not in kept:
+                value.shape = value.type = None
+
+
+class Weights:
+    """Tensors of several graphs, each stored once."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[Any, ...], tuple[int, int]] = {}
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def place(self, content: bytes, key: tuple[Any, ...]) -> tuple[int, int]:
+        """Return offset and length of a tensor in the file; equal ones have the same place."""
+        key = (*key, hashlib.sha256(content).digest())
+        if key not in self._places:
+            gap = -self._size % 64
+            self._chunks += [b"\0" * gap, content]
+            self._places[key] = (self._size + gap, len(content))
+            self._size += gap + len(content)
+        return self._places[key]
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        path.write_bytes(b"".join(self._chunks))
+
+
+def write_graphs(models: Mapping[str, "ir.Model"], folder: Path) -> None:
+    """Write `<name>.onnx` for every model, and their tensors into one file beside them, equal ones once."""
+    import onnx_ir as ir
+
+    weights = Weights()
+    for model in models.values():
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes < _INSIDE:
+                continue
+            array = np.ascontiguousarray(tensor.numpy())
+            offset, length = weights.place(array.tobytes(), (tensor.dtype, tuple(array.shape)))
+            name, shape = str(value.name), ir.Shape(array.shape)
+            value.const_value = ir.ExternalTensor(
+                WEIGHTS, offset, length, tensor.dtype, name=name, shape=shape, base_dir=folder
+            )
+    weights.write(folder / WEIGHTS)
+    for name, model in models.items():
+        ir.save(model, folder / f"{name}.onnx")

@@ -1,0 +1,106 @@
+"""Running a task of an exported folder by PyTorch or another runtime, behind the same predictions.
+
+Shapes: B images, H, W of the canvas.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nasmvt.data.types import ImageInfo
+from nasmvt.errors import UserError
+from nasmvt.export.onnx_graph import need
+from nasmvt.registry import Registry
+from nasmvt.tasks.network import TaskNetwork, whole_infos
+
+ONNX, PT2 = "onnx", "pt2"
+"""Folders of the files of a runtime inside an exported folder."""
+
+Program = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+"""Named inputs to named outputs (see `TaskNetwork.static`)."""
+
+
+class OnnxProgram:
+    """An ONNX file on ONNX Runtime, on the CPU.
+
+    Args:
+        path: the file.
+        threads: of one operator; None: as many as there are cores.
+
+    Raises:
+        UserError: if the file is missing or damaged, a package is missing, or the runtime lacks an operator.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        need("onnxruntime")
+        import onnxruntime
+
+        if not path.is_file():
+            raise UserError(f"there is no {path}: make it with 'nasmvt export {path.parent.parent} --onnx'")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"ONNX Runtime can't load {path} ({reason}): export again, or update onnxruntime") from None
+        self._path = path
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the outputs."""
+        given = {name: tensor.contiguous().numpy() for name, tensor in inputs.items()}
+        for item in self._session.get_inputs():
+            fixed = [(want, got) for want, got in zip(item.shape, given[item.name].shape, strict=True) if want != got]
+            if any(isinstance(want, int) for want, _ in fixed):
+                height, width = item.shape[2:]
+                raise UserError(
+                    f"{self._path} takes images of {height} x {width} pixels, but one is placed on "
+                    f"{' x '.join(map(str, given[item.name].shape[2:]))}: export with --any-size"
+                )
+        arrays = self._session.run(self._outputs, given)
+        return {name: torch.from_numpy(array) for name, array in zip(self._outputs, arrays, strict=True)}
+
+
+class RuntimeNetwork(TaskNetwork):
+    """A task network whose outputs another runtime computes, on the CPU; what comes before and after is PyTorch's."""
+
+    def __init__(self, network: TaskNetwork, program: Program) -> None:
+        nn.Module.__init__(self)  # parts are the network's
+        self.network = network
+        self.program = program
+        self.classes = network.classes
+
+    def forward(self, images: Tensor) -> Any:
+        """Return the outputs of images (B, 3, H, W) that cover their canvas."""
+        return self.outputs(images, whole_infos(images))
+
+    def outputs(self, images: Tensor, infos: Sequence[ImageInfo]) -> Mapping[str, Tensor]:
+        """Return what the runtime computes."""
+        return self.program(self.network.static_arguments(images.cpu(), infos))
+
+    def read(self, outputs: Mapping[str, Tensor], infos: Sequence[ImageInfo], canvas: tuple[int, int]) -> list[Any]:
+        """Turn what the runtime computed into predictions."""
+        return self.network.read(outputs, infos, canvas)
+
+
+RUNTIMES: Registry[Callable[[TaskNetwork, Path, str, int | None], TaskNetwork]] = Registry("runtime")
+"""`open(network, folder, task, threads)`: a task of an exported folder on a runtime, by its name."""
+
+
+def _torch(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> TaskNetwork:
+    return network
+
+
+def _onnx(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> TaskNetwork:
+    return RuntimeNetwork(network, OnnxProgram(folder / ONNX / f"{task}.onnx", threads))
+
+
+RUNTIMES.add("torch", _torch, __name__)
+RUNTIMES.add("onnx", _onnx, __name__)

@@ -1,0 +1,106 @@
+"""From a task network to a program of torch.export, which knows nothing of nasmvt's classes.
+
+Shapes: B images, H, W of the canvas.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from nasmvt.errors import UserError
+from nasmvt.tasks.modes import evaluating
+from nasmvt.tasks.network import TaskNetwork
+
+
+class StaticNetwork(nn.Module):
+    """A task network as a runtime computes it: tensors in, named tensors out (see `TaskNetwork.static`)."""
+
+    def __init__(self, network: TaskNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """Map normalised images (B, 3, H, W) float32 and maybe their sizes (B, 2) int64 to named tensors."""
+        if sizes is None:
+            sizes = torch.tensor([[images.shape[2], images.shape[3]]]).expand(images.shape[0], -1)
+        return self.network.static(images, sizes)
+
+
+def trace(network: TaskNetwork, canvas: tuple[int, int], *, any_size: bool = False) -> ExportedProgram:
+    """Return the program of a task network, for any number of images.
+
+    Args:
+        network: the network.
+        canvas: height and width of its images.
+        any_size: whether the program takes images of other sizes too. It is then slower, since tables of positions are
+            resized in it.
+
+    Raises:
+        UserError: if it can't be traced; names the module.
+    """
+    # Sizes of 1 are taken for constants: the example has two cells on every level at least, and unequal sides.
+    height, width = (max(side, 3 * _COARSEST) for side in canvas) if any_size else canvas
+    example = {"images": torch.zeros(2, 3, height, width + any_size * _COARSEST)}
+    shapes: dict[str, dict[int, object]] = {"images": {0: Dim("batch")}}
+    if any_size:
+        shapes["images"] |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    if "sizes" in network.static_inputs:
+        example["sizes"] = torch.tensor([list(example["images"].shape[2:])] * 2)
+        shapes["sizes"] = {0: Dim("batch")}
+    with evaluating(network), torch.no_grad(), _naming_failures(network), quiet():
+        return torch.export.export(StaticNetwork(network), (), kwargs=example, dynamic_shapes=shapes, strict=False)
+
+
+_COARSEST = 64
+"""Pixels per cell of the coarsest level that is assumed."""
+
+
+@contextmanager
+def _naming_failures(network: nn.Module) -> Iterator[None]:
+    """Turn what goes wrong while a network runs into a sentence that names the innermost module."""
+    names = {module: name for name, module in network.named_modules()}
+    running: list[nn.Module] = []
+
+    def begins(module: nn.Module, _: object) -> None:
+        running.append(module)
+
+    def ends(*_: object) -> None:
+        running.pop()
+
+    handles = [module.register_forward_pre_hook(begins) for module in names]
+    handles += [module.register_forward_hook(ends) for module in names]
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        place = f"in {names[running[-1]] or 'the network'} ({type(running[-1]).__name__})" if running else "at its end"
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"a network must be traceable to be exported, but tracing failed {place}: {reason}; export without it, or "
+            "change that module"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what the tracer tells its developers off the screen."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -20,6 +20,7 @@ from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedRes
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
+from nasmvt.families.axis import Axis
 from nasmvt.families.layers import Classifier, MeanLinear
 from nasmvt.families.published import publishes
 from nasmvt.families.reference import State, rename
@@ -156,6 +157,25 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
     },
     convert=convert,
     centred={"backbone.blocks.*.*.conv_dw.weight": (2, 3)},
+    axes=[
+        Axis(
+            modules="backbone.blocks.*.*",
+            tensors={
+                "conv_pw.weight": 0,
+                "conv_dw.weight": 0,
+                **{
+                    f"{norm}.{leaf}": 0
+                    for norm in ("bn1", "bn2")
+                    for leaf in ("weight", "bias", "running_mean", "running_var")
+                },
+                "se.conv_reduce.weight": 1,
+                "se.conv_expand.weight": 0,
+                "se.conv_expand.bias": 0,
+                "conv_pwl.weight": 1,
+            },
+            reader="conv_pwl.weight",
+        )
+    ],
 )
 def build(
     arch: Arch,

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from nasmvt.errors import UserError, listed, nearest
+from nasmvt.families.axis import Axis
 from nasmvt.families.reference import Converter
 from nasmvt.registry import Registry
 from nasmvt.space import Role, Roles, SearchSpace
@@ -45,6 +46,9 @@ class Family:
     tables: tuple[str, ...] = ()
     """Patterns of names of parameters that are tables of positions (1, C, H, W), which weights for another size of
     image are resized to."""
+
+    axes: tuple[Axis, ...] = ()
+    """Axes whose units may be put in the order of their importance."""
 
     def centred_dims(self, parameter: str) -> tuple[int, ...]:
         """Return the dimensions along which a smaller parameter of that name is the middle of the larger one."""
@@ -105,6 +109,7 @@ def register(
     convert: Converter | None = None,
     centred: Mapping[str, tuple[int, ...]] | None = None,
     tables: Sequence[str] = (),
+    axes: Sequence[Axis] = (),
 ) -> Callable[[Builder], Builder]:
     """Register a builder as the family `name`.
 
@@ -115,6 +120,7 @@ def register(
         convert: converts published weights; None: there are none.
         centred: parameters whose smaller versions are the middle of the larger, by pattern, with the dimensions.
         tables: tables of positions (1, C, H, W) that may be resized, by pattern.
+        axes: axes whose units may be put in the order of their importance.
 
     Raises:
         UserError: when it decorates, if another module has registered a family of that name.
@@ -129,6 +135,7 @@ def register(
             convert=convert,
             centred=centred or {},
             tables=tuple(tables),
+            axes=tuple(axes),
         )
         FAMILIES.add(name, known, build.__module__)
         return build

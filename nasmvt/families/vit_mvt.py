@@ -22,6 +22,7 @@ from timm.layers import DropPath, SqueezeExcite
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
+from nasmvt.families.axis import Axis
 from nasmvt.families.layers import from_windows, relative_bias, relative_position_index, to_map, to_tokens, to_windows
 from nasmvt.families.registry import register
 from nasmvt.space import Arch, Role
@@ -270,6 +271,19 @@ def stage_ends(depth: int) -> tuple[int, ...]:
         "backbone.blocks.*.fc2": Role.ADAPTIVE,
     },
     tables=["backbone.pos_embed"],
+    axes=[
+        Axis(
+            modules="backbone.blocks.*",
+            tensors={"fc1.weight": 0, "fc1.bias": 0, "dwconv.weight": 0, "dwconv.bias": 0, "fc2.weight": 1},
+            reader="fc2.weight",
+        ),
+        Axis(
+            modules="backbone.blocks.*.attn",
+            tensors={"qkv.weight": 0, "qkv.bias": 0, "relative_bias": 1, "proj.weight": 1},
+            reader="proj.weight",
+            count="num_heads",
+        ),
+    ],
 )
 def build(
     arch: Arch,

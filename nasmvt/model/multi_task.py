@@ -10,6 +10,7 @@ from nasmvt.data.types import Batch
 from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.space.sharing import layer_of
 from nasmvt.tasks.build import Slot, buffer_slots, build_network, build_skeleton, parameter_slots
+from nasmvt.tasks.modes import train_mode
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 from nasmvt.tasks.trainable import Probe, Trained, trained_of
@@ -38,6 +39,7 @@ class MultiTaskModel(nn.Module):
         self.tasks = dict(tasks)
         self.arch = arch
         self.sharing = sharing
+        self.frozen_norms: tuple[str, ...] = ()
         self.name = "model"
         """What its figures are called while it is trained."""
         self.networks = nn.ModuleDict(networks)
@@ -108,7 +110,9 @@ class MultiTaskModel(nn.Module):
 
     def forward(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a task; `arch` is the model's own."""
-        return self.task(task).train().loss(batch.images, batch.targets, batch.infos)
+        network = self.task(task)
+        train_mode(network, self.frozen_norms)
+        return network.loss(batch.images, batch.targets, batch.infos)
 
     def probes(self, seed: int) -> Iterator[Probe]:
         """Yield the model as it is: its BatchNorm statistics are its own."""

@@ -1,6 +1,7 @@
 """The first step of the main job: starting a run and training its supernet."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from nasmvt.pipeline.run import Run, make_tasks, reserved
 from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.supernet import Supernet
+from nasmvt.supernet.importance import SCORES, gather_gradients, put_in_order
 from nasmvt.supernet.initial import Filled, begin_with
 from nasmvt.training.checkpoint import Checkpoints, load_weights
 from nasmvt.training.loop import Listener
@@ -53,7 +55,7 @@ def train_supernet(
             path, experiment, {name: TaskRecord.of(item, list(report[name].splits)) for name, item in data.items()}
         )
         supernet = build_supernet(experiment, run.infos)
-        initial = _begin_with(experiment, supernet)
+        initial = _begin_with(experiment, supernet, data, device)
         if initial is not None and on_initial is not None:
             on_initial(initial)
 
@@ -79,17 +81,30 @@ def resume_supernet(
     data = run.open_data(accept_changed=accept_changed_data)
     supernet = build_supernet(run.experiment, run.infos)
     if not Checkpoints(run.supernet_files.checkpoint).exist():
-        initial = _begin_with(run.experiment, supernet)
+        initial = _begin_with(run.experiment, supernet, data, device)
         if initial is not None:
             run.check_initial(initial)
     _train(run, supernet, data, device, listener)
 
 
-def _begin_with(experiment: Experiment, supernet: Supernet) -> Filled | None:
-    """Put the weights into a supernet that the experiment begins with, if it names some."""
-    if experiment.initial is None:
+def _begin_with(
+    experiment: Experiment, supernet: Supernet, data: Mapping[str, TaskData], device: torch.device
+) -> Filled | None:
+    """Put the weights into a supernet that the experiment begins with, if it names some, in the order that it wants."""
+    config = experiment.initial
+    if config is None:
         return None
-    return begin_with(supernet, read_initial(experiment.initial, supernet))
+    filled = begin_with(supernet, read_initial(config, supernet))
+    if config.order is None:
+        return filled
+    if config.order == "taylor":
+        loaders = {name: task.train_loader() for name, task in data.items()}
+        batches = ((n, loader.batch(step)) for step in range(config.order_batches) for n, loader in loaders.items())
+        with seeded(experiment.seed, "importance"):
+            gather_gradients(supernet.to(device), ((name, batch.to(device)) for name, batch in batches))
+    count = put_in_order(supernet, SCORES[config.order])
+    supernet.zero_grad()
+    return replace(filled, ordered=f"the units of {count} modules are in the order of importance, by {config.order}")
 
 
 def build_supernet(experiment: Experiment, infos: Mapping[str, DataInfo]) -> Supernet:

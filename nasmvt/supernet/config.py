@@ -34,6 +34,12 @@ class InitialConfig(Config):
     """With `timm`: the name, such as `deit_small_patch16_224.fb_in1k`."""
     arch: str | None = None
     """The named arch of the space that a published network is; null: the one that its tensors fit, or the largest."""
+    order: Literal["magnitude", "taylor"] | None = None
+    """Puts hidden units and attention heads in the order of their importance, so that smaller subnets keep what matters
+    (what the largest network computes stays the same): by the size of the weights that read them, or by what the first
+    training batches lose without them, to first order; null: leaves them as they are."""
+    order_batches: int = Field(default=4, ge=1)
+    """Batches of each task that `order: taylor` looks at."""
 
     @model_validator(mode="after")
     def _model_of_timm(self) -> Self:

@@ -19,6 +19,7 @@ from nasmvt.space.sharing import SharingRule, layer_of
 from nasmvt.supernet.config import SupernetConfig
 from nasmvt.supernet.lender import Adaptive, Lender
 from nasmvt.tasks.build import Slot, build_network, parameter_slots
+from nasmvt.tasks.modes import train_mode
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 from nasmvt.tasks.trainable import Probe, Trained, trained_of, undecayed
@@ -53,6 +54,7 @@ class Supernet(nn.Module):
         self.shared = nn.ParameterDict()
         self.scores = nn.ParameterDict()
         self.layers = self._divide()
+        self.frozen_norms: tuple[str, ...] = ()
         self._known: tuple[list[tuple[int, int]], Sharing] | None = None
         self.lenders = {
             name: Lender(space, task, self.networks[name], self._adaptive(name)) for name, task in tasks.items()
@@ -188,7 +190,9 @@ class Supernet(nn.Module):
 
     def forward(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a task's subnet; its gradients flow into the store."""
-        return self.subnet(arch, task, self._present_sharing()).train().loss(batch.images, batch.targets, batch.infos)
+        network = self.subnet(arch, task, self._present_sharing())
+        train_mode(network, self.frozen_norms)
+        return network.loss(batch.images, batch.targets, batch.infos)
 
     def probes(self, seed: int) -> Iterator[Probe]:
         """Yield the smallest subnet, a fixed random one, and the largest."""

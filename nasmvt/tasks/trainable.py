@@ -21,6 +21,13 @@ class Trained(NamedTuple):
     decays: bool
     """Whether weight decay applies to it."""
 
+    @property
+    def plain(self) -> str:
+        """Its name in a plain task network, whoever holds it; that of a score is "scores." and its layer's."""
+        place, _, rest = self.name.partition(".")
+        rest = rest.replace("/", ".")
+        return {"networks": rest.partition(".")[2], "shared": rest}.get(place, f"{place}.{rest}")
+
 
 class Probe(NamedTuple):
     """Networks to evaluate during a training."""
@@ -38,6 +45,8 @@ class Trainable(Protocol):
 
     space: SearchSpace
     tasks: dict[str, Task]
+    frozen_norms: tuple[str, ...]
+    """Patterns of the names of BatchNorms, as in a task network, that use their running statistics in training."""
 
     def draw(self, rng: np.random.Generator) -> Arch:
         """Return the arch of a step."""

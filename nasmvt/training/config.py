@@ -25,6 +25,15 @@ class TrainingConfig(Config):
     """Steps of linear warm-up, part of `steps`."""
     final_lr_fraction: float = Field(default=0.01, ge=0, le=1)
     """Final learning rate of the cosine schedule as a fraction of the peak."""
+    lr_scale: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Factors of the learning rate by pattern of parameters' names, as in a task network (`backbone.**: 0.1`); `*`
+    stands for anything but a dot, `**` for anything. The last pattern that fits wins; without one the factor is 1."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of the names of parameters that are not trained, such as `backbone.conv_stem.*`."""
+    frozen_norms: tuple[str, ...] = ()
+    """Patterns of the names of BatchNorms that norm by their running statistics in training too, and leave them as they
+    are, such as `backbone.**`: small batches then don't spoil the statistics of published weights. Subnets of a
+    supernet are still evaluated with statistics of their own."""
     clip: float | None = Field(default=1.0, gt=0)
     """Bound on the gradients; None: no clipping."""
     clip_mode: Literal["norm", "value"] = "norm"

@@ -18,6 +18,7 @@ from nasmvt.training.interrupt import Failed, Interrupted, Signals
 from nasmvt.training.ledger import Ledger, Losses
 from nasmvt.training.metrics import MetricsLog
 from nasmvt.training.optimizer import NamedOptimizer
+from nasmvt.training.selection import selected
 from nasmvt.training.step import Step
 from nasmvt.training.update import Update
 
@@ -77,7 +78,7 @@ class Trainer:
         self.evaluate = evaluate
         self.listener = listener
         self.step = 0
-        self.optimizer = NamedOptimizer(trainable.trained(), config)
+        self.optimizer = NamedOptimizer(selected(trainable, config), config)
         self.checkpoints = checkpoints
         self._metrics = metrics
         self.parts = Parts(of=config.accumulate, wanted=range(config.accumulate))

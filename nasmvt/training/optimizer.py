@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.tasks.trainable import Trained
 from nasmvt.training.config import TrainingConfig
+from nasmvt.training.selection import groups_of
 
 _SCHEDULED = {"lr", "params"}
 """Entries of a parameter group that change from step to step and are recomputed in each."""
@@ -31,12 +32,8 @@ class NamedOptimizer:
         parameters = list(trained)
         self._name = config.optimizer
         self._names: dict[Tensor, str] = {item.parameter: item.name for item in parameters}
-        groups: list[dict[str, Any]] = [
-            {"params": [item.parameter for item in parameters if item.decays]},
-            {"params": [item.parameter for item in parameters if not item.decays], "weight_decay": 0.0},
-        ]
         self._config = config
-        self.optimizer = _make([group for group in groups if group["params"]], config)
+        self.optimizer = _make(groups_of(parameters, config.lr_scale), config)
         self.scheduler = CosineLRScheduler(
             self.optimizer,
             t_initial=config.steps,
@@ -49,8 +46,9 @@ class NamedOptimizer:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the current step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """The learning rate of the current step, of parameters whose factor is 1."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"]) / float(group.get("lr_scale", 1))
 
     def schedule(self, step: int) -> None:
         """Set the learning rate of a step, counted from 0."""
@@ -82,6 +80,8 @@ class NamedOptimizer:
         own = self.optimizer.state_dict()
         names = self._places()
         unknown = saved["state"].keys() - names
+        if not any(saved["groups"]):  # nothing is kept by group: settings may divide the parameters otherwise now
+            saved = {**saved, "groups": [{} for _ in own["param_groups"]]}
         if unknown or len(saved["groups"]) != len(own["param_groups"]):
             raise UserError(
                 f"{path} was written for other parameters ({listed(sorted(unknown)[:3]) or 'other groups'}): use the "

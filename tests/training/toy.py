@@ -19,6 +19,7 @@ class Toy(nn.Module):
     def __init__(self, space) -> None:
         super().__init__()
         self.space = space
+        self.frozen_norms = ()
         self.tasks = {name: task for name, task in make_tasks().items() if name != "det"}
         self.common = nn.Linear(4, 4)
         self.own = nn.ModuleDict({name: nn.Linear(4, 1) for name in self.tasks})

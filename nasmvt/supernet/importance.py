@@ -1,0 +1,136 @@
+"""Units in the order of their importance: leading slices then keep what matters.
+
+By magnitude, as once-for-all sorts channels (Cai et al., ICLR 2020): the sum of the absolute weights that read a unit.
+By first-order Taylor expansion (Molchanov et al., CVPR 2019, arXiv:1906.10771): the square of the sum, over these
+weights, of weight times gradient, which estimates how the sum of the tasks' losses changes without the unit.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+
+import torch
+from torch import Tensor, nn
+
+from nasmvt.data.types import Batch
+from nasmvt.errors import UserError
+from nasmvt.families import family
+from nasmvt.families.axis import Axis
+from nasmvt.space.sharing import fits
+from nasmvt.supernet.supernet import Supernet
+
+Score = Callable[["Units"], Tensor]
+"""Gives the importance of each unit: (units,)."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of one module, in every network and shared copy that has them."""
+
+    count: int
+    held: tuple[tuple[Tensor, int], ...]
+    """Every tensor with the dimension of the axis, each once."""
+    readers: tuple[tuple[Tensor, int], ...]
+    """Those that read the units."""
+
+    def reorder(self, order: Tensor) -> None:
+        """Put the units in another order, (units,) int64."""
+        for tensor, dim in self.held:
+            rows = torch.arange(tensor.shape[dim], device=tensor.device).view(self.count, -1)
+            with torch.no_grad():
+                tensor.copy_(tensor.index_select(dim, rows[order].flatten()))
+
+    def sums(self, values: Iterable[tuple[Tensor, int]]) -> Tensor:
+        """Return the sums over each unit of values that lie as `held` does: (units,)."""
+        return torch.stack([v.movedim(dim, 0).reshape(self.count, -1).sum(1) for v, dim in values]).sum(0)
+
+
+def put_in_order(supernet: Supernet, score: Score) -> int:
+    """Put the units of all axes that the family declares in order, the most important first, alike for all tasks.
+
+    The largest network of every task computes the same as before, up to rounding; units of equal importance keep
+    their order.
+
+    Args:
+        supernet: whose weights are put in order.
+        score: gives the importance of units.
+
+    Returns:
+        The number of modules whose units were put in order.
+
+    Raises:
+        UserError: if the family declares no axes.
+    """
+    if not family(supernet.space.family).axes:
+        raise UserError(f"the family {supernet.space.family} knows no order of importance: leave initial.order out")
+    found = [units for axis in family(supernet.space.family).axes for units in _units(supernet, axis)]
+    orders = [torch.argsort(score(units), descending=True, stable=True) for units in found]
+    for units, order in zip(found, orders, strict=True):
+        units.reorder(order)
+    return len(found)
+
+
+def by_magnitude(units: Units) -> Tensor:
+    """Return the sums of the absolute weights that read each unit."""
+    return units.sums((tensor.detach().abs(), dim) for tensor, dim in units.readers)
+
+
+def by_taylor(units: Units) -> Tensor:
+    """Return the squares of the sums of weight times gradient over the weights that read each unit."""
+    return units.sums((t.detach() * t.grad, dim) for t, dim in units.readers if t.grad is not None).square()
+
+
+SCORES: dict[str, Score] = {"magnitude": by_magnitude, "taylor": by_taylor}
+"""By name."""
+
+
+def gather_gradients(supernet: Supernet, batches: Iterable[tuple[str, Batch]]) -> None:
+    """Sum up the gradients of the largest networks' losses; parameters and statistics stay.
+
+    Args:
+        supernet: gets the gradients.
+        batches: tasks with training batches on the supernet's device.
+    """
+    kept = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
+    for task, batch in batches:
+        torch.stack(list(supernet(supernet.space.largest, task, batch).values())).sum().backward()
+    with torch.no_grad():
+        for name, buffer in supernet.named_buffers():
+            buffer.copy_(kept[name])
+
+
+def _units(supernet: Supernet, axis: Axis) -> Iterator[Units]:
+    modules: dict[str, list[tuple[str, nn.Module]]] = {}
+    for task, network in supernet.networks.items():
+        for name, module in network.named_modules():
+            if fits(axis.modules, name):
+                modules.setdefault(name, []).append((task, module))
+    for name, owners in modules.items():
+        held: dict[int, tuple[Tensor, int]] = {}
+        readers: dict[int, tuple[Tensor, int]] = {}
+        for leaf, dim in axis.tensors.items():
+            for task, module in owners:
+                if not _has(module, leaf):
+                    continue
+                for tensor in _stored(supernet, task, f"{name}.{leaf}"):
+                    held[id(tensor)] = tensor, dim
+                    if leaf == axis.reader:
+                        readers[id(tensor)] = tensor, dim
+        if readers:
+            reader, dim = next(iter(readers.values()))
+            count = reader.shape[dim] if axis.count is None else int(attrgetter(axis.count)(owners[0][1]))
+            yield Units(count, tuple(held.values()), tuple(readers.values()))
+
+
+def _stored(supernet: Supernet, task: str, name: str) -> list[Tensor]:
+    """Return a task's own tensor and, where there is one, the shared copy."""
+    own = supernet.lenders[task].stored(name, False)
+    shared = supernet.lenders[task].stored(name, True)
+    return [own] if shared is own else [own, shared]
+
+
+def _has(module: nn.Module, leaf: str) -> bool:
+    try:
+        return isinstance(attrgetter(leaf)(module), Tensor)
+    except AttributeError:
+        return False

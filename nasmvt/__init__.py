@@ -9,5 +9,6 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from nasmvt.errors import UserError as UserError
     from nasmvt.export.loading import load as load
+    from nasmvt.tasks.published import published as published
 
 __getattr__, __all__ = lazy_names(__name__)

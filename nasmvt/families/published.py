@@ -77,6 +77,15 @@ def published(
     return target
 
 
+def published_backbone_converter(name: str) -> Converter:
+    """Return the converter of a published network's checkpoints to its backbone alone.
+
+    Raises:
+        UserError: if there is no network of that name.
+    """
+    return _of_backbone(_NETWORKS.get(name).convert)
+
+
 def _of_backbone(convert: Converter) -> Converter:
     """Return a converter to the backbone alone: what belongs to the head is left out."""
 

@@ -71,6 +71,12 @@ class TaskData:
         """
         return self._set(self.train, self._drawn(self.division[1], images, "search"))
 
+    @cached_property
+    def search_batch(self) -> Batch:
+        """The first batch of the search split, drawn by seed, with targets on the canvas: for drawing."""
+        chosen = self._drawn(self.division[1], self.config.eval_batch_size, "search")
+        return next(iter(self._set(self.train, chosen, on_canvas=True)))
+
     def val_images(self) -> EvalSet:
         """Return the whole validation split."""
         return self._set(self.val, np.arange(len(self.val)))

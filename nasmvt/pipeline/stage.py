@@ -117,8 +117,8 @@ class _Evaluation:
             found[probe.name] = {name: self._measure(probe, name) for name in self._trainable.tasks}
         with _sparing("the images of the predictions"):
             for name, task in self._trainable.tasks.items():
-                path = self._stage.files.predictions(name)
-                save_predictions(path, probe.networks[name], self._search[name], task, self._stage.device)
+                path, batch = self._stage.files.predictions(name), self._stage.data[name].search_batch
+                save_predictions(path, probe.networks[name], batch, task, self._stage.device)
         return found
 
     def _measure(self, probe: Probe, name: str) -> dict[str, float]:

@@ -39,7 +39,7 @@ class ClassificationPrediction(Prediction):
 
     def draw(self, image: Tensor, min_score: float) -> Image.Image:
         """Write the two most probable classes below the image."""
-        return with_caption(enlarge(image), ", ".join(f"{name} {p:.2f}" for name, p in self.top(2)))
+        return with_caption(enlarge(image), *(f"{name} {p:.2f}" for name, p in self.top(2)))
 
 
 class ClassificationNetwork(TaskNetwork):
@@ -114,7 +114,7 @@ def draw_target(image: Tensor, target: Any, info: DataInfo) -> Image.Image:
         return with_caption(enlarge(image), info.classes[int(target)])
     shares, labels = target.topk(min(2, len(info.classes)))
     pairs = zip(labels.tolist(), shares.tolist(), strict=True)
-    return with_caption(enlarge(image), ", ".join(f"{info.classes[i]} {p:.2f}" for i, p in pairs))
+    return with_caption(enlarge(image), *(f"{info.classes[i]} {p:.2f}" for i, p in pairs))
 
 
 KINDS.add(

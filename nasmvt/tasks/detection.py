@@ -63,9 +63,8 @@ class DetectionPrediction(Prediction):
         """Draw boxes, masks, class names and scores."""
         keep = (self.scores >= min_score).cpu()
         labels, scores = self.labels.cpu()[keep].tolist(), self.scores.cpu()[keep].tolist()
-        names = [f"{self.classes[i]} {s:.2f}" for i, s in zip(labels, scores, strict=True)]
         masks = None if self.masks is None else self.masks.cpu()[keep]
-        return draw_objects(image, self.boxes.cpu()[keep], labels, names, masks)
+        return draw_objects(image, self.boxes.cpu()[keep], labels, self.classes, masks, scores)
 
 
 class DetectionNetwork(TaskNetwork):
@@ -156,7 +155,7 @@ def draw_target(image: Tensor, target: dict[str, Tensor], info: DataInfo) -> Ima
     """Draw boxes, class names and masks on an image uint8 (3, H, W)."""
     labels = target["labels"].tolist()
     masks = target["masks"].cpu() if "masks" in target else None
-    return draw_objects(image, target["boxes"].cpu(), labels, [info.classes[label] for label in labels], masks)
+    return draw_objects(image, target["boxes"].cpu(), labels, info.classes, masks)
 
 
 KINDS.add(

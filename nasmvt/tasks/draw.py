@@ -1,5 +1,7 @@
 """Images for people: training targets and predictions."""
 
+from collections.abc import Sequence
+
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
@@ -21,6 +23,22 @@ def draw_targets(batch: Batch, info: DataInfo, most: int = 16) -> Image.Image:
     draw = KINDS.get(info.kind).draw_target
     count = min(most, len(batch.images))
     return draw_grid([draw(to_bytes(batch.images[i]), batch.targets[i], info) for i in range(count)])
+
+
+def draw_beside(batch: Batch, predictions: Sequence[Prediction], info: DataInfo, min_score: float = 0.3) -> Image.Image:
+    """Draw the images of a batch in pairs, on the left with their labels, on the right with what was predicted.
+
+    Args:
+        batch: images with targets in canvas pixels.
+        predictions: in canvas pixels too, for the first images or all of them.
+        info: the kind of the targets, and the class names.
+        min_score: detections with a lower score are not drawn.
+    """
+    draw = KINDS.get(info.kind).draw_target
+    cells = []
+    for image, target, prediction in zip(batch.images, batch.targets, predictions, strict=False):
+        cells += [draw(to_bytes(image), target, info), draw_prediction(image, prediction, min_score)]
+    return draw_grid(cells, columns=2 * max(round((len(cells) / 2) ** 0.5), 1))
 
 
 def draw_prediction(image: Image.Image | Tensor, prediction: Prediction, min_score: float = 0.3) -> Image.Image:

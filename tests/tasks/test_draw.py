@@ -5,7 +5,7 @@ from PIL import Image
 
 from nasmvt.data.types import IGNORE, Batch, DataInfo, ImageInfo
 from nasmvt.tasks import ClassificationPrediction, DetectionPrediction, SegmentationPrediction
-from nasmvt.tasks.draw import draw_prediction, draw_targets
+from nasmvt.tasks.draw import draw_beside, draw_prediction, draw_targets
 from nasmvt.tasks.drawing import class_color
 
 CLASSES = ("circle", "square", "star")
@@ -31,7 +31,8 @@ def test_boxes_masks_and_names_are_drawn_where_they_are() -> None:
     picture = draw_targets(batch([target]), info)
     where = changed(picture)[:256, :256]
     assert where[20 * 4 : 40 * 4, 16 * 4 : 48 * 4].mean() > 0.95
-    assert not where[:80, :60].any()
+    assert not where[:60].any()
+    assert where[67:80, 64:96].all()  # the name, above the box
     assert not where[170:].any()
     assert tuple(np.asarray(picture)[120, 16 * 4]) == class_color(1)
 
@@ -82,10 +83,11 @@ def test_predictions_are_drawn_on_the_picture() -> None:
     )
     picture = draw_prediction(GRAY, detections)
     where = changed(picture)
-    assert picture.size == (256, 192)
+    assert picture.size[0] == 256
+    assert picture.size[1] > 192  # a legend
     assert where[24 * 4 : 44 * 4, 40 * 4].all()
-    assert not where[:, :100].any()
-    assert changed(draw_prediction(GRAY, detections, min_score=0.1))[:, :100].any()
+    assert not where[:192, :100].any()
+    assert changed(draw_prediction(GRAY, detections, min_score=0.1))[:192, :100].any()
 
     labels = torch.zeros(48, 64, dtype=torch.uint8)
     regions = SegmentationPrediction(labels=labels, classes=CLASSES)
@@ -94,6 +96,70 @@ def test_predictions_are_drawn_on_the_picture() -> None:
 
     classes = ClassificationPrediction(probabilities=torch.tensor([0.2, 0.5, 0.3]), classes=CLASSES)
     assert draw_prediction(GRAY, classes).size[1] > 192
+
+
+def test_names_hide_no_small_object() -> None:
+    """Ten pixels wide, in a row and in a corner: what is inside of each box is the image itself."""
+    corners = [(0, 0), (100, 100), (112, 100), (124, 100), (100, 112), (290, 290)]
+    boxes = torch.tensor([[x, y, x + 10, y + 10] for x, y in corners]).float()
+    target = {"boxes": boxes, "labels": torch.tensor([0, 1, 2, 0, 1, 2])}
+    image = torch.full((1, 3, 300, 300), 128, dtype=torch.uint8)
+    infos = [ImageInfo(id=0, size=(300, 300), valid=(300, 300))]
+    picture = draw_targets(
+        Batch(images=image, targets=[target], infos=infos), DataInfo(kind="detection", classes=CLASSES)
+    )
+    where = changed(picture)
+    for x, y in corners:
+        assert not where[y + 3 : y + 7, x + 3 : x + 7].any()
+        assert where[y, x + 5]
+    outside = where[:300, :300].copy()
+    for x, y in corners:
+        outside[max(y - 2, 0) : y + 13, max(x - 2, 0) : x + 13] = False
+    assert outside.any(), "no name is drawn at all"
+
+
+def test_a_single_class_needs_no_name() -> None:
+    target = {"boxes": torch.tensor([[16.0, 20.0, 48.0, 40.0]]), "labels": torch.tensor([0])}
+    picture = draw_targets(batch([target]), DataInfo(kind="detection", classes=("person",)))
+    assert picture.size == (260, 260)  # an image and the gap of the grid
+    assert not changed(picture)[:78, :256].any()
+
+
+def test_small_images_are_enlarged_to_about_256_pixels() -> None:
+    for side, expected in ((20, 240), (32, 256), (100, 200), (300, 300)):
+        prediction = SegmentationPrediction(labels=torch.zeros(side, side, dtype=torch.uint8), classes=CLASSES)
+        assert draw_prediction(Image.new("RGB", (side, side)), prediction).width == expected
+
+
+def test_legends_wrap() -> None:
+    classes = tuple(f"class number {i}" for i in range(12))
+    labels = torch.arange(12, dtype=torch.uint8).repeat_interleave(4)[None].expand(48, 48).contiguous()
+    picture = draw_prediction(Image.new("RGB", (48, 48)), SegmentationPrediction(labels=labels, classes=classes))
+    assert picture.width == 240
+    strip = np.asarray(picture)[240:]
+    lines = [strip[14 * i + 1 : 14 * i + 15] for i in range(len(strip) // 14)]
+    assert len(lines) >= 4
+    assert all((line > 200).any() for line in lines)
+    for label in range(12):  # each class has its patch
+        assert (strip == class_color(label)).all(axis=2).any()
+
+
+def test_colours_of_many_classes_differ() -> None:
+    colors = np.array([class_color(i) for i in range(256)])
+    distances = np.abs(colors[:, None] - colors[None]).sum(axis=2) + 1000 * np.eye(256, dtype=int)
+    assert distances.min() >= 30
+    assert distances[:20, :20].min() >= 100
+
+
+def test_labels_and_predictions_stand_side_by_side() -> None:
+    probabilities = torch.tensor([0.2, 0.5, 0.3])
+    found = [ClassificationPrediction(probabilities=probabilities, classes=CLASSES)] * 2
+    picture = draw_beside(batch(torch.tensor([0, 2]), n=2), found, DataInfo(kind="classification", classes=CLASSES))
+    cell = 256 + 4
+    assert picture.width == 2 * cell
+    left, right = (np.asarray(picture)[256:272, x : x + 256] for x in (0, cell))
+    assert (left > 200).any()
+    assert (right > 200).sum() > (left > 200).sum()  # two classes with their probabilities
 
 
 def test_a_canvas_may_be_drawn_on_as_a_tensor() -> None:

@@ -23,7 +23,14 @@ from torch import Tensor, nn
 
 from nasmvt.errors import UserError
 from nasmvt.families.axis import Axis
-from nasmvt.families.layers import from_windows, relative_bias, relative_position_index, to_map, to_tokens, to_windows
+from nasmvt.families.layers import (
+    biased_attention,
+    from_windows,
+    relative_position_index,
+    to_map,
+    to_tokens,
+    to_windows,
+)
 from nasmvt.families.registry import register
 from nasmvt.space import Arch, Role
 
@@ -203,8 +210,7 @@ class Attention(nn.Module):
         """
         b, n, _ = x.shape
         q, k, v = self.qkv(x).view(b, n, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4)
-        bias = relative_bias(self._table((size[0], size[1])), positions)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        y = biased_attention(q, k, v, self._table((size[0], size[1])), positions, training=self.training)
         return self.proj(y.transpose(1, 2).reshape(b, n, -1))
 
     def _table(self, size: tuple[int, int]) -> Tensor:

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 from nasmvt.config import parse
 from nasmvt.errors import UserError
-from nasmvt.families import ViTMVT, family
+from nasmvt.families import ViTMVT, family, layers
 from nasmvt.families.layers import relative_position_index
 from nasmvt.families.vit_mvt import stage_ends
 from nasmvt.space import SearchSpace, load_space
@@ -37,6 +39,38 @@ def test_a_batch_of_two_equals_two_of_one(window):
     for index in range(2):
         for whole, single in zip(both, model(images[index : index + 1]), strict=True):
             torch.testing.assert_close(whole[index : index + 1], single, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (45, 71)])
+def test_gradients_do_not_depend_on_how_many_scores_are_held_at_a_time(size, monkeypatch):
+    found, images = [], torch.rand(2, 3, *size)
+    for kept in (layers._SCORES, 0):
+        monkeypatch.setattr(layers, "_SCORES", kept)
+        monkeypatch.setattr(layers, "_SCORES_AT_ONCE", 200)
+        model = network(drop_path=0.0)
+        randomize(model)
+        with Held() as held:
+            maps = model(images)
+        sum(m.square().sum() for m in maps).backward()
+        found.append((held.most, [*maps, *(parameter.grad for parameter in model.parameters())]))
+    (all_at_once, plain), (some, parted) = found
+    tokens = maps[0].shape[-2] * maps[0].shape[-1]
+    assert all_at_once == 2 * 2 * tokens**2  # two images, two heads
+    assert some <= 200
+    for ours, theirs in zip(parted, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+class Held(TorchFunctionMode):
+    """Notes the largest number of attention scores of one call."""
+
+    most = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.scaled_dot_product_attention:
+            queries, keys = args[:2]
+            self.most = max(self.most, queries[..., 0].numel() * keys.shape[2])
+        return function(*args, **(kwargs or {}))
 
 
 def test_windows_do_not_see_each_other():

@@ -7,6 +7,7 @@ import typer
 
 from nasmvt import __version__
 from nasmvt.cli import (
+    add_task,
     compare,
     data,
     evaluate,
@@ -42,6 +43,7 @@ app.command("export", short_help="Export the model as one folder.")(export.expor
 app.command("evaluate", short_help="Evaluate an exported model on val.")(evaluate.evaluate)
 app.command("predict", short_help="Predict for images, and draw the predictions.")(predict.predict)
 app.command("compare", short_help="Compare the searched arch with others.")(compare.compare)
+app.command("add-task", short_help="Add a task to an exported model.")(add_task.add_task)
 app.command("import-reference", short_help="Merge the authors' checkpoints into one model.")(
     import_reference.import_reference
 )

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from torch import nn
 
 from nasmvt.config import Config, parse, read_yaml
@@ -24,6 +24,50 @@ DEFAULT = "shapes"
 """The experiment that runs when none is named: the built-in data set and the nano space."""
 
 
+def _absolute(path: str) -> str:
+    return str(Path(os.path.expanduser(path)).resolve())  # noqa: PTH111 (it never raises)
+
+
+def _absolute_roots(tasks: Any) -> Any:
+    """Make data roots absolute, so that settings hold in any folder."""
+    for task in tasks.values() if isinstance(tasks, dict) else ():
+        data = task.get("data") if isinstance(task, dict) else None
+        if isinstance(data, dict) and isinstance(data.get("root"), str):
+            data["root"] = _absolute(data["root"])
+    return tasks
+
+
+def _check_names(tasks: dict[str, TaskConfig]) -> dict[str, TaskConfig]:
+    if not tasks:
+        raise ValueError("an experiment needs at least one task")
+    for name in tasks:
+        if not name.isidentifier() or name in {"shared", "split"} or hasattr(nn.ModuleDict(), name):
+            raise ValueError(
+                f"a task's name is a word of letters, digits and _ that means nothing to torch, and not 'shared' "
+                f"or 'split', unlike {name!r}: name it otherwise"
+            )
+    return tasks
+
+
+def _check_places(tasks: dict[str, TaskConfig]) -> dict[str, TaskConfig]:
+    for name, task in tasks.items():
+        if FORMATS.get(task.data.format).files and task.data.root is None:
+            raise ValueError(
+                f"the format '{task.data.format}' of the task '{name}' reads files: set root to the folder of the data "
+                "set"
+            )
+    return tasks
+
+
+Tasks = Annotated[
+    dict[str, TaskConfig],
+    BeforeValidator(_absolute_roots),
+    AfterValidator(_check_names),
+    AfterValidator(_check_places),
+]
+"""Tasks by name, with their data."""
+
+
 class Experiment(Config):
     """The definition of a run."""
 
@@ -33,7 +77,7 @@ class Experiment(Config):
     """The search space: the name of a shipped one, a YAML file, or its content."""
     seed: int = Field(default=0, ge=0)
     """Seed of everything random: splits, order, augmentation, archs, initial weights, search."""
-    tasks: dict[str, TaskConfig]
+    tasks: Tasks
     """The tasks by name, one or more."""
     supernet: SupernetConfig = SupernetConfig()
     """How the tasks share layers."""
@@ -51,39 +95,10 @@ class Experiment(Config):
     def _by_name(cls, value: Any) -> Any:
         return load_space(value) if isinstance(value, (str, Path)) else value
 
-    @field_validator("tasks")
-    @classmethod
-    def _task_names(cls, tasks: dict[str, TaskConfig]) -> dict[str, TaskConfig]:
-        if not tasks:
-            raise ValueError("an experiment needs at least one task")
-        for name in tasks:
-            if not name.isidentifier() or name in {"shared", "split"} or hasattr(nn.ModuleDict(), name):
-                raise ValueError(
-                    f"a task's name is a word of letters, digits and _ that means nothing to torch, and not 'shared' "
-                    f"or 'split', unlike {name!r}: name it otherwise"
-                )
-        return tasks
-
-    @field_validator("tasks")
-    @classmethod
-    def _data_have_a_place(cls, tasks: dict[str, TaskConfig]) -> dict[str, TaskConfig]:
-        for name, task in tasks.items():
-            if FORMATS.get(task.data.format).files and task.data.root is None:
-                raise ValueError(
-                    f"the format '{task.data.format}' of the task '{name}' reads files: set root to the folder of the "
-                    "data set"
-                )
-        return tasks
-
     @model_validator(mode="before")
     @classmethod
-    def _absolute_roots(cls, values: Any) -> Any:
-        """Make data roots and the path of initial weights absolute, so that a run works from any folder."""
-        tasks = values.get("tasks") if isinstance(values, dict) else None
-        for task in tasks.values() if isinstance(tasks, dict) else ():
-            data = task.get("data") if isinstance(task, dict) else None
-            if isinstance(data, dict) and isinstance(data.get("root"), str):
-                data["root"] = _absolute(data["root"])
+    def _absolute_initial(cls, values: Any) -> Any:
+        """Make the path of initial weights absolute, so that a run works from any folder."""
         initial = values.get("initial") if isinstance(values, dict) else None
         if isinstance(initial, dict) and isinstance(initial.get("weights"), str) and initial["weights"] != "timm":
             initial["weights"] = _absolute(initial["weights"])
@@ -96,10 +111,6 @@ class Experiment(Config):
     def to_yaml(self) -> str:
         """Return the whole experiment, the space's content included, as YAML."""
         return dump_yaml(self.model_dump(mode="json"))
-
-
-def _absolute(path: str) -> str:
-    return str(Path(os.path.expanduser(path)).resolve())  # noqa: PTH111 (it never raises)
 
 
 def load_experiment(name: str | Path | None = None, changes: Sequence[str] = (), seed: int | None = None) -> Experiment:

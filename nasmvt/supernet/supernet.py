@@ -86,9 +86,9 @@ class Supernet(nn.Module):
             first = slots[0][1].owner._parameters[slots[0][1].leaf]
             assert first is not None
             if role is Role.ADAPTIVE:
-                self.shared[_key(name)] = nn.Parameter(copy_of(first))
-                if _key(layer) not in self.scores:
-                    self.scores[_key(layer)] = nn.Parameter(self._first_score(len(tasks)))
+                self.shared[key_of(name)] = nn.Parameter(copy_of(first))
+                if key_of(layer) not in self.scores:
+                    self.scores[key_of(layer)] = nn.Parameter(self._first_score(len(tasks)))
             tensors = {task: first if role is Role.SHARED else nn.Parameter(copy_of(first)) for task in tasks}
             for task, slot in slots:
                 slot.owner._parameters[slot.leaf] = tensors[task]
@@ -101,11 +101,11 @@ class Supernet(nn.Module):
             name = key.replace("/", ".")
             layer = layer_of(name)
             if task in self.layers[layer]:
-                score = self.scores[_key(layer)]
+                score = self.scores[key_of(layer)]
                 found[name] = Adaptive(
                     layer=layer,
                     shared=Slot(self.shared, key, name, tensor.shape),
-                    score=Slot(self.scores, _key(layer), layer, score.shape),
+                    score=Slot(self.scores, key_of(layer), layer, score.shape),
                     place=None if self.config.granularity == "layer" else self.layers[layer].index(task),
                 )
         return found
@@ -167,14 +167,14 @@ class Supernet(nn.Module):
         nobody: tuple[str, ...] = ()
         return Sharing.of(
             {
-                layer: chosen.get(layer, nobody) if _key(layer) in self.scores else tasks
+                layer: chosen.get(layer, nobody) if key_of(layer) in self.scores else tasks
                 for layer, tasks in self.layers.items()
             }
         )
 
     def _above_threshold(self) -> dict[str, tuple[str, ...]]:
         """Return, for each adaptive layer, the tasks whose score is above the threshold; one transfer from a GPU."""
-        scores = {layer: self.scores[_key(layer)].detach() for layer in self.layers if _key(layer) in self.scores}
+        scores = {layer: self.scores[key_of(layer)].detach() for layer in self.layers if key_of(layer) in self.scores}
         if not scores:
             return {}
         above = (torch.cat(list(scores.values())) > self.config.threshold).cpu()
@@ -222,6 +222,6 @@ class Supernet(nn.Module):
         return cast(dict[str, TaskNetwork], dict(self.networks.items()))
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     """Return a name that torch allows for a parameter: without dots."""
     return name.replace(".", "/")

@@ -71,6 +71,7 @@ def reports_errors(command: F) -> F:
     def run(*args: Any, **kwargs: Any) -> Any:
         warnings.filterwarnings("ignore", module=r"(torch|torchvision|timm|ray)\b")
         from nasmvt.training.interrupt import Failed, Interrupted, interrupting
+        from nasmvt.training.processes import started_together
 
         def go_on(checkpoint: Path) -> str:
             how = f"pass {_RESUME[command.__name__]}" if command.__name__ in _RESUME else "run the same command again"
@@ -78,6 +79,8 @@ def reports_errors(command: F) -> F:
 
         try:
             with interrupting():
+                if started_together() and command.__name__ not in _RESUME:
+                    raise UserError("torchrun starts train-supernet and retrain; run other commands without it")
                 return command(*args, **kwargs)
         except Failed as error:
             _fail(f"error: {error}; {go_on(error.checkpoint)}")
@@ -108,6 +111,9 @@ def quoted(path: Path) -> str:
 
 
 def _fail(sentence: str) -> None:
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":  # of several processes, each says what stopped it
+        sentence = f"process {rank}: {sentence}"
     sys.stdout.flush()
     typer.echo(sentence, err=True)
     raise typer.Exit(2)

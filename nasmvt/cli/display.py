@@ -62,8 +62,11 @@ class TrainingProgress:
 
 
 @contextmanager
-def training_progress(title: str) -> Iterator[TrainingProgress]:
-    """Show a progress bar while a training runs."""
+def training_progress(title: str, shown: bool = True) -> Iterator[TrainingProgress | None]:
+    """Show a progress bar while a training runs; of several processes, one does."""
+    if not shown:
+        yield None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

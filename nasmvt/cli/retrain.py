@@ -33,13 +33,15 @@ def retrain(
     from nasmvt.pipeline.retrain import retrain as train
     from nasmvt.pipeline.run import Run, device_of
     from nasmvt.pipeline.supernet import load_supernet
+    from nasmvt.training.processes import joined, restarted
 
     target = device_of(device)
     opened = Run.open(run)
     supernet = load_supernet(opened, target)
     chosen = choose_arch(opened, arch, supernet.sharing(), accept_unfinished=accept_unfinished)
     data = opened.open_data(accept_changed=accept_changed_data)
-    with training_progress(f"retrain {chosen.name}") as listener:
+    begun = opened.folder("retrain", chosen.name).exists()
+    with joined(target) as processes, training_progress(f"retrain {chosen.name}", processes.first) as listener:
         train(
             opened,
             chosen,
@@ -47,7 +49,9 @@ def retrain(
             data=data,
             device=target,
             from_scratch=from_scratch,
-            resume=resume,
+            resume=resume or (restarted() and begun),
             listener=listener,
+            processes=processes,
         )
-    say(f"retrained: {opened.folder('retrain', chosen.name)}  (next: nasmvt export {quoted(opened.path)})")
+    if processes.first:
+        say(f"retrained: {opened.folder('retrain', chosen.name)}  (next: nasmvt export {quoted(opened.path)})")

@@ -35,18 +35,36 @@ def train_supernet(
     from nasmvt.pipeline.run import Run, device_of
     from nasmvt.pipeline.supernet import resume_supernet
     from nasmvt.pipeline.supernet import train_supernet as begin
+    from nasmvt.training.processes import joined, restarted
 
     target = device_of(device)
+    if restarted() and out is not None and Run.is_at(out):  # what was given began this run
+        resume, experiment, changes, seed = True, None, None, None
     if resume:
         if experiment or changes or seed is not None:
             raise UserError("--resume continues a run as it is: leave out the experiment, --set and --seed")
         run = Run.open(out)
-        with training_progress("supernet") as listener:
-            resume_supernet(run, device=target, listener=listener, accept_changed_data=accept_changed_data)
+        with joined(target) as processes, training_progress("supernet", processes.first) as listener:
+            resume_supernet(
+                run,
+                device=target,
+                listener=listener,
+                accept_changed_data=accept_changed_data,
+                processes=processes,
+            )
     else:
         if accept_changed_data:
             raise UserError("--accept-changed-data continues a run whose data changed: pass --resume too")
         settings = load_experiment(experiment, changes or (), seed)
-        with training_progress("supernet") as listener:
-            run = begin(settings, out=out, device=target, listener=listener, on_report=say_data, on_initial=say_initial)
-    say(f"run directory: {run.path}  (next: nasmvt search {quoted(run.path)} --budget ...)")
+        with joined(target) as processes, training_progress("supernet", processes.first) as listener:
+            run = begin(
+                settings,
+                out=out,
+                device=target,
+                listener=listener,
+                on_report=say_data,
+                on_initial=say_initial,
+                processes=processes,
+            )
+    if processes.first:
+        say(f"run directory: {run.path}  (next: nasmvt search {quoted(run.path)} --budget ...)")

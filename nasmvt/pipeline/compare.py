@@ -28,7 +28,7 @@ def compare(
     run: Run,
     *,
     device: torch.device,
-    progress: Callable[[str], AbstractContextManager[Listener]],
+    progress: Callable[[str], AbstractContextManager[Listener | None]],
     seeds: int = 1,
     accept_unfinished: bool = False,
     accept_changed_data: bool = False,

@@ -17,6 +17,7 @@ from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
 from nasmvt.training.checkpoint import Checkpoints, load_weights
 from nasmvt.training.loop import Listener
+from nasmvt.training.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def retrain(
     from_scratch: bool = False,
     resume: bool = False,
     listener: Listener | None = None,
+    processes: Processes = ALONE,
 ) -> MultiTaskModel:
     """Train an arch with its sharing as plain networks, from the supernet's weights or from scratch.
 
@@ -93,9 +95,10 @@ def retrain(
     """
     files = run.retrain_files(chosen.name)
     folder = files.folder
-    if folder.exists() and not resume:
+    exists = processes.gather(folder.exists())[0]
+    if exists and not resume:
         raise UserError(f"{folder} exists: pass --resume to continue it, or delete it")
-    if resume and not folder.exists():
+    if resume and not exists:
         raise UserError(f"--resume continues a retraining, but there is no {folder}: leave --resume out")
     model = _start(run, chosen, supernet, from_scratch, seed).to(device)
     model.name = chosen.name
@@ -112,6 +115,7 @@ def retrain(
         device=device,
         resume=resume,
         listener=listener,
+        processes=processes,
     )
     stage.run(model, begin=lambda: arch.write(path))
     return model

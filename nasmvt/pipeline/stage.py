@@ -14,6 +14,7 @@ from nasmvt.pipeline.layout import TrainingFiles
 from nasmvt.pipeline.pictures import save_batch, save_predictions
 from nasmvt.report.curves import plot_curves
 from nasmvt.tasks.evaluate import evaluate
+from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.norms import check_norms
 from nasmvt.tasks.precision import check_precision, tensor_floats
 from nasmvt.tasks.recalibrate import recalibrate
@@ -23,6 +24,7 @@ from nasmvt.training.config import TrainingConfig
 from nasmvt.training.interrupt import deferred
 from nasmvt.training.loop import Figures, Listener, Trainer
 from nasmvt.training.metrics import MetricsLog
+from nasmvt.training.processes import ALONE, Processes
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class Stage:
     resume: bool = False
     """Resume from the checkpoint, if there is one."""
     listener: Listener | None = None
+    processes: Processes = ALONE
+    """Those that train together; the first of them writes the files."""
 
     def run(self, trainable: Trainable, begin: Callable[[], None] = lambda: None) -> None:
         """Train to the last step.
@@ -66,21 +70,30 @@ class Stage:
             device=self.device,
             evaluate=_Evaluation(self, trainable),
             listener=self.listener,
+            processes=self.processes,
         )
         _check_parts(trainable, loaders, trainer.parts)
         if self.resume:
             trainer.resume()
-        begin()
+        if self.processes.first:
+            begin()
         with deferred() as signals, tensor_floats(self.config.tf32):
-            with _sparing("the images of the first batches"):
-                for name, data in self.data.items():
-                    save_batch(self.files.batch(name), data.first_batch, trainable.tasks[name])
+            self._draw_batches(trainable)
             try:
                 trainer.run(signals)
             finally:
-                with _sparing("the curves"):
-                    primaries = {name: task.primary for name, task in trainable.tasks.items()}
-                    plot_curves(self.files.curves, metrics.read(), primaries)
+                self._draw_curves(trainable, metrics)
+
+    def _draw_batches(self, trainable: Trainable) -> None:
+        with _sparing("the images of the first batches"):
+            for name, data in self.data.items() if self.processes.first else ():
+                save_batch(self.files.batch(name), data.first_batch, trainable.tasks[name])
+
+    def _draw_curves(self, trainable: Trainable, metrics: MetricsLog) -> None:
+        with _sparing("the curves"):
+            if self.processes.first:
+                primaries = {name: task.primary for name, task in trainable.tasks.items()}
+                plot_curves(self.files.curves, metrics.read(), primaries)
 
 
 def _check_parts(trainable: Trainable, loaders: Mapping[str, TrainLoader], parts: Parts) -> None:
@@ -101,7 +114,10 @@ def _check_parts(trainable: Trainable, loaders: Mapping[str, TrainLoader], parts
 
 
 class _Evaluation:
-    """Measures the probes of a training on the search split and draws predictions of the last one."""
+    """Measures the probes of a training on the search split and draws predictions of the last one.
+
+    The units of work, one network each, are dealt to the processes.
+    """
 
     def __init__(self, stage: Stage, trainable: Trainable) -> None:
         config = stage.config
@@ -111,14 +127,46 @@ class _Evaluation:
         self._plain = {n: data.recalibration_images(config.recalibration_images) for n, data in stage.data.items()}
 
     def __call__(self) -> Figures:
-        """Return the metrics by probe, task and name."""
+        """Return the metrics by probe, task and name.
+
+        Raises:
+            RuntimeError: if the evaluation failed in another process.
+        """
+        processes = self._stage.processes
+        own: Figures | Exception
+        try:
+            own = self._measure_own()
+        except Exception as error:
+            if processes.count == 1:
+                raise
+            own = error
+        gathered = processes.gather(own if isinstance(own, dict) else f"{type(own).__name__}: {own}")
+        if isinstance(own, Exception):
+            raise own
         found: Figures = {}
+        for figures in gathered:
+            if isinstance(figures, str):
+                raise RuntimeError(figures)
+            for probe, tasks in figures.items():
+                found[probe] = {**found.get(probe, {}), **tasks}
+        return {probe: {name: tasks[name] for name in self._trainable.tasks} for probe, tasks in found.items()}
+
+    def _measure_own(self) -> Figures:
+        """Return the figures of this process's units, and draw what the last networks among them predict."""
+        processes, tasks, unit = self._stage.processes, self._trainable.tasks, 0
+        found: Figures = {}
+        last: dict[str, TaskNetwork] = {}
         for probe in self._trainable.probes(self._stage.seed):
-            found[probe.name] = {name: self._measure(probe, name) for name in self._trainable.tasks}
+            found[probe.name], last = {}, {}
+            for name in tasks:
+                if unit % processes.count == processes.rank:
+                    found[probe.name][name] = self._measure(probe, name)
+                    last[name] = probe.networks[name]
+                unit += 1
         with _sparing("the images of the predictions"):
-            for name, task in self._trainable.tasks.items():
+            for name, network in last.items():
                 path, batch = self._stage.files.predictions(name), self._stage.data[name].search_batch
-                save_predictions(path, probe.networks[name], batch, task, self._stage.device)
+                save_predictions(path, network, batch, tasks[name], self._stage.device)
         return found
 
     def _measure(self, probe: Probe, name: str) -> dict[str, float]:

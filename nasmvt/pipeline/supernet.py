@@ -1,6 +1,7 @@
 """The first step of the main job: starting a run and training its supernet."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from nasmvt.supernet.importance import SCORES, gather_gradients, put_in_order
 from nasmvt.supernet.initial import Filled, begin_with
 from nasmvt.training.checkpoint import Checkpoints, load_weights
 from nasmvt.training.loop import Listener
+from nasmvt.training.processes import ALONE, Processes
 
 
 def train_supernet(
@@ -30,6 +32,7 @@ def train_supernet(
     listener: Listener | None = None,
     on_report: Callable[[Mapping[str, TaskReport]], None] | None = None,
     on_initial: Callable[[Filled], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Run:
     """Start a run: check the data, make the run directory, train the supernet.
 
@@ -40,23 +43,24 @@ def train_supernet(
         listener: notified of every step.
         on_report: called with the report on the data, before anything is trained.
         on_initial: called with what the initial weights filled, where the experiment names some.
+        processes: those that train together; each calls this, and the first writes and reports.
 
     Raises:
         UserError: if the data, the initial weights or the run directory break a rule; nothing is written then.
         Interrupted: after Ctrl-C, when a checkpoint is written.
     """
-    with reserved(out, experiment) as path:
+    with reserved(out, experiment) if processes.first else nullcontext() as path:
+        path = processes.gather(path)[0]
         data = open_data(experiment)
-        report = report_data(data)
-        if on_report is not None:
+        report = report_data(data) if processes.first else {}
+        if on_report is not None and processes.first:
             on_report(report)
         check_report(report)
-        run = Run(
-            path, experiment, {name: TaskRecord.of(item, list(report[name].splits)) for name, item in data.items()}
-        )
+        records = {name: TaskRecord.of(data[name], list(report[name].splits)) for name in report}
+        run = Run(path, experiment, processes.gather(records)[0])
         supernet = build_supernet(experiment, run.infos)
         initial = _begin_with(experiment, supernet, data, device)
-        if initial is not None and on_initial is not None:
+        if initial is not None and on_initial is not None and processes.first:
             on_initial(initial)
 
         def begin() -> None:
@@ -65,12 +69,17 @@ def train_supernet(
             if initial is not None:
                 run.write_initial(initial)
 
-        _train(run, supernet, data, device, listener, begin)
+        _train(run, supernet, data, device, listener, processes, begin)
     return run
 
 
 def resume_supernet(
-    run: Run, *, device: torch.device, listener: Listener | None = None, accept_changed_data: bool = False
+    run: Run,
+    *,
+    device: torch.device,
+    listener: Listener | None = None,
+    accept_changed_data: bool = False,
+    processes: Processes = ALONE,
 ) -> None:
     """Resume the training of a run's supernet, from its checkpoint or, without one, from the start.
 
@@ -84,7 +93,7 @@ def resume_supernet(
         initial = _begin_with(run.experiment, supernet, data, device)
         if initial is not None:
             run.check_initial(initial)
-    _train(run, supernet, data, device, listener)
+    _train(run, supernet, data, device, listener, processes)
 
 
 def _begin_with(
@@ -130,6 +139,7 @@ def _train(
     data: Mapping[str, TaskData],
     device: torch.device,
     listener: Listener | None,
+    processes: Processes,
     begin: Callable[[], None] | None = None,
 ) -> None:
     """Train from the start, where `begin` writes the run directory, or resume in an existing one."""
@@ -141,5 +151,6 @@ def _train(
         device=device,
         resume=begin is None,
         listener=listener,
+        processes=processes,
     )
     stage.run(supernet.to(device), begin or (lambda: None))

@@ -79,7 +79,9 @@ class ClassificationMetric(TaskMetric):
         from torchmetrics.classification import MulticlassAccuracy  # slow to import
 
         ranks = [1, 5] if classes > 5 else [1]
-        self._accuracies = {f"top{k}": MulticlassAccuracy(num_classes=classes, top_k=k, average="micro") for k in ranks}
+        # Several processes may evaluate different networks: torchmetrics must not sum over them.
+        settings = {"num_classes": classes, "average": "micro", "sync_on_compute": False}
+        self._accuracies = {f"top{k}": MulticlassAccuracy(top_k=k, **settings) for k in ranks}
         self._pictures = 0
 
     def update(self, predictions: Sequence[ClassificationPrediction], targets: Tensor) -> None:

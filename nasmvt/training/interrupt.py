@@ -26,6 +26,9 @@ class Interrupted(Exception):
         self.step = step
         self.checkpoint = checkpoint
 
+    def __reduce__(self) -> tuple[type, tuple[int, Path]]:
+        return type(self), (self.step, self.checkpoint)
+
 
 class Failed(UserError):
     """Something outside the training broke it (a full disk, a killed worker); it can be resumed from a checkpoint."""
@@ -33,6 +36,9 @@ class Failed(UserError):
     def __init__(self, sentence: str, checkpoint: Path) -> None:
         super().__init__(sentence)
         self.checkpoint = checkpoint
+
+    def __reduce__(self) -> tuple[type, tuple[str, Path]]:
+        return type(self), (str(self), self.checkpoint)
 
 
 class Signals:

@@ -1,7 +1,7 @@
 """Losses stay on the device until they are read."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -37,8 +37,11 @@ class Ledger:
         scalars = [losses[task][name].detach() for task, name in names]
         self._unread.append(_Entry(step, arch, names, torch.stack([*scalars, norm.to(scalars[0])])))
 
-    def read(self) -> Losses:
+    def read(self, mean: Callable[[Tensor], Tensor] = lambda rows: rows) -> Losses:
         """Read what was recorded since the last call; return the losses of the newest step.
+
+        Args:
+            mean: averages the numbers of all processes, which must all read then.
 
         Raises:
             UserError: if a loss or the gradients of a step are not finite, naming the
@@ -46,7 +49,7 @@ class Ledger:
         """
         entries, self._unread = self._unread, []
         if entries:
-            rows = torch.cat([entry.values for entry in entries]).tolist()
+            rows = mean(torch.cat([entry.values for entry in entries])).tolist()
             for entry in entries:
                 row, rows = rows[: len(entry.values)], rows[len(entry.values) :]
                 self.last = _losses(entry, row)

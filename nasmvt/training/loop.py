@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nasmvt.data.loader import Parts, TrainLoader
+from nasmvt.data.loader import TrainLoader
 from nasmvt.data.types import Batch
 from nasmvt.errors import UserError
 from nasmvt.tasks.trainable import Trainable
@@ -18,6 +18,7 @@ from nasmvt.training.interrupt import Failed, Interrupted, Signals
 from nasmvt.training.ledger import Ledger, Losses
 from nasmvt.training.metrics import MetricsLog
 from nasmvt.training.optimizer import NamedOptimizer
+from nasmvt.training.processes import ALONE, Processes, ProcessLost
 from nasmvt.training.selection import selected
 from nasmvt.training.step import Step
 from nasmvt.training.update import Update
@@ -55,6 +56,7 @@ class Trainer:
         device: device that batches are moved to.
         evaluate: called every `config.evaluate_every` steps and after the last one, when a checkpoint is written.
         listener: is notified of every step and evaluation.
+        processes: those that train together; each needs the same arguments, and the first writes the files.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Trainer:
         device: torch.device,
         evaluate: Callable[[], Figures] | None = None,
         listener: Listener | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.trainable = trainable
         self.loaders = loaders
@@ -81,10 +84,12 @@ class Trainer:
         self.optimizer = NamedOptimizer(selected(trainable, config), config)
         self.checkpoints = checkpoints
         self._metrics = metrics
-        self.parts = Parts(of=config.accumulate, wanted=range(config.accumulate))
+        self.processes = processes
+        self.parts = self.processes.parts(config.accumulate)
         self._update = Update(self.optimizer.optimizer, config, device)
-        self._take = Step(trainable, self._update, config, seed, device, self.parts)
+        self._take = Step(trainable, self._update, config, seed, device, self.processes)
         self._ledger = Ledger()
+        self._evaluated: int | None = None
         self._saved: int | None = None
 
     def resume(self) -> None:
@@ -107,7 +112,10 @@ class Trainer:
                 )
             self._update.load_state_dict(checkpoint.update)
             self.step = self._saved = checkpoint.step
-        self._metrics.cut(self.step)
+        if self.processes.gather(self._metrics.evaluated(self.step))[0]:
+            self._evaluated = self.step
+        if self.processes.first:
+            self._metrics.cut(self.step)
 
     def run(self, signals: Signals | None = None) -> None:
         """Train from the current state to the last step.
@@ -117,10 +125,15 @@ class Trainer:
 
         Raises:
             UserError: if a loss is not finite; the last checkpoint stays as it was.
-            Failed: if a loader's worker was killed or the disk is full.
-            Interrupted: after a signal, when the checkpoint is written.
+            Failed: if a loader's worker or another process was killed, or the disk is full.
+            Interrupted: after a signal to any process, when the checkpoint is written.
         """
-        signals = signals or Signals()
+        try:
+            self._run(signals or Signals())
+        except ProcessLost as error:
+            raise Failed(str(error), self.checkpoints.newest) from None
+
+    def _run(self, signals: Signals) -> None:
         batches = {name: loader.batches(self.step, self.parts) for name, loader in self.loaders.items()}
         started, first = time.monotonic(), self.step
         if self.step and self._evaluation_due():  # killed between the checkpoint and the evaluation
@@ -128,16 +141,17 @@ class Trainer:
         while not self._done:
             self._step(self._next(batches))
             if self.step % self.config.log_every == 0 or self._done:
-                losses = self._ledger.read()
+                losses = self._ledger.read(self.processes.mean)
                 speed = round((self.step - first) / (time.monotonic() - started), 3)
                 line = {"step": self.step, "lr": self.optimizer.lr, "steps_per_second": speed, "loss": losses}
                 skipped = {"skipped_steps": self._update.skipped} if self.config.precision == "fp16" else {}
                 self._write({**line, **skipped})
             self._tell(signals, "on_step", self.config.steps, _totals(self._ledger.last), self.optimizer.lr)
             due = self._done or self.step % self.config.checkpoint_every == 0
-            if due or signals.seen or self._evaluation_due():
+            stopping = self.processes.agreed(signals.seen)
+            if due or stopping or self._evaluation_due():
                 self.save()
-            if signals.seen and not self._done:
+            if stopping and not self._done:
                 raise Interrupted(self.step, self.checkpoints.newest)
             if self._evaluation_due():
                 self._evaluate(signals)
@@ -151,7 +165,7 @@ class Trainer:
         """
         if self._saved == self.step:
             return
-        self._ledger.read()
+        self._ledger.read(self.processes.mean)
         weights = self.trainable.state_dict()
         for name, finite in _finite(weights):
             if not finite:
@@ -159,6 +173,11 @@ class Trainer:
                     f"the weight {name} is not finite after step {self.step}: lower training.lr; the last checkpoint "
                     "is kept"
                 )
+        if self.processes.first:
+            self._write_checkpoint(weights)
+        self._saved = self.step
+
+    def _write_checkpoint(self, weights: dict[str, Tensor]) -> None:
         checkpoint = Checkpoint(
             step=self.step,
             space=self.trainable.space.model_dump(mode="json"),
@@ -171,7 +190,6 @@ class Trainer:
             self.checkpoints.save(checkpoint)
         except UserError as error:
             raise Failed(f"{error}; the last checkpoint is kept", self.checkpoints.newest) from None
-        self._saved = self.step
 
     @property
     def _done(self) -> bool:
@@ -182,7 +200,7 @@ class Trainer:
         try:
             return [{name: next(stream) for name, stream in batches.items()} for _ in self.parts.wanted]
         except UserError as error:
-            if self.step:
+            if self.step and self.processes.count == 1:  # the others are in the middle of the step
                 self.save()
             raise Failed(str(error), self.checkpoints.newest) from None
 
@@ -198,6 +216,8 @@ class Trainer:
                 "lower the tasks' batch_size",
                 self.checkpoints.newest,
             ) from None
+        except ProcessLost:
+            raise
         except Exception:
             self._ledger.read()  # losses that are not finite explain later failures
             raise
@@ -207,7 +227,7 @@ class Trainer:
     def _evaluation_due(self) -> bool:
         every = self.config.evaluate_every
         wanted = self._done or bool(every and self.step % every == 0)
-        return self.evaluate is not None and wanted and not self._metrics.evaluated(self.step)
+        return self.evaluate is not None and wanted and self._evaluated != self.step
 
     def _evaluate(self, signals: Signals) -> None:
         """Evaluate the saved state; a failure costs the figures, not the training."""
@@ -217,13 +237,18 @@ class Trainer:
                 figures = self.evaluate()
         except KeyboardInterrupt:
             raise Interrupted(self.step, self.checkpoints.newest) from None
+        except ProcessLost:
+            raise
         except Exception as error:  # noqa: BLE001 (a metric may raise anything, and the training must not end)
             _log.warning("the evaluation of step %d failed (%s); the training continues", self.step, _in_short(error))
             return
+        self._evaluated = self.step
         self._write({"step": self.step, "metrics": figures})
         self._tell(signals, "on_evaluation", figures)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
+        if not self.processes.first:
+            return
         try:
             self._metrics.append(entry)
         except OSError as error:

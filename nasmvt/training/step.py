@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nasmvt.data.loader import WHOLE, Parts
 from nasmvt.data.types import Batch
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch
 from nasmvt.tasks.precision import autocast
 from nasmvt.tasks.trainable import Trainable
 from nasmvt.training.config import TrainingConfig
+from nasmvt.training.processes import Processes
 from nasmvt.training.update import Update
 
 
@@ -27,18 +27,19 @@ class Taken(NamedTuple):
 
 
 class Step:
-    """Sums the gradients of all tasks and parts into one update, without waiting for the device.
+    """Sums the gradients of all tasks, parts and processes into one update, without waiting for the device.
 
     The loss of a part counts by its share of the images, so the gradients of losses that are means over images (or over
-    equally many things of every image) are those of the whole batch.
+    equally many things of every image) are those of the whole batch. Running statistics are averaged over the processes
+    in every step, so that all hold the same state between two.
 
     Args:
         trainable: what is trained.
         update: turns gradients into weights.
         config: settings.
         seed: of everything random.
-        parts: those that a step is cut into, and those of this process.
         device: where the batches are moved to.
+        processes: those that share the parts of a step.
     """
 
     def __init__(
@@ -48,14 +49,16 @@ class Step:
         config: TrainingConfig,
         seed: int,
         device: torch.device,
-        parts: Parts = WHOLE,
+        processes: Processes,
     ) -> None:
         self._trainable = trainable
         self._update = update
         self._precision = config.precision
         self._seed = seed
         self._device = device
-        self._parts = parts
+        self._processes = processes
+        self._parts = processes.parts(config.accumulate)
+        self._statistics = _statistics(trainable)
 
     def arch(self, step: int) -> Arch:
         """Return the arch of a step, counted from 0."""
@@ -72,6 +75,8 @@ class Step:
             place = (part, self._parts.of) if self._parts.of > 1 else ()
             with seeded(self._seed, "step", step, *place):
                 found.append({name: self._backward(arch, name, batch) for name, batch in tasks.items()})
+        self._processes.add_up(self._update.gradients())
+        self._processes.average(self._statistics)
         return Taken(_mean(found), self._update.step())
 
     def _backward(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
@@ -80,6 +85,13 @@ class Step:
         total = torch.stack(list(losses.values())).sum()
         self._update.backward(total * (self._trainable.tasks[task].config.loss_weight / self._parts.of))
         return {name: loss.detach() for name, loss in losses.items()}
+
+
+def _statistics(trainable: Trainable) -> list[Tensor]:
+    """Return what networks gather by themselves (running statistics of norms), where it is stored."""
+    trained = {item.parameter.data_ptr() for item in trainable.trained()}
+    tensors = trainable.state_dict().values()
+    return [tensor for tensor in tensors if tensor.is_floating_point() and tensor.data_ptr() not in trained]
 
 
 def _mean(parts: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> dict[str, dict[str, Tensor]]:

@@ -35,6 +35,10 @@ class Update:
         """Add the gradients of a scalar."""
         self._scaler.scale(loss).backward()
 
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients summed so far, in the order of the parameters; they may be changed in place."""
+        return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+
     def step(self) -> Tensor:
         """Clip the gradients and update the weights; return the norm before clipping, a scalar on the device.
 
@@ -48,7 +52,7 @@ class Update:
         if self._clip is not None and self._mode == "norm":
             norm = nn.utils.clip_grad_norm_(moved, self._clip)
         else:
-            norm = nn.utils.get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
+            norm = nn.utils.get_total_norm(self.gradients())
             if self._clip is not None:
                 nn.utils.clip_grad_value_(moved, self._clip)
         scale = self._scaler.get_scale()

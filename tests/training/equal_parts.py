@@ -11,6 +11,7 @@ from nasmvt.pipeline.supernet import build_supernet
 from nasmvt.training import Trainer
 from nasmvt.training.checkpoint import Checkpoints
 from nasmvt.training.metrics import MetricsLog
+from nasmvt.training.processes import ALONE, Processes
 
 SPACE = {
     "name": "lvt",
@@ -66,10 +67,10 @@ def in_order(count: int, **options) -> torch.Tensor:
     return torch.arange(count, **options)
 
 
-def make(folder: Path, tasks=TASKS, **settings) -> Trainer:
+def make(folder: Path, processes: Processes = ALONE, **settings) -> Trainer:
     """Return a trainer of its supernet."""
     training = {"steps": 20, "warmup_steps": 2, "optimizer": "sgd", "lr": 0.05, "log_every": 5, **settings}
-    values = {"name": "equal", "space": SPACE, "tasks": tasks, "training": training}
+    values = {"name": "equal", "space": SPACE, "tasks": TASKS, "training": training}
     experiment = parse(Experiment, values, "equal")
     data = open_data(experiment)
     return Trainer(
@@ -80,6 +81,7 @@ def make(folder: Path, tasks=TASKS, **settings) -> Trainer:
         metrics=MetricsLog(folder / "metrics.jsonl"),
         checkpoints=Checkpoints(folder / "checkpoint.pt"),
         device=torch.device("cpu"),
+        processes=processes,
     )
 
 

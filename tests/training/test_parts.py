@@ -1,13 +1,21 @@
-"""A step cut into parts: the same images, the same gradients, as far as losses are means over images."""
+"""A step cut into parts, in one process or two: the same gradients, as far as losses are means over images."""
 
+import json
+import os
+import shutil
+import signal
 from unittest import mock
 
 import pytest
 import torch
 
+from nasmvt.training.checkpoint import Checkpoint
+from nasmvt.training.interrupt import Failed, Interrupted, Signals
+from nasmvt.training.processes import ALONE
 from tests.training.equal_parts import difference, in_order, make
+from tests.training.group import together
 
-STEPS = 8
+STEPS = 6
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,6 +41,86 @@ def test_two_parts_train_as_one(whole, tmp_path):
     assert difference(weights, start) > 1e-2
     for task, losses in trainer._ledger.last.items():
         assert parts._ledger.last[task] == pytest.approx(losses, rel=1e-4)
+
+
+def train(processes, folder, **settings):
+    """Train in a process of several; return its weights, and what it has to say of its end."""
+    trainer = make(folder, processes, steps=STEPS, **settings)
+    trainer.run()
+    return trainer.trainable.state_dict(), trainer._ledger.last
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, _sampling_in_order):
+    folder = tmp_path_factory.mktemp("two")
+    return folder, together(2, train, folder)
+
+
+def test_two_processes_train_as_one(whole, two):
+    _, trainer = whole
+    folder, ((first, losses), (second, _)) = two
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert difference(trainer.trainable.state_dict(), first) < 1e-6
+    assert losses["det"] == pytest.approx(trainer._ledger.last["det"], rel=1e-4)
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in logged] == [5, 6]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "metrics.jsonl"]
+
+
+def interrupted(processes, folder):
+    """Train until a signal reaches the second process alone."""
+    trainer, signals = make(folder, processes, steps=STEPS), Signals()
+    draw = trainer.trainable.draw
+
+    def watch(rng):
+        signals.seen = signals.seen or (processes.rank == 1 and trainer.step == 2)
+        return draw(rng)
+
+    trainer.trainable.draw = watch
+    trainer.run(signals)
+
+
+def resumed(processes, folder):
+    trainer = make(folder, processes, steps=STEPS)
+    trainer.resume()
+    start = trainer.step
+    trainer.run()
+    return start, trainer.trainable.state_dict()
+
+
+def test_a_signal_to_one_process_ends_all_and_either_number_goes_on(two, tmp_path):
+    stopped = together(2, interrupted, tmp_path)
+    assert [(type(error), error.step) for error in stopped] == [(Interrupted, 4), (Interrupted, 4)]
+    shutil.copytree(tmp_path, tmp_path / "alone")
+    (start, weights), _ = together(2, resumed, tmp_path)
+    uninterrupted = two[1][0][0]
+    assert start == 4
+    assert all(torch.equal(weights[name], uninterrupted[name]) for name in weights)
+    start, one = resumed(ALONE, tmp_path / "alone")
+    assert start == 4
+    assert difference(uninterrupted, one) < 1e-6
+
+
+def killed(processes, folder):
+    trainer = make(folder, processes, steps=STEPS, checkpoint_every=2)
+    draw = trainer.trainable.draw
+
+    def watch(rng):
+        if processes.rank == 1 and trainer.step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return draw(rng)
+
+    trainer.trainable.draw = watch
+    trainer.run()
+
+
+def test_a_killed_process_is_told_in_a_sentence_and_its_checkpoint_kept(tmp_path):
+    left, gone = together(2, killed, tmp_path)
+    assert gone is None
+    assert isinstance(left, Failed)
+    assert str(left).startswith("another process of the training ended or can't be reached")
+    assert left.checkpoint == tmp_path / "checkpoint.pt"
+    assert Checkpoint.load(left.checkpoint).step == 2
 
 
 def test_what_is_random_differs_between_parts(tmp_path):

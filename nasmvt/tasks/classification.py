@@ -80,7 +80,7 @@ class ClassificationMetric(TaskMetric):
 
         ranks = [1, 5] if classes > 5 else [1]
         # Several processes may evaluate different networks: torchmetrics must not sum over them.
-        settings = {"num_classes": classes, "average": "micro", "sync_on_compute": False}
+        settings: dict[str, Any] = {"num_classes": classes, "average": "micro", "sync_on_compute": False}
         self._accuracies = {f"top{k}": MulticlassAccuracy(top_k=k, **settings) for k in ranks}
         self._pictures = 0
 

@@ -1,9 +1,11 @@
-"""Plain necks and heads, by task network: linear, Mask R-CNN, its cascade, RetinaNet, UPerNet, Semantic FPN, SegFormer.
+"""Plain necks and heads, by task network: linear; Mask R-CNN, its cascade, RetinaNet, Deformable DETR; UPerNet,
+Semantic FPN, SegFormer.
 
 A backbone gives them a tuple of maps.
 """
 
 from nasmvt.heads.cascade import CascadeMaskRCNNHead as CascadeMaskRCNNHead
+from nasmvt.heads.deformable_detr import DeformableDETRHead as DeformableDETRHead
 from nasmvt.heads.linear import LinearHead as LinearHead
 from nasmvt.heads.map_norms import MapNorms as MapNorms
 from nasmvt.heads.mask_rcnn import MaskRCNNHead as MaskRCNNHead

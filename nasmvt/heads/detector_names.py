@@ -118,6 +118,30 @@ D2_CASCADE: Rules = (
 )
 
 
+_ENCODER, _DECODER = r"transformer\.encoder\.layers\.(\d+)\.", r"transformer\.decoder\.layers\.(\d+)\."
+
+DEFORMABLE_DETR: Rules = (
+    (r"input_proj\.(.+)", r"neck.levels.\1"),
+    (r"query_embed\.weight", r"head.query_embed"),
+    (
+        r"transformer\.(level_embed|(?:reference_points|enc_output|enc_output_norm|pos_trans|pos_trans_norm)\..+)",
+        r"head.\1",
+    ),
+    (_ENCODER + r"(self_attn\..+)", r"head.encoder.\1.\2"),
+    (_ENCODER + r"norm1\.(.+)", r"head.encoder.\1.norm.\2"),
+    (_ENCODER + r"norm2\.(.+)", r"head.encoder.\1.ffn.norm.\2"),
+    (_ENCODER + r"(linear[12]\..+)", r"head.encoder.\1.ffn.\2"),
+    (_DECODER + r"((?:self|cross)_attn\..+)", r"head.decoder.\1.\2"),
+    (_DECODER + r"norm1\.(.+)", r"head.decoder.\1.norm2.\2"),  # theirs are numbered in the order of construction
+    (_DECODER + r"norm2\.(.+)", r"head.decoder.\1.norm1.\2"),
+    (_DECODER + r"norm3\.(.+)", r"head.decoder.\1.ffn.norm.\2"),
+    (_DECODER + r"(linear[12]\..+)", r"head.decoder.\1.ffn.\2"),
+    (r"(class_embed\..+)", r"head.\1"),
+    *((rf"(bbox_embed\.\d+)\.layers\.{i}\.(.+)", rf"head.\1.{3 * i}.\2") for i in range(3)),
+)
+"""Without the names that stand for a tensor of another name (see `without_copies`)."""
+
+
 def laid_out(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Bring renamed tensors into our layout: class scores of regions have the background first instead of last."""
     return {name: tensor.roll(1, 0) if ".box_predictor.scores." in name else tensor for name, tensor in state.items()}

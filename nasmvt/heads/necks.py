@@ -20,7 +20,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from nasmvt.errors import UserError
-from nasmvt.heads.layers import conv_bn
+from nasmvt.heads.layers import conv_bn, start_xavier
 
 SCALES: tuple[float, ...] = (4, 2, 1, 0.5)
 """Scale factors that turn a stride-16 map into the strides 4, 8, 16 and 32."""
@@ -186,6 +186,64 @@ class FeaturePyramid(nn.Module):
         """Turn the backbone's maps into one map per stride."""
         levels = self.fpn(OrderedDict((str(i), maps[i]) for i in self.reads))
         return tuple(levels.values())
+
+
+class ProjectedLevels(nn.Module):
+    """Maps brought to one width: 1x1 convolution and GroupNorm each, and more levels above by 3x3 convolutions.
+
+    Source: Deformable DETR (arXiv:2010.04159). Where the backbone gives a single map, it is resized first.
+
+    Args:
+        widths: channels of each map of the backbone.
+        strides: pixels of the image per cell of each of them.
+        out_width: channels of every level.
+        levels: strides of the maps that are read, or made from a single one.
+        above: levels above the last of them.
+        groups: groups of channels of the norms.
+
+    Attributes:
+        strides: pixels per cell of each level.
+        widths: channels of each level.
+
+    Raises:
+        UserError: if a map to be read is lacking, or a level does not fit the stride of the single map.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        strides: Sequence[int],
+        out_width: int = 256,
+        levels: Sequence[int] = (8, 16, 32),
+        above: int = 1,
+        groups: int = 32,
+    ) -> None:
+        super().__init__()
+        single = len(strides) == 1
+        self.reads = [0] * len(levels) if single else maps_of(strides, levels)
+        scales = scaled_strides(strides[0], [strides[0] / level for level in levels]) if single else levels
+        self.resizes = nn.ModuleList(_resize(widths[0], strides[0] / level) for level in scales) if single else None
+        inputs = [widths[place] for place in self.reads]
+        self.strides = (*levels, *(levels[-1] * 2 ** (i + 1) for i in range(above)))
+        self.widths = (out_width,) * len(self.strides)
+        projections = [nn.Conv2d(channels, out_width, 1) for channels in inputs]
+        for channels in [inputs[-1], *[out_width] * above][:above]:
+            projections.append(nn.Conv2d(channels, out_width, 3, stride=2, padding=1))
+        norms = (nn.GroupNorm(groups, out_width) for _ in projections)
+        self.levels = nn.ModuleList(nn.Sequential(*pair) for pair in zip(projections, norms, strict=True))
+        self.levels.apply(start_xavier)
+
+    def forward(self, maps: Sequence[Tensor]) -> Maps:
+        """Turn the backbone's maps into one map (B, C, H, W) per level."""
+        sources = [maps[place] for place in self.reads]
+        if self.resizes is not None:
+            sources = [resize(source) for resize, source in zip(self.resizes, sources, strict=True)]
+        made = [level(source) for level, source in zip(self.levels, sources, strict=False)]
+        above = sources[-1]
+        for level in self.levels[len(sources) :]:
+            above = level(above)
+            made.append(above)
+        return tuple(made)
 
 
 class SameMaps(nn.Module):

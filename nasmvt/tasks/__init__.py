@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nasmvt.tasks.classification import ClassificationPrediction as ClassificationPrediction
     from nasmvt.tasks.coco_metric import CocoMetric as CocoMetric
     from nasmvt.tasks.config import TaskConfig as TaskConfig
+    from nasmvt.tasks.deformable_detr import DeformableDETRConfig as DeformableDETRConfig
     from nasmvt.tasks.detection import DetectionNetwork as DetectionNetwork
     from nasmvt.tasks.detection import DetectionPrediction as DetectionPrediction
     from nasmvt.tasks.heads import HeadConfig as HeadConfig

@@ -22,7 +22,7 @@ from nasmvt.tasks.kinds import KINDS, Kind
 from nasmvt.tasks.masks import paste_masks
 from nasmvt.tasks.matching import disagreement
 from nasmvt.tasks.modes import evaluating
-from nasmvt.tasks.network import Prediction, TaskNetwork, whole
+from nasmvt.tasks.network import Prediction, TaskNetwork, valid_sizes, whole
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,7 +86,7 @@ class DetectionNetwork(TaskNetwork):
         return super().loss(images, [_trainable(target) for target in targets], infos)
 
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[DetectionPrediction]:
-        found = self.head.detect(self.maps(images), [info.valid for info in infos])
+        found = self.head.detect(self.maps(images), valid_sizes(images, infos))
         return [self._to_original(item, info) for item, info in zip(found, infos, strict=True)]
 
     def static(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
@@ -113,7 +113,7 @@ class DetectionNetwork(TaskNetwork):
     def disagreement(self, outputs: Mapping[str, Tensor], images: Tensor, infos: Sequence[ImageInfo]) -> float:
         """Compare with the detections of `detect` (see `nasmvt.tasks.matching`)."""
         with evaluating(self), torch.inference_mode():
-            ours = self.head.detect(self.maps(images), [info.valid for info in infos])
+            ours = self.head.detect(self.maps(images), valid_sizes(images, infos))
         side = float(max(images.shape[2:]))
         return max(disagreement(own, other, side) for own, other in zip(ours, _counted(outputs), strict=True))
 

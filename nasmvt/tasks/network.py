@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nasmvt.data.types import ImageInfo
 from nasmvt.errors import UserError
+from nasmvt.heads.sizes import Sizes
 from nasmvt.tasks.heads import HeadParts
 from nasmvt.tasks.modes import evaluating
 
@@ -114,7 +115,7 @@ class TaskNetwork(nn.Module, ABC):
             targets: as in a training `Batch`, in canvas pixels.
             infos: which part of the canvas each image covers; None: all of it.
         """
-        maps, sizes = self.maps(images), _sizes(images, infos)
+        maps, sizes = self.maps(images), valid_sizes(images, infos)
         losses: dict[str, Tensor] = self.head.losses(maps, targets, sizes)
         if self.auxiliary is not None:
             losses = {**losses, **self.auxiliary.losses(maps, targets, sizes)}
@@ -203,9 +204,9 @@ def whole_infos(images: Tensor) -> list[ImageInfo]:
     return [ImageInfo(id=i, size=canvas, valid=canvas) for i in range(len(images))]
 
 
-def whole(images: Tensor) -> list[tuple[int, int]]:
+def whole(images: Tensor) -> Sizes:
     """Return the sizes of images (B, 3, H, W) that cover their canvas."""
-    return [_canvas(images)] * len(images)
+    return Sizes([_canvas(images)] * len(images), _canvas(images))
 
 
 def _canvas(images: Tensor) -> tuple[int, int]:
@@ -217,5 +218,6 @@ def _tensor_of(infos: Sequence[ImageInfo], device: torch.device) -> Tensor:
     return torch.tensor([info.valid for info in infos], device=device)
 
 
-def _sizes(images: Tensor, infos: Sequence[ImageInfo] | None) -> list[tuple[int, int]]:
-    return whole(images) if infos is None else [info.valid for info in infos]
+def valid_sizes(images: Tensor, infos: Sequence[ImageInfo] | None) -> Sizes:
+    """Return the sizes of images (B, 3, H, W) without padding; without infos, they cover their canvas."""
+    return whole(images) if infos is None else Sizes([info.valid for info in infos], _canvas(images))

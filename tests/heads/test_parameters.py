@@ -6,6 +6,7 @@ from torch import nn
 
 from nasmvt.heads import (
     CascadeMaskRCNNHead,
+    DeformableDETRHead,
     FCNHead,
     FeaturePyramid,
     LinearHead,
@@ -15,7 +16,7 @@ from nasmvt.heads import (
     SimpleFeaturePyramid,
     UPerNetHead,
 )
-from nasmvt.heads.necks import ConvLevels
+from nasmvt.heads.necks import ConvLevels, ProjectedLevels
 
 
 def count(*modules: nn.Module) -> int:
@@ -58,6 +59,10 @@ def test_published_detectors() -> None:
         two_linear = MaskRCNNHead(pyramid, 80, rpn_convs=1, box_convs=0, box_linears=2)
         cascade = CascadeMaskRCNNHead(pyramid, 80)
         fpn = FeaturePyramid((64, 128, 256, 512), (4, 8, 16, 32))
+        levels_of_detr = ProjectedLevels((216, 288, 288), (8, 16, 32))
+        detr = DeformableDETRHead(8, 91)
+        refined = DeformableDETRHead(8, 91, refinement=True)
+        two_stage = DeformableDETRHead(8, 91, refinement=True, two_stage=True)
     assert count(retinanet) == 6_463_220
     assert count(levels) == 2304 * 288 + 256 + 590_080
     assert count(two_linear.rpn) == 593_935
@@ -65,3 +70,6 @@ def test_published_detectors() -> None:
     assert count(two_linear.roi_heads) - 14_306_705 == 2_643_280
     assert count(cascade) == 593_935 + 3 * 15_618_449 + 3 * 2_643_280
     assert count(fpn) == 256 * 960 + 256 * 4 + 590_080 * 4
+    assert count(levels_of_detr, detr) == 11_844_961
+    assert count(refined) - count(detr) == 35_228_356 - 34_448_361
+    assert count(two_stage) - count(detr) == 35_560_225 - 34_448_361

@@ -30,9 +30,21 @@ _REGIONS = {
     "post_nms": (10, 5),
     "detections": 5,
 }
+_DETR = {
+    "type": "deformable_detr",
+    "width": 16,
+    "groups": 4,
+    "heads": 2,
+    "points": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "hidden": 8,
+    "queries": 5,
+}
 HEADS: dict[str, dict[str, Any]] = {
     "retinanet": {"type": "retinanet", **_DENSE},
     "cascade": {"type": "cascade_mask_rcnn", **_REGIONS},
+    "deformable detr": _DETR,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "retinanet of mmdetection": {"type": "retinanet", "convention": "mmdetection", **_DENSE},
@@ -46,6 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "mask_stages": 1,
         **_REGIONS,
     },
+    "deformable detr in two stages": {"refinement": True, "two_stage": True, **_DETR},
 }
 
 

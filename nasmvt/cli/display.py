@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.table import Table
 
 from nasmvt.pipeline.comparison import Compared
+from nasmvt.pipeline.runs import RunState
 from nasmvt.search import Candidate
 
 console = Console()
@@ -186,6 +187,16 @@ def comparison_table(found: Sequence[Compared]) -> Table:
         behind = "" if more is None else f"{more.mean:+.1f} [{more.low:+.1f}, {more.high:+.1f}]"
         figures = _figures(item.metrics).values()
         table.add_row(name, f"{item.score:.2f}", *figures, f"{item.parameters.total:,}", within, behind)
+    return table
+
+
+def runs_table(states: Sequence[RunState]) -> Table:
+    """Return the table of runs."""
+    table = _table("run", "space", "stage", "T-score", "parameters", title="runs")
+    for state in states:
+        score = "" if state.score is None else f"{state.score:.2f}"
+        parameters = "" if state.parameters is None else f"{state.parameters:,}"
+        table.add_row(str(state.path), state.space, state.stage, score, parameters)
     return table
 
 

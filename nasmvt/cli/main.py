@@ -16,7 +16,9 @@ from nasmvt.cli import (
     import_reference,
     predict,
     profile,
+    report,
     retrain,
+    runs,
     search,
     train_supernet,
 )
@@ -44,6 +46,8 @@ app.command("evaluate", short_help="Evaluate an exported model on val.")(evaluat
 app.command("predict", short_help="Predict for images, and draw the predictions.")(predict.predict)
 app.command("compare", short_help="Compare the searched arch with others.")(compare.compare)
 app.command("add-task", short_help="Add a task to an exported model.")(add_task.add_task)
+app.command("report", short_help="Write one HTML page about a run.")(report.report)
+app.command("runs", short_help="List the runs.")(runs.runs)
 app.command("import-reference", short_help="Merge the authors' checkpoints into one model.")(
     import_reference.import_reference
 )

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from nasmvt.config import Config, parse, read_yaml
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.files import write_text
+from nasmvt.pipeline.comparison import Counted
 from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.space.sharing import SharingRule
 
@@ -34,6 +35,9 @@ class ArchFile(Config):
     metrics: Metrics = Field(default_factory=dict)
     """On the search split, in percent, with the weights whose fingerprint is `weights`."""
     weights: str | None = None
+    score: float | None = None
+    """T-score on the search split."""
+    parameters: Counted | None = None
 
     @classmethod
     def read(cls, path: Path) -> "ArchFile":

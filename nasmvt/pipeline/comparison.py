@@ -100,6 +100,11 @@ class Counted(Config):
     specific: dict[str, int]
     heads: dict[str, int]
 
+    @property
+    def count(self) -> ParameterCount:
+        """The original value."""
+        return ParameterCount(**dict(self))
+
 
 class ComparedRecord(Config):
     """One arch of a comparison in a file."""
@@ -116,4 +121,4 @@ class ComparedRecord(Config):
 
     def compared(self) -> Compared:
         """Return the original value."""
-        return Compared(**{**dict(self), "parameters": ParameterCount(**dict(self.parameters))})
+        return Compared(**{**dict(self), "parameters": self.parameters.count})

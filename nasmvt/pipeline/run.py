@@ -54,7 +54,17 @@ class Run:
     def write(self) -> None:
         """Write the experiment and the identity of the data."""
         self._write_records()
-        write_text(self.path / "config.yaml", self.experiment.to_yaml())
+        write_text(self.config_path, self.experiment.to_yaml())
+
+    @property
+    def config_path(self) -> Path:
+        """The file of the experiment."""
+        return self.path / "config.yaml"
+
+    def data_report(self) -> dict[str, Any]:
+        """Return the report on the data when the run began, as plain values by task; empty if there is none."""
+        path = self.path / "data_report.json"
+        return _read(path, dict[str, Any]) if path.is_file() else {}
 
     def write_data_report(self, report: Mapping[str, TaskReport]) -> None:
         """Write the report on the data when the run began."""
@@ -228,6 +238,16 @@ class Run:
             UserError: if there is none, or the file is damaged.
         """
         return ArchFile.read(self.retrain_files(name).arch)
+
+    def retrained_names(self) -> list[str]:
+        """Return the names of the archs of which a retraining began, the searched one first."""
+        names = sorted(path.name for path in self.folder("retrain").glob("*") if path.is_dir())
+        return sorted(names, key=lambda name: name != "best")
+
+    @property
+    def report_path(self) -> Path:
+        """The file of the report."""
+        return self.path / "report.html"
 
     @property
     def comparison_path(self) -> Path:

@@ -66,13 +66,25 @@ class Journal:
         Raises:
             UserError: if there is no candidate, or the file is damaged or of another space.
         """
-        header, *entries = self._read() or [{}]
+        header, *entries = self._read(repair=False) or [{}]
         if header.get("format") != FORMAT:
             raise UserError(f"{self.path} holds no search of this version of nasmvt: run 'nasmvt search' first")
         candidates = [self._candidate(space, entry) for entry in entries if entry["kind"] == "candidate"]
         if not candidates:
             raise UserError(f"{self.path} holds no candidate yet: let 'nasmvt search' go on")
         return header, candidates
+
+    def seconds(self) -> dict[str, list[float]]:
+        """Return what each evaluation took, by task.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        found: dict[str, list[float]] = {}
+        for entry in self._read(repair=False)[1:]:
+            if entry["kind"] == "evaluation":
+                found.setdefault(entry["task"], []).append(float(entry.get("seconds", 0.0)))
+        return found
 
     def _candidate(self, space: SearchSpace, entry: Mapping[str, Any]) -> Candidate:
         parts = {name: entry["parameters"][name] for name in ("shared", "specific", "heads")}
@@ -106,13 +118,13 @@ class Journal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def _read(self) -> list[dict[str, Any]]:
-        """Return the entries; an incomplete last line is cut off the file."""
+    def _read(self, *, repair: bool = True) -> list[dict[str, Any]]:
+        """Return the entries without an incomplete last line, which `repair` also cuts off the file."""
         if not self.path.is_file():
             return []
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        if repair and whole < len(content):
             os.truncate(self.path, whole)
         entries = []
         for number, line in enumerate(content[:whole].splitlines(), start=1):

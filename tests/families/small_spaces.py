@@ -15,6 +15,23 @@ WITHOUT_NANO = {
         },
         "fixed": {"widths": [8, 8, 8, 16, 16, 16, 24], "stem_width": 8, "head_width": 32, "same_padding": True},
     },
+    "convnext": {
+        "choices": {
+            **{f"embed_dim{i}": [8, 12] for i in range(1, 5)},
+            **{f"depth{i}": [1, 2] if i == 2 else [1] for i in range(1, 5)},
+            **{f"mlp_ratio{i}": {"options": [1, 2], "per": f"depth{i}"} for i in range(1, 5)},
+        },
+        "fixed": {"layer_scale": 1.0},
+    },
+    "vit": {
+        "choices": {
+            "depth": [4, 5],
+            "embed_dim": [16, 24],
+            "num_heads": {"options": [1, 2], "per": "depth"},
+            "mlp_ratio": {"options": [1, 2], "per": "depth"},
+        },
+        "fixed": {"head_dim": 8, "patch_size": 8, "register_tokens": 2, "layer_scale": 1.0, "window_size": 3},
+    },
 }
 
 SMALL: dict[str, SearchSpace] = {

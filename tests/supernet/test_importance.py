@@ -10,7 +10,7 @@ from nasmvt.supernet.importance import SCORES, by_magnitude, by_taylor, gather_g
 from tests.conftest import make_batch, make_tasks, randomize
 from tests.families.small_spaces import SMALL
 
-WITH_AXES = ["vit_mvt_nano", "efficientnet"]
+WITH_AXES = ["vit_mvt_nano", "efficientnet", "vit", "convnext"]
 
 
 def batch_of(kind: str) -> Batch:

@@ -55,6 +55,18 @@ BACKBONES = {
         rf"stages\.{N}\.blocks\.{N}\.norm[12]\.weight",
         rf"stages\.{N}\.(reduction|blocks\.{N})\.convs\.[14]\.weight",
     ],
+    "convnext": [
+        r"stem\.1\.weight",
+        rf"stages\.{N}\.downsample\.0\.weight",
+        rf"stages\.{N}\.blocks\.{N}\.(norm\.weight|gamma)",
+        r"norm\.weight",
+    ],
+    "vit": [
+        r"(pos_embed|prefix_pos|cls_token|reg_token)",
+        rf"blocks\.{N}\.norm[12]\.weight",
+        rf"blocks\.{N}\.ls[12]\.gamma",
+        r"norm\.weight",
+    ],
     "efficientnet": [
         r"bn[12]\.weight",
         rf"blocks\.{N}\.{N}\.bn[123]\.weight",

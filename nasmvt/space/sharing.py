@@ -79,6 +79,10 @@ class Sharing:
         """Build a sharing from a mapping of layer to the tasks that share it."""
         return cls(tuple((layer, tuple(tasks)) for layer, tasks in sorted(layers.items())))
 
+    def shared_by(self, task: str) -> frozenset[str]:
+        """Return the layers of which a task uses the shared tensors."""
+        return frozenset([layer for layer, tasks in self.layers if task in tasks])
+
     def to_dict(self) -> dict[str, list[str]]:
         """Return plain values for JSON or YAML; `of` reads them back."""
         return {layer: list(tasks) for layer, tasks in self.layers}

@@ -14,7 +14,7 @@ from nasmvt.model import MultiTaskModel
 from nasmvt.model.multi_task import stored_key
 from nasmvt.space import Arch, Role, Sharing
 from nasmvt.space.sharing import SharingRule, layer_of
-from nasmvt.supernet.lending import choose
+from nasmvt.supernet.lending import Loan, Slice
 from nasmvt.supernet.supernet import key_of
 from nasmvt.tasks.build import Slot, buffer_slots, build_network, build_skeleton, parameter_slots
 from nasmvt.tasks.modes import train_mode
@@ -176,7 +176,9 @@ class AddedTask(nn.Module):
             return self.frozen[key]
         if key_of(layer) not in self.scores:
             return own
-        return choose(self.frozen[key], own, self.scores[key_of(layer)], layer in used, slot.shape)
+        loan, whole = Loan(), Slice.of(slot.shape, slot.shape, (), layer)
+        loan.add_choice(whole, self.frozen[key], own, (self.scores[key_of(layer)], 0), layer in used)
+        return loan.take()[0]
 
     # -- training (see `nasmvt.tasks.trainable`) --------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Lending the tensors of one task to networks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,23 +9,23 @@ from torch import Tensor, nn
 from nasmvt.errors import UserError
 from nasmvt.families import family
 from nasmvt.space import Arch, SearchSpace, Sharing
-from nasmvt.supernet.lending import choose, fits, part
-from nasmvt.supernet.skeletons import Skeletons
-from nasmvt.supernet.structure import Lend, OpaqueError, Part, assemble
-from nasmvt.tasks.build import Slot, buffer_slots, build_skeleton, parameter_slots
+from nasmvt.supernet.frames import Cell, Frame, Hold, link
+from nasmvt.supernet.lending import Loan, Slice, fits, part
+from nasmvt.supernet.skeletons import Group, Skeletons
+from nasmvt.supernet.structure import OpaqueError
+from nasmvt.tasks.build import buffer_slots, build_skeleton, parameter_slots
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 
 
-@dataclass(frozen=True)
-class Adaptive:
+class Adaptive(NamedTuple):
     """The places of the shared tensor and the score of an adaptive parameter."""
 
     layer: str
-    shared: Slot
-    score: Slot
-    place: int | None
-    """The task's index into the scores of the layer; None: the tasks share one score."""
+    shared: Cell
+    score: Cell
+    place: int
+    """The task's index into the scores of the layer; 0 if the tasks share one."""
 
 
 class Lender:
@@ -41,14 +41,15 @@ class Lender:
     def __init__(self, space: SearchSpace, task: Task, network: nn.Module, adaptive: Mapping[str, Adaptive]) -> None:
         self._space = space
         self._task = task
-        self._parameters: dict[str, Slot] = {}
-        for slot in parameter_slots(network):
-            self._parameters.setdefault(slot.name, slot)
-        self._buffers = {slot.name: slot for slot in buffer_slots(network)}
+        largest = Frame.of(network)
+        self._holds = {hold.name: hold for hold in (*largest.parameters, *largest.buffers)}
         self._adaptive = adaptive
         centred = family(space.family).centred_dims
-        self._centred = {name: centred(name) for name in self._parameters}
+        self._centred = {hold.name: centred(hold.name) for hold in largest.parameters}
         self._skeletons: Skeletons | None = None
+        self._loan = Loan()
+        self._known: dict[Group, _Borrower] = {}
+        """Modules that are reused from step to step; those of the last step are in use until its loan is over."""
         self.opaque: str | None = None
         """Why networks of this family have to be built by their constructor for every arch; None: they need not be."""
 
@@ -59,10 +60,10 @@ class Lender:
             name: its name in the network.
             shared: whether to return the shared tensor, where there are two.
         """
-        if name in self._buffers:
-            return self._buffers[name].owner._buffers[name.rpartition(".")[2]]  # type: ignore[return-value]
         adaptive = self._adaptive.get(name)
-        return _parameter(adaptive.shared if adaptive is not None and shared else self._parameters[name])
+        members, leaf = adaptive.shared if adaptive is not None and shared else self._holds[name].cell
+        tensor: Tensor = members[leaf]
+        return tensor
 
     def part(self, name: str, shape: torch.Size, shared: bool) -> Tensor:
         """Return the part of a stored parameter or buffer that a network with one of `shape` has: a view."""
@@ -70,30 +71,72 @@ class Lender:
 
     def lend(self, arch: Arch, sharing: Sharing) -> TaskNetwork:
         """Return a new network of an arch that holds views of the stored tensors."""
-
-        parameters, adaptives, task, centred = self._parameters, self._adaptive, self._task.name, self._centred
-
-        def parameter(name: str, shape: torch.Size) -> Tensor:
-            own = _parameter(parameters[name])
-            adaptive = adaptives.get(name)
-            if adaptive is None:
-                return part(own, shape, centred[name])
-            score = _parameter(adaptive.score)
-            if adaptive.place is not None:
-                score = score[adaptive.place]
-            use_shared = task in sharing.tasks(adaptive.layer)
-            return choose(_parameter(adaptive.shared), own, score, use_shared, shape, centred[name])
-
-        def buffer(name: str, shape: torch.Size) -> Tensor:
-            return part(self.stored(name, False), shape)
-
-        network = self._assemble(arch, parameter, buffer) or self._build(arch, parameter, buffer)
-        assert isinstance(network, TaskNetwork)
+        network, _ = self._lend(self._borrowers(arch, {}), sharing)
         return network
+
+    def lend_for_step(self, arch: Arch, sharing: Sharing) -> TaskNetwork:
+        """Return such a network, in training mode, for one forward and one backward pass.
+
+        Its modules are reused for the next one as soon as the backward pass has reached the stored tensors.
+        """
+        if not self._loan.over:
+            self._known = {}
+        borrowers = self._borrowers(arch, self._known)
+        network, self._loan = self._lend(borrowers, sharing)
+        if not all(borrower.frame.trains for borrower in borrowers):
+            network.train()
+        return network
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the modules that are reused: their tensors belong to an autograd graph and can't be copied."""
+        return {**vars(self), "_loan": Loan(), "_known": {}}
+
+    def _lend(self, borrowers: "list[_Borrower]", sharing: Sharing) -> tuple[TaskNetwork, Loan]:
+        network = link([borrower.frame for borrower in borrowers])
+        assert isinstance(network, TaskNetwork)
+        loan, shared_layers = Loan(), sharing.shared_by(self._task.name)
+        cells: list[Cell] = []
+        for borrower in borrowers:
+            for (members, leaf), (source, at) in borrower.whole:
+                members[leaf] = source[at]
+            for (members, leaf), (source, at), shape in borrower.buffers:
+                members[leaf] = part(source[at], shape)
+            for cell, (source, at), cut in borrower.slices:
+                cells.append(cell)
+                loan.add(cut, source[at])
+            for cell, (source, at), cut, (layer, (common, key), (scores, name), place) in borrower.choices:
+                cells.append(cell)
+                loan.add_choice(cut, common[key], source[at], (scores[name], place), layer in shared_layers)
+        for (members, leaf), tensor in zip(cells, loan.take(), strict=True):
+            members[leaf] = tensor
+        for borrower in borrowers:
+            for (members, leaf), name, _ in borrower.frame.ties:
+                owner, _, at = name.rpartition(".")
+                members[leaf] = network.get_submodule(owner)._parameters[at]
+        return network, loan
 
     @property
     def _device(self) -> torch.device:
-        return _parameter(next(iter(self._parameters.values()))).device
+        return self.stored(next(iter(self._holds)), False).device
+
+    def _borrowers(self, arch: Arch, known: dict[Group, "_Borrower"]) -> "list[_Borrower]":
+        """Return the modules of an arch's network; known ones are reset to the state of new ones."""
+        if self._skeletons is None and self.opaque is None:
+            try:
+                self._skeletons = Skeletons(self._space, self._task)
+            except OpaqueError as error:
+                self.opaque = str(error)
+        if self._skeletons is None:
+            return [self._borrower(Frame.of(build_skeleton(self._space, self._task, arch, self._device)))]
+        borrowers = []
+        for group in self._skeletons.groups(arch, self._device):
+            borrower = known.get(group)
+            if borrower is None:
+                borrower = known[group] = self._borrower(Frame(group.parts))
+            else:
+                borrower.frame.reset()
+            borrowers.append(borrower)
+        return borrowers
 
     def check(self, arch: Arch) -> None:
         """Refuse an arch that can't be built, or is no part of the largest network.
@@ -103,46 +146,43 @@ class Lender:
         """
         network = build_skeleton(self._space, self._task, arch, "meta")
         for slot in (*parameter_slots(network), *buffer_slots(network)):
-            self._check(slot.name, slot.shape)
+            self._stored(slot.name, slot.shape)
 
-    def _check(self, name: str, shape: torch.Size) -> None:
-        slot = self._parameters.get(name) or self._buffers.get(name)
-        if slot is None or not fits(shape, slot.shape):
+    def _stored(self, name: str, shape: torch.Size) -> Hold:
+        """Return the place of a stored tensor that has a part of `shape`."""
+        hold = self._holds.get(name)
+        if hold is None or not fits(shape, hold.shape):
             raise UserError(
                 f"every subnet must be a leading slice of the largest network, but {name} of task {self._task.name} "
-                f"is {tuple(shape)} in a subnet and {'absent' if slot is None else tuple(slot.shape)} in the largest: "
+                f"is {tuple(shape)} in a subnet and {'absent' if hold is None else tuple(hold.shape)} in the largest: "
                 "change the family"
             )
+        return hold
 
-    def _check_part(self, part: Part) -> None:
-        for wanted in (*part.parameters.values(), *part.buffers.values()):
-            if wanted is not None:
-                self._check(*wanted)
-
-    def _assemble(self, arch: Arch, parameter: Lend, buffer: Lend) -> nn.Module | None:
-        """Assemble the network without its constructor, or return None if this family's networks do not allow it."""
-        if self._skeletons is None and self.opaque is None:
-            try:
-                self._skeletons = Skeletons(self._space, self._task, self._check_part)
-            except OpaqueError as error:
-                self.opaque = str(error)
-        if self._skeletons is None:
-            return None
-        return assemble(self._skeletons.parts(arch, self._device), parameter, buffer)
-
-    def _build(self, arch: Arch, parameter: Lend, buffer: Lend) -> nn.Module:
-        network = build_skeleton(self._space, self._task, arch, self._device)
-        lent: dict[str, Tensor] = {}
-        for slot in parameter_slots(network):
-            if slot.name not in lent:
-                self._check(slot.name, slot.shape)
-                lent[slot.name] = parameter(slot.name, slot.shape)
-            slot.owner._parameters[slot.leaf] = lent[slot.name]  # type: ignore[assignment]
-        for slot in buffer_slots(network):
-            self._check(slot.name, slot.shape)
-            slot.owner._buffers[slot.leaf] = buffer(slot.name, slot.shape)
-        return network
+    def _borrower(self, frame: Frame) -> "_Borrower":
+        borrower = _Borrower(frame)
+        for cell, name, shape in frame.parameters:
+            source, _, stored = self._stored(name, shape)
+            adaptive, centred = self._adaptive.get(name), self._centred[name]
+            if adaptive is not None:
+                borrower.choices.append((cell, source, Slice.of(stored, shape, centred, adaptive.layer), adaptive))
+            elif shape != stored:
+                borrower.slices.append((cell, source, Slice.of(stored, shape, centred, None)))
+            else:
+                borrower.whole.append((cell, source))
+        for cell, name, shape in frame.buffers:
+            borrower.buffers.append((cell, self._stored(name, shape).cell, shape))
+        return borrower
 
 
-def _parameter(slot: Slot) -> Tensor:
-    return slot.owner._parameters[slot.leaf]  # type: ignore[return-value]
+class _Borrower:
+    """Modules with the tensors that they borrow: the cell of each, and that of the stored tensor."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.whole: list[tuple[Cell, Cell]] = []
+        """Parameters that are lent as they are stored."""
+        self.slices: list[tuple[Cell, Cell, Slice]] = []
+        self.choices: list[tuple[Cell, Cell, Slice, Adaptive]] = []
+        """Adaptive parameters."""
+        self.buffers: list[tuple[Cell, Cell, torch.Size]] = []

@@ -1,15 +1,17 @@
-"""How stored tensors are lent: leading slices or middle parts, and the straight-through choice between two of them."""
+"""How stored tensors are lent: leading slices or middle parts, and the straight-through choice between two of them.
 
-from typing import Any
+One autograd function takes all slices of a network: hundreds of graph nodes with their own bookkeeping would take as
+long as a small network itself.
+"""
+
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, constant_pad_nd
 
 
 def part(tensor: Tensor, shape: torch.Size, centred: tuple[int, ...] = ()) -> Tensor:
     """Return the part of a tensor that a smaller one of `shape` is: a view.
-
-    One view for all dimensions: its gradient is written in one step, not in one per dimension.
 
     Args:
         tensor: what is stored.
@@ -27,46 +29,104 @@ def fits(shape: torch.Size, stored: torch.Size) -> bool:
     return len(shape) == len(stored) and all(small <= large for small, large in zip(shape, stored, strict=True))
 
 
-def choose(
-    shared: Tensor,
-    specific: Tensor,
-    score: Tensor,
-    use_shared: bool,
-    shape: torch.Size,
-    centred: tuple[int, ...] = (),
-) -> Tensor:
-    """Return the part of the shared or of the specific tensor, with a gradient for the score.
+class Slice(NamedTuple):
+    """The part of a stored tensor that a network has."""
 
-    `W = shared if use_shared else specific`, `dL/dscore = <dL/dW, shared - specific>`, straight through the threshold.
-    The tensor that is not chosen gets no gradient, not even zeros.
+    shape: torch.Size
+    centred: tuple[int, ...]
+    """See `part`."""
+    margins: tuple[int, ...]
+    """The part's distances from the ends of the tensor, as `torch.nn.functional.pad` takes them; empty if all are 0."""
+    layer: str | None
+    """The layer whose score chooses between a shared and a specific tensor; None: there is no choice."""
 
-    Args:
-        shared: the tensor shared by the tasks.
-        specific: the task's own tensor, of the same shape.
-        score: scalar, or shape (1,).
-        use_shared: whether the score is above the threshold.
-        shape: the shape of the part.
-        centred: see `part`.
+    @classmethod
+    def of(cls, stored: torch.Size, shape: torch.Size, centred: tuple[int, ...], layer: str | None) -> "Slice":
+        """Return the slice of `shape` of a tensor that is stored in another."""
+        margins: list[int] = []
+        for dim in reversed(range(len(shape))):
+            lacking = stored[dim] - shape[dim]
+            before = lacking // 2 if dim in centred else 0
+            margins += before, lacking - before
+        return cls(shape, centred, tuple(margins), layer) if any(margins) else cls(shape, (), (), layer)
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Return the slice of a tensor: a view, which is never the tensor itself."""
+        if self.centred:
+            return part(tensor, self.shape, self.centred)
+        return tensor.as_strided(self.shape, tensor.stride())
+
+
+class Loan:
+    """The slices that are lent to a network: requested one by one, taken all at once.
+
+    In an adaptive layer `W = shared if use_shared else specific` and `dL/dscore = <dL/dW, shared - specific>`, straight
+    through the threshold. The tensor that is not chosen gets no gradient, not even zeros.
     """
-    chosen = part(shared if use_shared else specific, shape, centred)
-    result: Tensor = _Choose.apply(chosen, score, (shared, specific), centred)
-    return result
+
+    def __init__(self) -> None:
+        self.over = False
+        """Whether a backward pass has reached the stored tensors."""
+        self.slices: list[Slice] = []
+        self.tensors: list[Tensor] = []
+        """The tensors to slice."""
+        self.pairs: list[Tensor] = []
+        """The shared and the specific tensor of every slice with a choice."""
+        self.scores: dict[str, tuple[Tensor, int]] = {}
+        """The scores (T,) of a layer, and the index of the one in use."""
+
+    def add(self, cut: Slice, tensor: Tensor) -> None:
+        """Request a slice of a tensor."""
+        self.slices.append(cut)
+        self.tensors.append(tensor)
+
+    def add_choice(
+        self, cut: Slice, shared: Tensor, specific: Tensor, score: tuple[Tensor, int], use_shared: bool
+    ) -> None:
+        """Request a slice of the shared or of the specific tensor, which have one shape."""
+        assert cut.layer is not None
+        self.pairs += shared, specific
+        self.scores[cut.layer] = score
+        self.add(cut, shared if use_shared else specific)
+
+    def take(self) -> tuple[Tensor, ...]:
+        """Return the slices in the order of the requests: views, through which gradients flow into the store."""
+        self.over = not torch.is_grad_enabled()
+        taken: tuple[Tensor, ...] = _Take.apply(self, *self.tensors, *(score for score, _ in self.scores.values()))
+        return taken
 
 
-class _Choose(torch.autograd.Function):
+class _Take(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, chosen: Tensor, score: Tensor, pair: tuple[Tensor, Tensor], centred: tuple[int, ...]
-    ) -> Tensor:
-        ctx.save_for_backward(*pair)
-        ctx.centred = centred
-        ctx.score_shape = score.shape
-        return chosen.view_as(chosen)
+    def forward(ctx: Any, loan: Loan, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.loan = loan
+        ctx.save_for_backward(*loan.pairs)
+        ctx.set_materialize_grads(False)
+        taken = tuple([cut(tensor) for cut, tensor in zip(loan.slices, loan.tensors, strict=True)])
+        trained = zip(taken, loan.slices, ctx.needs_input_grad[1:], strict=False)  # scores follow the tensors
+        ctx.mark_non_differentiable(*[one for one, cut, needed in trained if not needed and cut.layer is None])
+        return taken
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        grad_score = None
-        if ctx.needs_input_grad[1]:
-            shared, specific = (part(tensor.detach(), grad.shape, ctx.centred) for tensor in ctx.saved_tensors)
-            grad_score = torch.dot(grad.reshape(-1), (shared - specific).reshape(-1)).view(ctx.score_shape)
-        return grad, grad_score, None, None
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        loan: Loan = ctx.loan
+        loan.over = True
+        pairs = iter(ctx.saved_tensors)
+        tensors: list[Tensor | None] = []
+        scores: dict[str, Tensor] = {}
+        for cut, gradient in zip(loan.slices, gradients, strict=True):
+            if cut.layer is not None:
+                shared, specific = next(pairs), next(pairs)
+                if gradient is not None:
+                    found = torch.dot(gradient.reshape(-1), (cut(shared) - cut(specific)).reshape(-1))
+                    known = scores.get(cut.layer)
+                    scores[cut.layer] = found if known is None else known + found
+            if cut.margins and gradient is not None:
+                gradient = constant_pad_nd(gradient, cut.margins)
+            tensors.append(gradient)
+        return None, *tensors, *(_at(scores.get(layer), *score) for layer, score in loan.scores.items())
+
+
+def _at(value: Tensor | None, score: Tensor, place: int) -> Tensor | None:
+    """Return the gradient (T,) of a layer's scores from that of the one in use."""
+    return None if value is None else constant_pad_nd(value.view(1), (place, len(score) - 1 - place))

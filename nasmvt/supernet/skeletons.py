@@ -5,7 +5,8 @@ the tables of `nasmvt.cost.tables` find these slots, visit every combination of 
 random archs. Nothing here depends on a family.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -33,23 +34,27 @@ _QUICK = {bool, int, str}
 """Types whose equal values are interchangeable."""
 
 
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The parts that the same slots decide, in one combination of their options."""
+
+    parts: tuple[Part, ...]
+
+
 class Skeletons:
     """The parts of every arch's network of one task.
 
     Args:
         space: the search space.
         task: the task.
-        check: called once for every part that occurs.
 
     Raises:
         OpaqueError: if networks of this family hold values that can't be compared, or differ in too many ways.
     """
 
-    def __init__(self, space: SearchSpace, task: Task, check: Callable[[Part], None]) -> None:
+    def __init__(self, space: SearchSpace, task: Task) -> None:
         self._space = space
         self._task = task
-        self._check = check
-        self._device = torch.device("cpu")
         self._around: dict[Any, dict[str, Fields]] = {}
         self._built = 0
         self._largest = self._structure(space.largest)
@@ -69,28 +74,27 @@ class Skeletons:
         for item, (name, place) in self._places.items():
             modules[name].varying[place] = item
             modules[name].slots = tuple(sorted({*modules[name].slots, *self._tables.slots[item]}))
-        self._modules = list(modules.values())
+        together: dict[tuple[int, ...], _Together] = {}
+        for module in modules.values():
+            together.setdefault(module.slots, _Together(module.slots)).modules.append(module)
+        self._together = list(together.values())
         self._numbers.clear()
         self._around.clear()
 
-    def parts(self, arch: Arch, device: torch.device) -> list[Part]:
-        """Return the parts of an arch's network, constants on a device."""
-        if device != self._device:
-            self._device = device
-            for module in self._modules:
-                module.parts.clear()
-        indices = tuple(max(index, 0) for index in self._space.encode(arch).tolist())
+    def groups(self, arch: Arch, device: torch.device) -> list[Group]:
+        """Return the parts of an arch's network, constants on a device; archs with the same options share groups."""
+        indices = tuple([max(index, 0) for index in self._space.encode(arch).tolist()])
         found = []
-        for module in self._modules:
-            options = tuple([indices[slot] for slot in module.slots])
-            if options not in module.parts:
-                module.parts[options] = self._part(module, indices)
-            part = module.parts[options]
-            if part is not None:
-                found.append(part)
+        for each in self._together:
+            key = device, *[indices[slot] for slot in each.slots]
+            group = each.groups.get(key)
+            if group is None:
+                parts = (self._part(module, indices, device) for module in each.modules)
+                group = each.groups[key] = Group(tuple(part for part in parts if part is not None))
+            found.append(group)
         return found
 
-    def _part(self, module: "_Module", indices: tuple[int, ...]) -> Part | None:
+    def _part(self, module: "_Module", indices: tuple[int, ...], device: torch.device) -> Part | None:
         entries = dict(module.largest)
         for place, item in module.varying.items():
             number = self._tables.cost(item, indices)
@@ -99,9 +103,7 @@ class Skeletons:
         present = {place: value for place, value in entries.items() if value is not _ABSENT}
         if (CLASS, -1) not in present:
             return None
-        part = Part.of(module.name, join(present), self._device)
-        self._check(part)
-        return part
+        return Part.of(module.name, join(present), device)
 
     def _measure(self, arch: Arch) -> dict[str, int]:
         """Return a number for everything that differs from the largest network."""
@@ -169,8 +171,16 @@ class _Module:
         self.varying: dict[Place, str] = {}
         """Names of items by place."""
         self.slots: tuple[int, ...] = ()
-        self.parts: dict[tuple[int, ...], Part | None] = {}
-        """By the options in its slots."""
+
+
+class _Together:
+    """The modules that vary with the same slots."""
+
+    def __init__(self, slots: tuple[int, ...]) -> None:
+        self.slots = slots
+        self.modules: list[_Module] = []
+        self.groups: dict[tuple[Any, ...], Group] = {}
+        """By the device and the options in the slots."""
 
 
 def _same(one: Any, other: Any) -> bool:

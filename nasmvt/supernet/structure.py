@@ -1,13 +1,10 @@
-"""The structure of a module tree as comparable values, and modules made from it without a constructor.
+"""The structure of a module tree as comparable values.
 
 A constructor mostly repeats itself from one arch to the next. The *parts* of a tree describe its result: for
 every module its class, its attributes, its children, and the shapes of its tensors.
 """
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -34,7 +31,7 @@ _ATOMS = (
     *(type(None), bool, int, float, complex, str, bytes, type, Enum, ModuleType, BuiltinFunctionType),
     *(torch.dtype, torch.device, torch.memory_format),
 )
-_EMPTY = {name: value for name, value in vars(nn.Module()).items() if isinstance(value, dict | set)}
+EMPTY = {name: value for name, value in vars(nn.Module()).items() if isinstance(value, dict | set)}
 """Dictionaries that every module has; those of children and tensors, the others of hooks."""
 _TENSORS = {"_modules", "_parameters", "_buffers"}
 _DEEPEST = 8
@@ -42,7 +39,7 @@ _HEAP_TYPE = 1 << 9
 
 
 class OpaqueError(Exception):
-    """A module holds a value that can't be compared: a hook, a closure, a module outside of its children."""
+    """A module holds a value that can't be compared: a hook, a closure over a module, a module that is no child."""
 
 
 def structure(root: nn.Module, prefix: str = "") -> dict[str, Fields]:
@@ -51,7 +48,7 @@ def structure(root: nn.Module, prefix: str = "") -> dict[str, Fields]:
     Raises:
         OpaqueError: naming the attribute that can't be compared.
     """
-    names = {id(module): _joined(prefix, name) for name, module in root.named_modules()}
+    names = {id(module): joined(prefix, name) for name, module in root.named_modules()}
     first: dict[int, str] = {}
     found = {}
     for module in root.modules():
@@ -61,7 +58,7 @@ def structure(root: nn.Module, prefix: str = "") -> dict[str, Fields]:
         if isinstance(module, torch.jit.ScriptModule):
             raise OpaqueError(f"{name} is compiled")
         for attribute, value in vars(module).items():
-            if attribute not in _EMPTY or attribute == "_non_persistent_buffers_set":
+            if attribute not in EMPTY or (value and attribute == "_non_persistent_buffers_set"):
                 fields["attribute", attribute] = value
             elif value and attribute not in _TENSORS:
                 raise OpaqueError(f"{name} has hooks")
@@ -70,7 +67,7 @@ def structure(root: nn.Module, prefix: str = "") -> dict[str, Fields]:
         for leaf, parameter in module._parameters.items():
             fields["parameter", leaf] = None if parameter is None else tuple(parameter.shape)
             if parameter is not None:
-                fields["tie", leaf] = first.setdefault(id(parameter), _joined(name, leaf))
+                fields["tie", leaf] = first.setdefault(id(parameter), joined(name, leaf))
         for leaf, tensor in module._buffers.items():
             if tensor is not None and leaf in module._non_persistent_buffers_set:
                 fields["constant", leaf] = tensor
@@ -79,7 +76,8 @@ def structure(root: nn.Module, prefix: str = "") -> dict[str, Fields]:
     return found
 
 
-def _joined(prefix: str, name: str) -> str:
+def joined(prefix: str, name: str) -> str:
+    """Return the full name of what the module `prefix` calls `name`."""
     return f"{prefix}.{name}" if prefix and name else prefix or name
 
 
@@ -103,8 +101,9 @@ def comparable(value: Any, depth: int = 0) -> Any:
         return kind, frozenset(comparable(item, inner) for item in value)
     if isinstance(value, dict):
         return kind, *((comparable(key, inner), comparable(item, inner)) for key, item in value.items())
-    if isinstance(value, FunctionType) and value.__closure__ is None:
-        return kind, value.__code__, comparable(value.__defaults__, inner), comparable(value.__kwdefaults__, inner)
+    if isinstance(value, FunctionType):
+        seen = tuple(cell.cell_contents for cell in value.__closure__ or ())
+        return kind, value.__code__, comparable((value.__defaults__, value.__kwdefaults__, seen), inner)
     if isinstance(value, partial):
         return kind, *(comparable(item, inner) for item in (value.func, value.args, value.keywords))
     if isinstance(value, Tensor) and not value.requires_grad:
@@ -187,67 +186,7 @@ class Part:
                 part.parameters[leaf] = None if shape is None else (fields["tie", leaf], torch.Size(shape))
             elif ("buffer", leaf) in fields:
                 shape = fields["buffer", leaf]
-                part.buffers[leaf] = None if shape is None else (_joined(name, leaf), torch.Size(shape))
+                part.buffers[leaf] = None if shape is None else (joined(name, leaf), torch.Size(shape))
             else:
                 part.constants[leaf] = fields["constant", leaf].to(device)
         return part
-
-
-Lend = Callable[[str, torch.Size], Tensor]
-"""Returns the tensor of a name, in a shape."""
-
-
-def assemble(parts: Iterable[Part], parameter: Lend, buffer: Lend) -> nn.Module:
-    """Make a new tree of modules with lent tensors; the root's name is "".
-
-    Args:
-        parts: its modules, in any order.
-        parameter: returns parameters; called once for a tied one.
-        buffer: returns buffers.
-    """
-    with _collector_paused():
-        return _assemble(list(parts), parameter, buffer)
-
-
-def _assemble(parts: list[Part], parameter: Lend, buffer: Lend) -> nn.Module:
-    modules: dict[str | None, nn.Module | None] = {part.name: part.cls.__new__(part.cls) for part in parts}
-    modules[None] = None
-    lent: dict[str, Tensor] = {}
-    for part in parts:
-        made = vars(modules[part.name])
-        for name, kind in _FRESH:
-            made[name] = kind()
-        made.update(part.attributes)
-        for name, value in part.copied.items():
-            made[name] = set(value) if type(value) is set else deepcopy(value)
-        if part.children:
-            made["_modules"].update({child: modules[name] for child, name in part.children.items()})
-        if part.parameters:
-            parameters = made["_parameters"]
-            for leaf, wanted in part.parameters.items():
-                if wanted is not None and wanted[0] not in lent:
-                    lent[wanted[0]] = parameter(*wanted)
-                parameters[leaf] = None if wanted is None else lent[wanted[0]]
-        if part.buffers or part.constants:
-            buffers = made["_buffers"]
-            for leaf, wanted in part.buffers.items():
-                buffers[leaf] = None if wanted is None else buffer(*wanted)
-            buffers.update(part.constants)
-    root = modules[""]
-    assert root is not None
-    return root
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from scanning thousands of new objects that are not garbage over and over."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-_FRESH = [(name, type(value)) for name, value in _EMPTY.items() if name != "_non_persistent_buffers_set"]

@@ -59,9 +59,7 @@ class Supernet(nn.Module):
         self.lenders = {
             name: Lender(space, task, self.networks[name], self._adaptive(name)) for name, task in tasks.items()
         }
-        for (
-            arch
-        ) in space.covering:  # refuses, before anything is trained, what can't be built or is not a leading slice
+        for arch in space.covering:  # refuses at once what can't be built or is not a part of the largest network
             for lender in self.lenders.values():
                 lender.check(arch)
 
@@ -97,16 +95,15 @@ class Supernet(nn.Module):
     def _adaptive(self, task: str) -> dict[str, Adaptive]:
         """Return the places of the shared tensors and scores of a task's adaptive parameters."""
         found = {}
-        for key, tensor in self.shared.items():
+        for key in self.shared:
             name = key.replace("/", ".")
             layer = layer_of(name)
             if task in self.layers[layer]:
-                score = self.scores[key_of(layer)]
                 found[name] = Adaptive(
                     layer=layer,
-                    shared=Slot(self.shared, key, name, tensor.shape),
-                    score=Slot(self.scores, key_of(layer), layer, score.shape),
-                    place=None if self.config.granularity == "layer" else self.layers[layer].index(task),
+                    shared=(self.shared._parameters, key),
+                    score=(self.scores._parameters, key_of(layer)),
+                    place=0 if self.config.granularity == "layer" else self.layers[layer].index(task),
                 )
         return found
 
@@ -161,26 +158,16 @@ class Supernet(nn.Module):
 
     def sharing(self, rule: SharingRule = "learned") -> Sharing:
         """Return which layers the tasks share: by the current scores, or with `all` or `none` of the adaptive ones."""
-        if rule == "all":
-            return Sharing.of(self.layers)
-        chosen = self._above_threshold() if rule == "learned" else {}
-        nobody: tuple[str, ...] = ()
-        return Sharing.of(
-            {
-                layer: chosen.get(layer, nobody) if key_of(layer) in self.scores else tasks
-                for layer, tasks in self.layers.items()
-            }
-        )
-
-    def _above_threshold(self) -> dict[str, tuple[str, ...]]:
-        """Return, for each adaptive layer, the tasks whose score is above the threshold; one transfer from a GPU."""
-        scores = {layer: self.scores[key_of(layer)].detach() for layer in self.layers if key_of(layer) in self.scores}
-        if not scores:
-            return {}
-        above = (torch.cat(list(scores.values())) > self.config.threshold).cpu()
-        parts = zip(scores, above.split([score.numel() for score in scores.values()]), strict=True)
-        each = {layer: part.expand(len(self.layers[layer])).tolist() for layer, part in parts}
-        return {layer: tuple(compress(self.layers[layer], flags)) for layer, flags in each.items()}
+        scores = {key.replace("/", "."): score for key, score in self.scores.items()}
+        adaptive: dict[str, tuple[str, ...]] = {}
+        if rule == "none":
+            adaptive = dict.fromkeys(scores, ())
+        elif rule == "learned" and scores:
+            above = (torch.cat(list(scores.values())) > self.config.threshold).cpu()  # one transfer from a GPU
+            for layer, part in zip(scores, above.split([len(score) for score in scores.values()]), strict=True):
+                tasks = self.layers[layer]
+                adaptive[layer] = tuple(compress(tasks, part.tolist() * (len(tasks) // len(part))))
+        return Sharing.of({**self.layers, **adaptive})
 
     # -- training (see `nasmvt.tasks.trainable`) --------------------------------------------------
 
@@ -190,8 +177,9 @@ class Supernet(nn.Module):
 
     def forward(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a task's subnet; its gradients flow into the store."""
-        network = self.subnet(arch, task, self._present_sharing())
-        train_mode(network, self.frozen_norms)
+        network = self.lenders[task].lend_for_step(arch, self._present_sharing())
+        if self.frozen_norms:
+            train_mode(network, self.frozen_norms)
         return network.loss(batch.images, batch.targets, batch.infos)
 
     def probes(self, seed: int) -> Iterator[Probe]:

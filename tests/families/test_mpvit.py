@@ -15,7 +15,7 @@ from nasmvt.families.mpvit_reference import convert
 from nasmvt.families.reference import load_reference
 from nasmvt.space import Role, load_space
 from nasmvt.supernet import Supernet, SupernetConfig
-from nasmvt.supernet.lending import leading
+from nasmvt.supernet.lending import part
 from tests.conftest import make_batch, make_tasks, randomize
 from tests.families.reference import SHARED, load_vectors
 
@@ -35,7 +35,7 @@ def network(**changes) -> MPViT:
 
 def take_leading(small: nn.Module, big: nn.Module) -> None:
     stored = big.state_dict()
-    small.load_state_dict({name: leading(stored[name], tensor.shape) for name, tensor in small.state_dict().items()})
+    small.load_state_dict({name: part(stored[name], tensor.shape) for name, tensor in small.state_dict().items()})
 
 
 def worst(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -335,7 +335,7 @@ def test_the_leading_slice_of_a_checkpoint_is_that_of_every_head():
     converted = convert(cut, small)
     assert len(converted) == 6
     for name, tensor in converted.items():
-        assert torch.equal(tensor, leading(stored[name], tensor.shape)), name
+        assert torch.equal(tensor, part(stored[name], tensor.shape)), name
 
 
 def test_fewer_paths_are_the_first_ones():

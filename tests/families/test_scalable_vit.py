@@ -16,7 +16,7 @@ from nasmvt.families.scalable_vit import ScalableViT, build_classifier, convert
 from nasmvt.families.scalable_vit_attention import IWSA, SSA
 from nasmvt.space import load_space
 from nasmvt.supernet import Supernet, SupernetConfig
-from nasmvt.supernet.lending import leading
+from nasmvt.supernet.lending import part
 from tests.conftest import make_batch, randomize
 from tests.families.reference import SHARED, load_vectors
 
@@ -301,7 +301,7 @@ def test_sizes_that_make_no_network_are_refused():
 def sliced(big: nn.Module, small: nn.Module) -> nn.Module:
     with torch.no_grad():
         for name, parameter in small.named_parameters():
-            parameter.copy_(leading(big.get_parameter(name), parameter.shape))
+            parameter.copy_(part(big.get_parameter(name), parameter.shape))
     return small
 
 

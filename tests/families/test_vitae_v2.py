@@ -13,7 +13,7 @@ from nasmvt.families.reference import load_reference
 from nasmvt.families.vitae_v2 import ViTAEv2, convert
 from nasmvt.families.vitae_v2_cells import Attention, NormalCell, ReductionAttention, ReductionCell, pcm
 from nasmvt.space import load_space
-from nasmvt.supernet.lending import leading
+from nasmvt.supernet.lending import part
 from tests.conftest import randomize
 from tests.families.reference import SHARED, load_vectors
 
@@ -292,7 +292,7 @@ def sliced(large: nn.Module, small: nn.Module) -> None:
     """Give a network the leading slices of a larger one's tensors."""
     randomize(large)
     held = large.state_dict()
-    small.load_state_dict({name: leading(held[name], value.shape) for name, value in small.state_dict().items()})
+    small.load_state_dict({name: part(held[name], value.shape) for name, value in small.state_dict().items()})
     large.eval()
     small.eval()
 

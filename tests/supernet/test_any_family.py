@@ -1,15 +1,18 @@
 """Any plain module factory can be a family: constants, tied weights, parts that only some archs have."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nasmvt.config import parse
 from nasmvt.errors import UserError
 from nasmvt.families.registry import register
-from nasmvt.space import SearchSpace, load_space
+from nasmvt.space import SearchSpace, Sharing, load_space
 from nasmvt.supernet import Supernet
-from tests.conftest import make_tasks, randomize
+from tests.conftest import make_batch, make_tasks, randomize
 
 SPACE = {"name": "plain", "family": "plain", "choices": {"depth": [1, 3], "width": [4, 8]}}
 
@@ -19,8 +22,11 @@ class Plain(nn.Module):
 
     strides = (8,)
 
-    def __init__(self, depth: int, width: int, backwards: bool, opaque: str | None = None) -> None:
+    def __init__(
+        self, depth: int, width: int, backwards: bool, opaque: str | None = None, recompute: bool = False
+    ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.widths = (width,)
         self.stem = nn.Conv2d(3, width, 8, stride=8)
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 1, bias=False) for _ in range(depth))
@@ -40,14 +46,14 @@ class Plain(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(images)
         for conv in self.convs:
-            x = torch.tanh(conv(x))
+            x = torch.tanh(checkpoint(conv, x, use_reentrant=False) if self.recompute else conv(x))
         x = self.last(x) if hasattr(self, "last") else x
         return (x * self.ramp[:, None, None],)
 
 
 @register("plain", choices={"depth": int, "width": int}, roles={"backbone.convs.*": "adaptive"})
-def build(arch, *, kind, image_size, backwards: bool = False, opaque: str | None = None):
-    return Plain(arch["depth"], arch["width"], backwards, opaque)
+def build(arch, *, kind, image_size, backwards: bool = False, opaque: str | None = None, recompute: bool = False):
+    return Plain(arch["depth"], arch["width"], backwards, opaque, recompute)
 
 
 def test_constants_are_real_and_tied_weights_stay_tied():
@@ -86,6 +92,42 @@ def test_tied_weights_of_an_adaptive_layer_are_one_tensor_in_the_store():
     for sharing in (net.sharing("all"), net.sharing("none")):
         network = net.subnet(space.largest, "cls", sharing)
         assert len({id(conv.weight) for conv in network.backbone.convs}) == 1
+
+
+def test_steps_that_recompute_do_not_disturb_one_whose_backward_is_to_come():
+    space = parse(SearchSpace, {**SPACE, "fixed": {"recompute": True}}, "plain")
+    net = Supernet(space, {"cls": make_tasks()["cls"]})
+    batch, archs = make_batch("classification"), (space.largest, space.smallest)
+    lend = partial(net.lenders["cls"].lend_for_step, sharing=net.sharing())
+    for arch in archs:
+        sum(lend(arch).loss(*batch).values()).backward()
+    expected = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
+    net.zero_grad()
+    losses = [sum(lend(arch).loss(*batch).values()) for arch in archs]
+    for loss in losses:
+        loss.backward()
+    assert all(torch.equal(parameter.grad, expected[name]) for name, parameter in net.named_parameters())
+
+
+def test_a_module_that_decides_itself_what_training_means_is_asked():
+    class Frozen(nn.Conv2d):
+        def train(self, mode: bool = True) -> nn.Module:
+            return super().train(False)
+
+    space = parse(SearchSpace, {**SPACE, "name": "frozen", "family": "frozen"}, "frozen")
+
+    @register("frozen", choices={"depth": int, "width": int}, roles={})
+    def build_frozen(arch, *, kind, image_size):
+        network = Plain(arch["depth"], arch["width"], False)
+        network.stem = Frozen(3, arch["width"], 8, stride=8)
+        return network
+
+    lender = Supernet(space, {"cls": make_tasks()["cls"]}).lenders["cls"]
+    for _ in range(2):
+        network = lender.lend_for_step(space.smallest, Sharing(()))
+        assert network.training
+        assert not network.backbone.stem.training
+        sum(network.loss(*make_batch("classification")).values()).backward()
 
 
 @pytest.mark.parametrize("how", ["hook", "closure", "outside"])

@@ -1,10 +1,13 @@
 """Which tensors a subnet is lent, and where its gradients go."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from nasmvt.config import parse
+from nasmvt.data.types import Batch
 from nasmvt.errors import UserError
 from nasmvt.space import Role, SearchSpace
 from nasmvt.space.sharing import layer_of
@@ -129,6 +132,42 @@ def test_two_archs_of_one_step_train_as_each_alone(supernet, space):
         assert (parameter.grad is None) == (not expected)
         if expected:
             torch.testing.assert_close(parameter.grad, sum(expected))
+
+
+def test_a_step_uses_the_modules_again_once_backward_has_come_back(supernet, space):
+    lender, sharing, batch = supernet.lenders["cls"], supernet.sharing(), make_batch("classification")
+    first = lender.lend_for_step(space.largest, sharing)
+    first.backbone.stem[0].padding, first.backbone.surplus = (0, 0), 1
+    first.eval()
+    second = lender.lend_for_step(space.largest, sharing)
+    assert not set(first.modules()) & set(second.modules())
+    sum(second.loss(*batch).values()).backward()
+    second.backbone.stem[0].padding, second.backbone.surplus = (0, 0), 1
+    second.eval()
+    third = lender.lend_for_step(space.largest, sharing)
+    assert set(third.modules()) == set(second.modules())
+    assert third.training
+    assert third.backbone.stem[0].padding != (0, 0)
+    assert not hasattr(third.backbone, "surplus")
+
+
+def test_a_copy_of_a_supernet_in_training_trains_itself_alone(supernet, space):
+    images, targets = make_batch("classification")
+    batch = Batch(images=images, targets=targets, infos=[])
+    sum(supernet(space.smallest, "cls", batch).values()).backward()
+    supernet.zero_grad()
+    copied = copy.deepcopy(supernet)
+    sum(copied(space.smallest, "cls", batch).values()).backward()
+    assert copied.networks["cls"].backbone.patch_embed.weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in supernet.parameters())
+
+
+def test_what_is_frozen_gets_no_gradient(supernet, space):
+    supernet.networks["cls"].backbone.patch_embed.requires_grad_(False)
+    network = run(supernet, space.smallest, "cls")
+    assert not network.backbone.patch_embed.weight.requires_grad
+    assert network.backbone.stem[0].weight.requires_grad
+    assert supernet.networks["cls"].backbone.patch_embed.weight.grad is None
 
 
 def test_a_score_per_layer_and_task(space, tasks):

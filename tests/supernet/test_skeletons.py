@@ -1,4 +1,11 @@
-"""A lent network is, module by module and bit by bit, the one that the family's constructor builds."""
+"""A lent network is, module by module and bit by bit, the one that the family's constructor builds.
+
+    NASMVT_ARCHS=50 pytest tests/supernet/test_skeletons.py
+
+tries more archs.
+"""
+
+import os
 
 import numpy as np
 import pytest
@@ -14,6 +21,7 @@ from nasmvt.supernet.structure import comparable, structure
 from nasmvt.tasks.build import build_skeleton
 from tests.conftest import make_batch, make_tasks, randomize
 
+ARCHS = int(os.environ.get("NASMVT_ARCHS", "3"))
 NANO = [name for name in shipped("search_spaces") if name.endswith("_nano")]
 
 
@@ -48,26 +56,30 @@ def test_no_family_is_built_anew_for_every_arch(net):
         assert net.lenders[task].opaque is None
 
 
+def drawn(net, seed, count):
+    rng = np.random.default_rng(seed)
+    return [net.space.smallest, net.space.largest, *(net.space.sample(rng) for _ in range(count))]
+
+
 def test_every_module_is_what_the_constructor_leaves(net):
-    rng = np.random.default_rng(0)
-    for arch in (net.space.smallest, net.space.largest, *(net.space.sample(rng) for _ in range(12))):
+    for arch in drawn(net, 0, 12):
         for task in net.tasks:
-            ours, theirs = (
-                structure(net.subnet(arch, task)),
-                structure(build_skeleton(net.space, net.tasks[task], arch)),
-            )
-            assert ours.keys() == theirs.keys()
-            for name, fields in theirs.items():
-                assert ours[name].keys() == fields.keys()
-                for field, value in fields.items():
-                    assert comparable(ours[name][field]) == comparable(value), (name, field)
+            theirs = structure(build_skeleton(net.space, net.tasks[task], arch))
+            step = net.lenders[task].lend_for_step(arch, net.sharing())
+            for network in (net.subnet(arch, task), step):
+                ours = structure(network)
+                assert ours.keys() == theirs.keys()
+                for name, fields in theirs.items():
+                    assert ours[name].keys() == fields.keys()
+                    for field, value in fields.items():
+                        assert comparable(ours[name][field]) == comparable(value), (name, field)
+            sum(parameter.sum() for parameter in step.parameters()).backward()  # its modules are free now
 
 
-def test_losses_gradients_and_statistics_are_equal_bit_for_bit(net):
-    rng = np.random.default_rng(1)
-    for arch in (net.space.smallest, net.space.largest, *(net.space.sample(rng) for _ in range(3))):
+def test_losses_gradients_and_statistics_of_steps_are_equal_bit_for_bit(net):
+    for arch in drawn(net, 1, ARCHS):
         for task in net.tasks:
-            found = run(net, net.subnet(arch, task), task)
+            found = run(net, net.lenders[task].lend_for_step(arch, net.sharing()), task)
             expected = run(net, subnet_anew(net, arch, task), task)
             assert found.keys() == expected.keys()
             assert any(name.startswith("gradient scores") for name in found)

@@ -30,8 +30,8 @@ from kill_cases import ACTIVITIES, Activity, Bases, copy, differences, results
 
 PATIENCE = 60.0
 """Seconds in which a command must reach its moment, and must have ended after the signal."""
-SOON = {"search with Ray": 10.0}
-"""Seconds in which all processes of a killed command are gone, where not `_SOON`: Ray's look after one another."""
+SOON = {"search with Ray": 20.0}
+"""Seconds in which all processes of a killed command are gone, where not `_SOON`: Ray's agents wait for its server."""
 _SOON = 1.0
 _ATTEMPTS = 5
 """Starts of a command that ends before the signal comes."""

@@ -5,11 +5,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
 from nasmvt.data.folders import FileList, MissingSplit, is_file, is_folder, scan, some, split_names, starting_with
+from nasmvt.data.spellings import Spellings
 from nasmvt.errors import UserError
+
+_AMONG_IMAGES = "_annotations.coco.json"
+"""The annotation file of an export by Roboflow, in the folder of the images."""
 
 
 def find_annotations(root: Path, split: str) -> Path:
     """Return the annotation file of a split: instances_<split>.json, or the only instances_<split>*.json.
+
+    Where there is none, <split>/_annotations.coco.json.
 
     Raises:
         MissingSplit: if there is none.
@@ -17,7 +23,7 @@ def find_annotations(root: Path, split: str) -> Path:
     """
     folder = root / "annotations"
     exact = [folder / f"instances_{name}.json" for name in split_names(split)]
-    for path in exact:
+    for path in (*exact, *(root / name / _AMONG_IMAGES for name in split_names(split))):
         if is_file(path):
             return path
     similar = [path for path in starting_with(folder, f"instances_{split}") if path.suffix == ".json"]
@@ -34,11 +40,13 @@ def find_annotations(root: Path, split: str) -> Path:
 
 
 def find_images(root: Path, split: str, annotations: Path) -> Path:
-    """Find the images of a split: images/<split>, <split>, the same followed by a year, or images.
+    """Find the images of a split: beside their annotations, or images/<split>, <split>, these with a year, or images.
 
     Raises:
         UserError: if there is none of these.
     """
+    if annotations.name == _AMONG_IMAGES:
+        return annotations.parent
     names = dict.fromkeys([annotations.stem.removeprefix("instances_"), *split_names(split)])
     parents = (root / "images", root)
     for parent in parents:
@@ -60,8 +68,8 @@ def find_images(root: Path, split: str, annotations: Path) -> Path:
 def locate(files: Sequence[str], folder: Path, root: Path, source: Path) -> FileList:
     """Find the files that an annotation file lists.
 
-    A name is looked up as given, below the folder of the images and below the root; then with the other
-    separator, and with more and more of its leading folders removed, since names may come from other machines.
+    A name is looked up as given, in any normal form, below the folder of the images and below the root; then with the
+    other separator, and with more and more of its leading folders removed, since names may come from other machines.
 
     Args:
         files: the names as the annotation file gives them.
@@ -70,12 +78,12 @@ def locate(files: Sequence[str], folder: Path, root: Path, source: Path) -> File
         source: the annotation file.
 
     Raises:
-        UserError: if one can't be found, or two names refer to one file.
+        UserError: if one can't be found, or two images have the same file.
     """
-    here = {entry.name for entry in scan(folder)}
+    here = Spellings(entry.name for entry in scan(folder))
     found, missing = [], []
     for name in files:
-        path = name if name in here else next(_existing(name, folder, root), None)
+        path = here.find(name) or next(_existing(name, folder, root), None)
         if path is None:
             missing.append(str(folder / name))
         else:
@@ -84,11 +92,12 @@ def locate(files: Sequence[str], folder: Path, root: Path, source: Path) -> File
         raise UserError(f"{source} lists images that do not exist, {some(missing)}: add them or fix the list")
     owner: dict[str, str] = {}
     for name, path in zip(files, found, strict=True):
-        if owner.setdefault(path, name) != name:
+        if path in owner:
             raise UserError(
                 f"{source}: every image has a file of its own, but {owner[path]} and {name} are both "
-                f"{folder / path}: fix the file names"
+                f"{folder / path}: merge these images, or fix the file names"
             )
+        owner[path] = name
     return FileList(folder, found)
 
 

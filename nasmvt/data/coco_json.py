@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from nasmvt.errors import UserError
 from nasmvt.text import decode_text, read_bytes
 
 _NO_SEGMENTATION = msgspec.Raw(b"null")
+_ONE_POLYGON = re.compile(rb"\[\s*[-0-9]")
+"""A polygon that is not in a list of polygons, as VGG Image Annotator writes it."""
 
 
 class _Category(msgspec.Struct, gc=False):
@@ -82,8 +85,10 @@ def read_annotations(path: Path) -> CocoFile:
         try:
             row = _find(item.image_id, identifier(item.image_id), rows, "image_id", "images")
             place = _find(item.category_id, whole(item.category_id), places, "category_id", "categories")
-            said = has_segmentation(item.segmentation, sizes[row])
-            text = item.segmentation if said else b""
+            text: bytes | msgspec.Raw = item.segmentation
+            if _ONE_POLYGON.match(text):
+                text = b"[%b]" % bytes(text)
+            text = text if has_segmentation(text, sizes[row]) else b""
             objects.add(row, place, _box(item.bbox), crowd=_crowd(item.iscrowd), segmentation=text)
         except ValueError as error:
             which = f"annotation {item.id}" if item.id is not None else f"annotation number {i + 1}"

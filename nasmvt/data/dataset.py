@@ -12,6 +12,7 @@ import numpy as np
 from nasmvt.data.config import DataConfig
 from nasmvt.data.folders import is_folder, some
 from nasmvt.data.report import LabelCounts, Look
+from nasmvt.data.spellings import Spellings
 from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
 
@@ -227,10 +228,12 @@ class Classes:
         Raises:
             UserError: if a name is not among the classes.
         """
-        unknown = [name for name in found if name not in self.labels]
+        spellings = Spellings(self.labels)
+        meant = [spellings.find(name) for name in found]
+        unknown = [name for name, known in zip(found, meant, strict=True) if known is None]
         if unknown:
             raise UserError(
                 f"every class of {where} must be one of the training split ({some(list(self.labels), 10)}), but "
                 f"{some(unknown)} is not: rename or remove it"
             )
-        return np.array([self.labels[name] for name in found], dtype=np.int64)
+        return np.array([self.labels[name] for name in meant if name is not None], dtype=np.int64)

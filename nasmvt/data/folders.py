@@ -16,7 +16,8 @@ PICTURE_SUFFIXES = frozenset(
 )
 """File extensions of images, in lower case."""
 
-_ALIASES = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
+_ALIASES = (("train", "training"), ("val", "validation", "valid"))
+"""Names that mean the same split, the preferred one first."""
 
 
 class MissingSplit(UserError):
@@ -89,7 +90,7 @@ class FileList(Sequence[Path]):
 
 def split_names(split: str) -> tuple[str, ...]:
     """Return the names that a split may have on disk, the given one first."""
-    return (split, _ALIASES[split]) if split in _ALIASES else (split,)
+    return tuple(dict.fromkeys((split, *(name for names in _ALIASES if split in names for name in names))))
 
 
 def find_split_folder(parent: Path, split: str) -> Path | None:

@@ -1,6 +1,7 @@
 """Reading one image file: the same pixels for training, evaluation, search and prediction."""
 
 import errno
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,8 @@ def opened(path: Path, what: str, remedy: str, *, decode: bool = True) -> Iterat
         # Pillow's warnings name no file and add nothing to the errors.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise OSError("it is a folder, a pipe or a device")  # of which some never end
             with Image.open(path) as image:
                 if decode:
                     image.load()

@@ -13,6 +13,7 @@ from nasmvt.data.formats import register_format
 from nasmvt.data.names import Names
 from nasmvt.data.objects import ObjectList
 from nasmvt.data.segmented import Segmented, meaning_of
+from nasmvt.data.spellings import Spellings
 from nasmvt.data.types import IGNORE
 from nasmvt.data.values import flag, number, shown, whole
 from nasmvt.errors import UserError
@@ -86,11 +87,14 @@ def _images(request: Request, topic: str) -> FileList:
             f"the split '{request.split_name}' needs a list of its images, but there is no {lists[0]}: add it"
         )
     else:
-        stems = [line.split()[0] for line in read_lines(found)]
-    missing = [stem for stem in stems if stem not in by_stem]
+        stems = [line.strip() for line in read_lines(found)]
+    spellings = Spellings(by_stem)
+    # VOC's lists of one class say after the name whether the image has an object of it; names may hold spaces.
+    meant = {stem: spellings.find(stem) or spellings.find(stem.split()[0]) for stem in stems}
+    missing = [stem for stem in stems if meant[stem] is None]
     if missing or not stems:
         raise UserError(f"{found or folder} must name images of {folder}, but {some(missing) or 'names none'}: fix it")
-    return FileList(folder, [by_stem[stem] for stem in stems])
+    return FileList(folder, [by_stem[name] for stem in stems if (name := meant[stem]) is not None])
 
 
 def _read(request: Request, files: FileList) -> tuple[Annotations, np.ndarray]:

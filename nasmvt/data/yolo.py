@@ -95,9 +95,7 @@ def _class_list(names: Any, path: Path) -> list[str]:
 def _images(request: Request, settings: dict[str, Any], left_out: LeftOut) -> FileList:
     """Return the images of a split: those of a folder, of a list in a text file, or of several of these."""
     path = settings["file"]
-    keys = split_names(request.split_name)
-    keys = (*keys, "valid") if "val" in keys else keys
-    key = next((key for key in keys if settings.get(key)), None)
+    key = next((key for key in split_names(request.split_name) if settings.get(key)), None)
     if key is None:
         raise MissingSplit(f"{path} names no images for '{request.split_name}': add the folder of its images")
     entries = settings[key] if isinstance(settings[key], list) else [settings[key]]

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +27,10 @@ _ENVIRONMENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # the output of a lost node's raylet fills the terminal; we print one sentence
     "RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # default of later versions of Ray, so that 2.x does not warn
+}
+
+_LOCAL_ENVIRONMENT = {
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # its agents outlive a killed driver for that long, by default 60 s
 }
 
 _BEAT = 1.0
@@ -122,7 +128,8 @@ class RayPool(Pool):
 
     def _connect(self, address: str | None, cpus: int) -> None:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-        with _environment(_ENVIRONMENT):
+        own = _LOCAL_ENVIRONMENT if address is None else {}
+        with _environment(_ENVIRONMENT | own), _keeping_signals():
             if address is None:
                 try:  # "local": without an address Ray joins any instance on this machine
                     self._ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
@@ -300,6 +307,20 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def _keeping_signals() -> Iterator[None]:
+    """Restore the handlers of the signals that end a command: Ray's own end it at once, without results."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _failure(unit: _Unit, cause: BaseException) -> str:

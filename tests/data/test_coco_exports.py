@@ -110,6 +110,29 @@ def test_file_names_of_other_machines(tmp_path, name):
     assert opened(tmp_path)[0].image.size == (30, 20)
 
 
+def test_annotations_among_the_images_of_each_split(tmp_path):
+    for split, folder in (("train", "train"), ("val", "valid")):
+        made = write_coco(tmp_path, split, [annotation(1, 1, 7, BOX)])
+        (tmp_path / "images" / split).rename(tmp_path / folder)
+        made.rename(tmp_path / folder / "_annotations.coco.json")
+    for split, folder in (("train", "train"), ("val", "valid")):
+        data = opened(tmp_path, split)
+        assert data[0].target["boxes"].tolist() == [[2, 3, 12, 8]]
+        assert {path.parent for path in data._files} == {tmp_path / folder}
+
+
+@pytest.mark.parametrize("numbers", [[2, 3, 12, 3, 12, 8], ["2", 3], [[2, 3, 12, 3, 12, 8]]])
+def test_one_polygon_needs_no_list_of_polygons(tmp_path, numbers):
+    write_coco(tmp_path, "train", [annotation(1, 1, 7, BOX, segmentation=numbers)])
+    if numbers == ["2", 3]:
+        with pytest.raises(UserError, match="neither a list of polygons nor run lengths"):
+            opened(tmp_path)
+        return
+    masks = opened(tmp_path)[0].target["masks"].dense()
+    assert masks[0, 3:8, 2:12].float().mean() > 0.4
+    assert masks.sum() == masks[0, 3:9, 2:13].sum()
+
+
 def test_an_absolute_path_that_exists_is_taken(tmp_path):
     path = write_picture(tmp_path / "elsewhere/1.png")
     write_picture(tmp_path / "data/images/train/1.png", (9, 9))
@@ -132,13 +155,12 @@ def test_odd_names_of_splits_are_refused(tmp_path, split):
         opened(tmp_path, train_split=split)
 
 
-def test_two_names_of_one_file_are_refused(tmp_path):
-    images = [
-        {"id": n, "file_name": name, "height": 20, "width": 30} for n, name in enumerate(["/a/1.png", "/b/1.png"])
-    ]
+@pytest.mark.parametrize("names", [("/a/1.png", "/b/1.png"), ("1.png", "1.png")])
+def test_two_images_of_one_file_are_refused(tmp_path, names):
+    images = [{"id": n, "file_name": name, "height": 20, "width": 30} for n, name in enumerate(names)]
     write_coco(tmp_path, "train", [], images=images)
     write_picture(tmp_path / "images/train/1.png")
-    with pytest.raises(UserError, match=r"/a/1\.png and /b/1\.png are both .*train/1\.png"):
+    with pytest.raises(UserError, match=rf"{names[0]} and {names[1]} are both .*train/1\.png: merge these images"):
         opened(tmp_path)
 
 

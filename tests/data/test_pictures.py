@@ -1,5 +1,7 @@
 import errno
+import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,9 +98,10 @@ def test_a_shortage_of_the_machine_is_not_the_fault_of_the_image(tmp_path, monke
     def fail(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 
+    path = write_picture(tmp_path / "x.png")
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(UserError, match=r"x\.png can't be opened \(Too many open files\)") as error:
-        read_picture(tmp_path / "x.png")
+        read_picture(path)
     assert not isinstance(error.value, UnreadableImage)
 
 
@@ -123,6 +126,13 @@ def test_a_file_cut_off_is_unreadable_by_name(tmp_path, suffix):
     path = write_broken(tmp_path / f"broken{suffix}")
     with pytest.raises(UnreadableImage, match=r"broken\..* can't be decoded .*skip_unreadable"):
         read_picture(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", Path("/dev/zero"), tmp_path):
+        with pytest.raises(UnreadableImage, match=f"{path} can't be decoded .it is a folder, a pipe or a device"):
+            read_picture(path)
 
 
 def test_what_is_no_picture_is_unreadable_by_name(tmp_path):

@@ -3,9 +3,13 @@
 Only facts stand here. `d2` is detectron2 0.5 (MPViT), `mm` mmdetection 2.x (ViTAEv2, ScalableViT).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
+
+from nasmvt.errors import UserError
 
 Rules = Sequence[tuple[str, str]]
 """Pairs of a regular expression and the new name of a key that it fully matches."""
@@ -140,6 +144,30 @@ DEFORMABLE_DETR: Rules = (
     *((rf"(bbox_embed\.\d+)\.layers\.{i}\.(.+)", rf"head.\1.{3 * i}.\2") for i in range(3)),
 )
 """Without the names that stand for a tensor of another name (see `without_copies`)."""
+
+
+def without_copies(state: Mapping[str, Tensor], *, shared: bool) -> dict[str, Tensor]:
+    """Return a checkpoint of Deformable DETR without names that stand for a tensor of another name.
+
+    Args:
+        state: tensors by published name.
+        shared: whether the layers of the decoder have their predictors in common.
+
+    Raises:
+        UserError: if such a copy differs.
+    """
+    kept = {}
+    for key, tensor in state.items():
+        owner = key.removeprefix("transformer.decoder.") if re.search(r"decoder\.(class|bbox)_embed\.", key) else key
+        owner = re.sub(r"^(class|bbox)_embed\.\d+", r"\1_embed.0", owner) if shared else owner
+        if owner == key or owner not in state:
+            kept[key] = tensor
+        elif not torch.equal(tensor, state[owner]):
+            raise UserError(
+                f"{key} and {owner} are one tensor in this network, but differ in the checkpoint: name the variant of "
+                "Deformable DETR that it holds"
+            )
+    return kept
 
 
 def laid_out(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

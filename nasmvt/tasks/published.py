@@ -4,7 +4,7 @@ A row of a paper's table is a published backbone, a head with the paper's settin
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,15 @@ class Dense:
     head: Mapping[str, Any]
     """Settings of the head, its `type` among them."""
     convert: HeadConverter
+    prefix: str = _BACKBONE
+    """What stands before the names of the backbone in its checkpoint."""
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    """Sizes of the backbone that differ from those of the published classifier."""
+    classes: int | None = None
+    """Number of published classes; None: as many as are usual for the kind."""
 
 
-DENSE: Registry[Dense] = Registry("published dense network")
+DENSE: Registry[Dense] = Registry("published dense network", ["nasmvt.tasks.published_detectors"])
 """The networks by name."""
 
 
@@ -66,10 +72,11 @@ def published(
         return published_classifier(name, weights=weights, **arguments, **changes)  # type: ignore[arg-type]
     entry = DENSE.get(name)
     info = KINDS.get(entry.kind).nominal
+    classes = entry.classes if classes is None else classes
     if classes is not None:
         info = replace(info, classes=tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes))
     config = parse(TaskConfig, {"kind": entry.kind, "head": entry.head, "batch_size": 16}, name)
-    backbone = published_classifier(entry.backbone, classes=None, **changes)
+    backbone = published_classifier(entry.backbone, classes=None, **{**entry.sizes, **changes})
     network = Task(name=name, config=config, info=info).network(backbone)
     if weights is not None:
         _load(network, entry, weights)
@@ -79,8 +86,9 @@ def published(
 def _load(network: TaskNetwork, entry: Dense, weights: str | Path | State) -> None:
     given = weights if isinstance(weights, Mapping) else read_state(weights)
     source = "the checkpoint" if isinstance(weights, Mapping) else str(weights)
-    inside = {key.removeprefix(_BACKBONE): tensor for key, tensor in given.items() if key.startswith(_BACKBONE)}
-    outside = {key: tensor for key, tensor in given.items() if not key.startswith(_BACKBONE)}
+    prefix = entry.prefix
+    inside = {key.removeprefix(prefix): tensor for key, tensor in given.items() if key.startswith(prefix)}
+    outside = {key: tensor for key, tensor in given.items() if not key.startswith(prefix)}
     converted = published_backbone_converter(entry.backbone)(inside, network.backbone)
     tensors = {f"{_BACKBONE}{key}": tensor for key, tensor in converted.items()} | entry.convert(outside, network)
     check_fit(tensors, network.state_dict(), source)

@@ -91,6 +91,7 @@ def test_rooms_import_only_lower_ones():
         ("export",),
         ("report",),
         ("pipeline",),
+        ("api",),
         ("cli",),
     ]
     height = {room: level for level, rooms in enumerate(order) for room in rooms}

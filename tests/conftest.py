@@ -80,6 +80,8 @@ def make_batch(kind: str, size: int = 2, seed: int = 0):
     masks = torch.zeros(1, 32, 32, dtype=torch.bool)
     masks[:, 4:20, 6:24] = True
     target = {"boxes": torch.tensor([[6.0, 4, 24, 20]]), "labels": torch.tensor([1]), "masks": masks}
+    if kind == "panoptic":
+        target["semantic"] = torch.where(masks[0], 1, 2)
     return images, [target] * size
 
 

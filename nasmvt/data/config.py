@@ -64,8 +64,8 @@ class DataConfig(Config):
 
     format: Annotated[str, AfterValidator(FORMATS.check)] = "shapes"
     """Layout of the files: `shapes` (drawn on the fly, any task), `imagefolder` (classification), `coco`, `yolo`
-    (detection), `ade20k`, `cityscapes` (segmentation), `voc` (both); or `module:name` for one that a module of
-    yours registers."""
+    (detection), `ade20k`, `cityscapes` (segmentation), `voc` (both), `coco_panoptic` (panoptic); or `module:name` for
+    one that a module of yours registers."""
 
     root: Path | None = None
     """Folder of the data set; required for every format but `shapes`."""

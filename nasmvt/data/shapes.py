@@ -4,11 +4,13 @@ An image is a function of (seed, split, index) alone. The background is blurred 
 strokes of random colours; a shape has a random position, size, rotation and noise. Its hue is drawn around
 the mean of its class: circles and rings have similar hues, and so have squares and crosses, so that colour is
 learned within a few hundred steps and form decides the rest. There is one shape for classification; there
-are one to four, which may overlap, for detection and segmentation.
+are one to four, which may overlap, for detection, segmentation and panoptic segmentation. For the latter the ground is
+divided by a line, and has stripes on one side of it.
 """
 
 import colorsys
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +21,15 @@ from PIL import Image, ImageDraw
 from nasmvt.data.dataset import Dataset, Request, class_names, text_digest
 from nasmvt.data.formats import register_format
 from nasmvt.data.masks import ObjectMasks
+from nasmvt.data.panoptic import Segment, Segments
 from nasmvt.data.types import DataInfo, Sample
 from nasmvt.seeding import derive_seed
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
 """The classes; segmentation puts "background" before them."""
+
+STUFF = ("plain", "stripes")
+"""Panoptic segmentation: the classes of the ground, after those of the shapes."""
 
 _HUES = {"circle": 0.0, "ring": 0.07, "square": 0.33, "cross": 0.42, "triangle": 0.64}
 """Mean hue of each class, in 0..1; a shape's own is normal around it."""
@@ -44,7 +50,8 @@ class Shapes(Dataset):
     """Generated shapes with labels for one kind of task.
 
     Detection: boxes are tight around the visible part of a shape and every shape has a mask.
-    Segmentation: every pixel has a label, the background's is 0.
+    Segmentation: every pixel has a label, the background's is 0. Panoptic segmentation: shapes are things, the plain
+    and the striped part of the ground are stuff.
     """
 
     def __init__(self, request: Request) -> None:
@@ -54,8 +61,8 @@ class Shapes(Dataset):
         self._seed = request.seed
         self._size = config.image_size
         self._length = config.train_images if request.split == "train" else config.val_images
-        names = ("background", *SHAPES) if kind == "segmentation" else SHAPES
-        self.info = DataInfo(kind=kind, classes=class_names(config, names), has_masks=kind == "detection")
+        names = {"segmentation": ("background", *SHAPES), "panoptic": (*SHAPES, *STUFF)}.get(kind, SHAPES)
+        self.info = DataInfo(kind=kind, classes=class_names(config, names), **_INFO.get(kind, {}))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -67,6 +74,7 @@ class Shapes(Dataset):
             raise IndexError(f"there is no image {index} among {self._length}")
         random = np.random.default_rng(derive_seed("shapes", self._seed, self._split, index))
         canvas = _ground(random, self._size)
+        striped = _stripe(random, canvas) if self._kind == "panoptic" else np.zeros(self._size, dtype=bool)
         if self._kind == "classification":
             shapes = _place(random, self._size, count=1, radii=(0.2, 0.4))
         else:
@@ -75,26 +83,78 @@ class Shapes(Dataset):
             _paint(random, canvas, shape)
         canvas += random.normal(0.0, 10.0, canvas.shape).astype(np.float32)
         picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
-        return Sample(id=f"{self._split}/{index}", image=picture, target=self._target(shapes))
+        return Sample(
+            id=f"{self._split}/{index}", image=picture, target=_TARGETS.get(self._kind, _objects)(shapes, striped)
+        )
 
     def digest(self) -> str:
         """Return a digest of the parameters of the images."""
         return text_digest("shapes", self._kind, self._split, str(self._seed), str(self._size), str(self._length))
 
-    def _target(self, shapes: list[_Shape]) -> Any:
-        if self._kind == "classification":
-            return shapes[0].label
-        if self._kind == "segmentation":
-            labels = np.zeros(self._size, dtype=np.uint8)
-            for shape in shapes:
-                labels[shape.mask] = shape.label + 1
-            return torch.from_numpy(labels)
-        return {
-            "boxes": torch.tensor([_bounds(shape.mask) for shape in shapes], dtype=torch.float32),
-            "labels": torch.tensor([shape.label for shape in shapes], dtype=torch.int64),
-            "crowd": torch.zeros(len(shapes), dtype=torch.bool),
-            "masks": ObjectMasks(self._size, [shape.mask for shape in shapes]),
-        }
+
+def _objects(shapes: list[_Shape], striped: np.ndarray) -> dict[str, Any]:
+    """Return the target of detection."""
+    return {
+        "boxes": torch.tensor([_bounds(shape.mask) for shape in shapes], dtype=torch.float32),
+        "labels": torch.tensor([shape.label for shape in shapes], dtype=torch.int64),
+        "crowd": torch.zeros(len(shapes), dtype=torch.bool),
+        "masks": ObjectMasks((striped.shape[0], striped.shape[1]), [shape.mask for shape in shapes]),
+    }
+
+
+def _label_map(shapes: list[_Shape], striped: np.ndarray) -> torch.Tensor:
+    """Return the target of segmentation."""
+    labels = np.zeros(striped.shape, dtype=np.uint8)
+    for shape in shapes:
+        labels[shape.mask] = shape.label + 1
+    return torch.from_numpy(labels)
+
+
+def _panoptic(shapes: list[_Shape], striped: np.ndarray) -> Segments:
+    """Return the target of panoptic segmentation."""
+    ids = np.where(striped, 2, 1).astype(np.int32)
+    for number, shape in enumerate(shapes, start=3):
+        ids[shape.mask] = number
+    labels = [len(SHAPES), len(SHAPES) + 1, *(shape.label for shape in shapes)]
+    segments = [
+        Segment(id=number, label=label, thing=label < len(SHAPES), area=int((ids == number).sum()))
+        for number, label in enumerate(labels, start=1)
+    ]
+    return Segments.of(ids, [segment for segment in segments if segment.area])
+
+
+_TARGETS: Mapping[str, Callable[[list[_Shape], np.ndarray], Any]] = {
+    "classification": lambda shapes, striped: shapes[0].label,
+    "segmentation": _label_map,
+    "panoptic": _panoptic,
+}
+"""The target of each kind from the shapes and the striped part of the ground; that of others is detection's."""
+
+_INFO: Mapping[str, Mapping[str, Any]] = {
+    "detection": {"has_masks": True},
+    "panoptic": {
+        "has_masks": True,
+        "things": len(SHAPES),
+        "category_ids": tuple(range(1, len(SHAPES) + len(STUFF) + 1)),
+    },
+}
+"""What a network has to know of each kind's data beside the classes."""
+
+
+def _stripe(random: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+    """Put stripes on one side of a random line through the middle of the ground, in place.
+
+    Returns:
+        Bool (H, W): the striped part.
+    """
+    height, width = canvas.shape[:2]
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    line, across = random.uniform(0, 2 * math.pi, 2)
+    side = (columns - width / 2) * math.cos(line) + (rows - height / 2) * math.sin(line) > 0
+    waves = np.sin((columns * math.cos(across) + rows * math.sin(across)) * (2 * math.pi / 6))
+    canvas[side] += 45 * waves[side][:, None]
+    striped: np.ndarray = side
+    return striped
 
 
 def _ground(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:

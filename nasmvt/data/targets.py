@@ -74,6 +74,6 @@ class Targets(ABC):
 
 
 TARGETS: Registry[Targets] = Registry(
-    "kind of targets", [f"nasmvt.data.{kind}" for kind in ("classification", "detection", "segmentation")]
+    "kind of targets", [f"nasmvt.data.{kind}" for kind in ("classification", "detection", "segmentation", "panoptic")]
 )
 """The targets of every kind, by its name."""

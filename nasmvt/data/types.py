@@ -22,6 +22,10 @@ class DataInfo:
     """The kind of task, a registered one (see `nasmvt.tasks.kinds`)."""
     classes: tuple[str, ...]
     """Class names; a label is an index into them."""
+    things: int = 0
+    """Panoptic segmentation: number of classes that are things; they come first, the others are stuff."""
+    category_ids: tuple[int, ...] = ()
+    """Panoptic segmentation: the id of each class in the files of the data set."""
     has_masks: bool = False
     """Detection: whether every object has a mask."""
 

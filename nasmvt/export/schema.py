@@ -57,6 +57,10 @@ class ExportedTask(Config):
     classes: tuple[str, ...]
     """Names of the classes in the order of their labels."""
     has_masks: bool = False
+    things: int = 0
+    """Panoptic segmentation: number of classes that are things, which come first."""
+    category_ids: tuple[int, ...] = ()
+    """Panoptic segmentation: the id of each class in the files of the data set."""
     head: dict[str, Any]
     """Settings of the head, its `type` among them."""
     preprocessing: Preprocessing
@@ -104,7 +108,13 @@ class ExportedTask(Config):
         Raises:
             UserError: if a setting breaks a rule; names `source`.
         """
-        info = DataInfo(kind=self.kind, classes=self.classes, has_masks=self.has_masks)
+        info = DataInfo(
+            kind=self.kind,
+            classes=self.classes,
+            has_masks=self.has_masks,
+            things=self.things,
+            category_ids=self.category_ids,
+        )
         return Task(name=name, config=parse(TaskConfig, self.settings(), f"{source}, task {name}"), info=info)
 
 

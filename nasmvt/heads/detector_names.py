@@ -145,6 +145,25 @@ DEFORMABLE_DETR: Rules = (
 )
 """Without the names that stand for a tensor of another name (see `without_copies`)."""
 
+MM_PANOPTIC: Rules = (
+    *(
+        (theirs, ours.replace("head.", "head.detector.", 1))
+        for theirs, ours in MM_MASK_RCNN
+        if ours.startswith("head.")
+    ),
+    *MM_PYRAMID,
+    *(
+        (
+            rf"semantic_head\.conv_upsample_layers\.(\d)\.conv\.{step}\.{theirs}\.(.+)",
+            rf"head.branches.\1.{2 * step}.{ours}.\2",
+        )
+        for step in range(3)
+        for ours, theirs in enumerate(("conv", "gn"))
+    ),
+    (r"semantic_head\.conv_logits\.(.+)", r"head.classifier.\1"),
+)
+"""Panoptic FPN, whose box branch has two linear layers."""
+
 
 def without_copies(state: Mapping[str, Tensor], *, shared: bool) -> dict[str, Tensor]:
     """Return a checkpoint of Deformable DETR without names that stand for a tensor of another name.

@@ -121,6 +121,7 @@ class MaskRCNNHead(RegionDetector):
         score_threshold: detections with a lower score are dropped.
         nms: overlap (IoU) above which the weaker of two detections of a class is dropped.
         detections: most detections kept per image.
+        across_classes: whether detections of other classes are dropped, too.
         convention: whose rules hold, see `Rules`.
         anchor_rounding: whether anchors are rounded to whole pixels; None: by the convention.
         roi_aligned: whether regions are read at the centres of cells; None: by the convention.
@@ -152,6 +153,7 @@ class MaskRCNNHead(RegionDetector):
         score_threshold: float = 0.05,
         nms: float = 0.5,
         detections: int = 100,
+        across_classes: bool = False,
         convention: Convention = "torchvision",
         anchor_rounding: bool | None = None,
         roi_aligned: bool | None = None,
@@ -181,6 +183,7 @@ class MaskRCNNHead(RegionDetector):
             score_threshold=score_threshold,
             nms=nms,
             detections=detections,
+            across_classes=across_classes,
         )
         levels = strides[:-1] if extra_level else strides
         self.roi_heads = RegionStage(

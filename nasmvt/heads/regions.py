@@ -160,6 +160,7 @@ class RegionDetector(nn.Module):
         score_threshold: detections with a lower score are dropped.
         nms: overlap (IoU) above which the weaker of two detections of a class is dropped.
         detections: most detections kept per image.
+        across_classes: whether detections of other classes are dropped, too.
     """
 
     stages: Any  # a sequence of RegionStage, of the subclass
@@ -174,8 +175,10 @@ class RegionDetector(nn.Module):
         score_threshold: float,
         nms: float,
         detections: int,
+        across_classes: bool = False,
     ) -> None:
         super().__init__()
+        self.across_classes = across_classes
         self.rpn, self.rules, self.regions = rpn, rules, regions
         self.sampler = BalancedPositiveNegativeSampler(roi_batch, 0.25)
         self.score_threshold, self.nms, self.detections = score_threshold, nms, detections
@@ -298,7 +301,8 @@ class RegionDetector(nn.Module):
         boxes, scores = clip_boxes_to_image(boxes_nK4[region, label], size), scores_nK[region, label]
         wide = remove_small_boxes(boxes, self.rules.min_size)
         boxes, scores, label = boxes[wide], scores[wide], label[wide]
-        kept = suppress(boxes, scores, label, self.nms, self.detections)
+        groups = torch.zeros_like(label) if self.across_classes else label
+        kept = suppress(boxes, scores, groups, self.nms, self.detections)
         return {"boxes": boxes[kept], "labels": label[kept], "scores": scores[kept]}
 
     def _draw_masks(self, features: dict[str, Tensor], found: list[dict[str, Tensor]], sizes: Sizes) -> None:

@@ -31,6 +31,8 @@ class TaskRecord(Config):
     kind: str
     classes: tuple[str, ...]
     has_masks: bool = False
+    things: int = 0
+    category_ids: tuple[int, ...] = ()
     seed: int | None = None
     """Seed of the experiment; it divides the training split, among others."""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -56,7 +58,13 @@ class TaskRecord(Config):
     @property
     def info(self) -> DataInfo:
         """What a network needs to know."""
-        return DataInfo(kind=self.kind, classes=self.classes, has_masks=self.has_masks)
+        return DataInfo(
+            kind=self.kind,
+            classes=self.classes,
+            has_masks=self.has_masks,
+            things=self.things,
+            category_ids=self.category_ids,
+        )
 
     def changes(self, now: "TaskRecord") -> list[str]:
         """Return the differences, in words; unknown values are not compared."""

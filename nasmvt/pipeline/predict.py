@@ -26,14 +26,15 @@ def predict(
     """Predict the images of each task and write the results; yield the path of each drawn image.
 
     `<out>/<task>/` gets, for every image, `<name>.png` with the prediction drawn, `<name>.json`, and for
-    segmentation `<name>_labels.png` (the class index of every pixel; the JSON says its name).
+    segmentation `<name>_labels.png` (the class index of every pixel; the JSON says its name). A kind whose data sets
+    have a format for predictions also gets `results.json`, of all images.
 
     Raises:
         UserError: if the model has no such task, or an image can't be read (and may not be skipped).
     """
     models = {task: loaded.task(task) for task in pictures}
     for task, model in models.items():
-        chosen = list(pictures[task])
+        chosen, records = list(pictures[task]), []
         names = {picture.name.casefold() for picture in chosen}
         for picture in chosen:
             try:
@@ -54,4 +55,7 @@ def predict(
                 with atomic(path) as temporary:
                     part.save(temporary)
             write_json(drawn.with_name(f"{picture.name}.json"), record)
+            records.append(record)
             yield drawn
+        if model.task.kind.results is not None:
+            write_json(out / task / "results.json", model.task.kind.results(records, model.task.info))

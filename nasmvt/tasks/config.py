@@ -19,7 +19,8 @@ class TaskConfig(Config):
     """One task: its kind, data, head and weights."""
 
     kind: Annotated[str, AfterValidator(KINDS.check)]
-    """`classification`, `detection` or `segmentation`, or `module:name` for one that a module of yours registers."""
+    """`classification`, `detection`, `segmentation` or `panoptic`, or `module:name` for one that a module of yours
+    registers."""
 
     data: DataConfig = DataConfig()
     """Where the images come from."""

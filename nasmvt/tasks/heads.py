@@ -77,7 +77,10 @@ class HeadType:
     build: Builder
 
 
-_BUILTIN = ("linear", "mask_rcnn", "cascade", "retinanet", "deformable_detr", "upernet", "semantic_fpn", "segformer")
+_BUILTIN = (
+    *("linear", "mask_rcnn", "cascade", "retinanet", "deformable_detr", "upernet", "semantic_fpn", "segformer"),
+    "panoptic_fpn",
+)
 
 HEADS: Registry[HeadType] = Registry("head", [f"nasmvt.tasks.{name}" for name in _BUILTIN])
 """The heads by name."""

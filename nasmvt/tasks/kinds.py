@@ -1,6 +1,6 @@
-"""Registry of kinds of tasks: classification, detection, segmentation, and those of users' modules."""
+"""Registry of kinds of tasks: classification, detection, segmentation, panoptic, and those of users' modules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,8 @@ class Kind:
     """What cost tables assume without the data."""
     most_classes: int | None = None
     """Maximum number of classes that its targets can encode."""
+    results: Callable[[Sequence[Mapping[str, Any]], DataInfo], dict[str, Any]] | None = None
+    """Puts what `nasmvt predict` writes of images into one file of the format of the kind's data sets; None: none."""
     placements: tuple[str, ...] = ("fit",)
     """The ways of placing training images that fit it (see `nasmvt.data.train_placements`)."""
     protocols: tuple[str, ...] = ("fit",)
@@ -69,6 +71,6 @@ class Kind:
 
 
 KINDS: Registry[Kind] = Registry(
-    "kind of task", [f"nasmvt.tasks.{name}" for name in ("classification", "detection", "segmentation")]
+    "kind of task", [f"nasmvt.tasks.{name}" for name in ("classification", "detection", "segmentation", "panoptic")]
 )
 """The kinds by name."""

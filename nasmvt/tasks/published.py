@@ -14,7 +14,7 @@ from nasmvt.config import parse
 from nasmvt.families.published import published as published_classifier
 from nasmvt.families.published import published_backbone_converter
 from nasmvt.families.reference import State, check_fit, read_state, rename
-from nasmvt.heads import mm_segmentation
+from nasmvt.heads import detector_names, mm_segmentation
 from nasmvt.registry import Registry
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.kinds import KINDS
@@ -130,3 +130,29 @@ for _size in ("small", "base", "large"):
     _segmentation(f"scalable_vit_{_size}", _UPERNET)
     _segmentation(f"scalable_vit_{_size}", _SEMANTIC_FPN)
 _segmentation("lvt", _SEGFORMER)
+
+_PANOPTIC_FPN = {
+    "type": "panoptic_fpn",
+    "convention": "mmdetection",
+    "width": 96,
+    "box_convs": 0,
+    "box_linears": 2,
+    "box_hidden": 160,
+    "mask_convs": 4,
+    "rpn_batch": 256,
+    "roi_batch": 512,
+    "pre_nms": (2000, 1000),
+    "post_nms": (1000, 1000),
+    "semantic_channels": 48,
+    "semantic_groups": 12,
+}
+DENSE.add(
+    "panoptic_fpn_lvt",
+    Dense(
+        backbone="lvt",
+        kind="panoptic",
+        head=_PANOPTIC_FPN,
+        convert=lambda state, network: detector_names.laid_out(rename(state, detector_names.MM_PANOPTIC)),
+    ),
+    __name__,
+)

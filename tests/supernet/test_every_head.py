@@ -16,13 +16,29 @@ from nasmvt.space import SearchSpace, Sharing, load_space
 from nasmvt.supernet import Supernet
 from nasmvt.tasks import Task, TaskConfig
 from nasmvt.tasks.heads import HEADS
-from tests.conftest import CLASSES, TINY_TASKS, make_batch, randomize
+from tests.conftest import CLASSES, make_batch, randomize
 
 NANO = [name for name in shipped("search_spaces") if name.endswith("_nano")]
 LEVELS = {"strides": [4, 8, 8, 16], "channels": 8}
 SETTINGS: dict[str, dict[str, Any]] = {
     "semantic_fpn": {**LEVELS, "width": 8, "aux_weight": 0.4, "aux_levels": [0, 2], "class_weights": {"two": 2.0}},
     "segformer": {**LEVELS, "neck_width": 8, "loss_over": "all"},
+    "panoptic_fpn": {
+        "strides": [4, 8],
+        "width": 16,
+        "anchor_scale": 3,
+        "box_hidden": 16,
+        "mask_convs": 1,
+        "semantic_channels": 8,
+        "semantic_groups": 2,
+        "rpn_batch": 16,
+        "roi_batch": 8,
+        "pre_nms": [40, 40],
+        "post_nms": [10, 10],
+        "detections": 5,
+        "least_stuff": 8,
+        "score_threshold": 0.2,
+    },
 }
 """Small settings of each head that the tests of the families don't cover."""
 
@@ -30,15 +46,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def make_task(head: str) -> Task:
     kind = HEADS.get(head).kind
     values = {"kind": kind, "data": {"image_size": 32}, "head": {"type": head, **SETTINGS[head]}}
-    info = DataInfo(kind=kind, classes=CLASSES, has_masks=kind == "detection")
+    info = DataInfo(kind=kind, classes=CLASSES, has_masks=kind == "panoptic", things=2 * (kind == "panoptic"))
     return Task(name=head, config=parse(TaskConfig, values, head), info=info)
 
 
 def test_every_shipped_head_is_tested() -> None:
-    usual = {"linear", "mask_rcnn", "upernet"}
-    assert len(TINY_TASKS) == len(usual)
+    """Detectors are in `test_every_detector.py`, the usual heads in the tests of every family."""
     shipped_heads = {name for name in HEADS if HEADS.get(name).build.__module__.startswith("nasmvt.")}
-    assert shipped_heads == usual | set(SETTINGS)
+    others = {name for name in shipped_heads if HEADS.get(name).kind == "detection"} | {"linear", "upernet"}
+    assert shipped_heads - others == set(SETTINGS)
 
 
 @pytest.mark.parametrize("nano", NANO)
@@ -59,8 +75,10 @@ def test_a_head_trains_and_is_exported(nano: str, head: str, tmp_path: Path) -> 
     loaded = nasmvt.load(tmp_path / "model").task(head).network
     ours, theirs = model.task(head).predict(images), loaded.predict(images)
     assert [prediction.to_json() for prediction in ours] == [prediction.to_json() for prediction in theirs]
-    with torch.no_grad():
-        torch.testing.assert_close(model.task(head).eval()(images), loaded.eval()(images), rtol=0, atol=0)
+    assert [p.draw(image, 0.0).size for p, image in zip(ours, images, strict=True)] == [(128, 144)] * 2
+    with torch.inference_mode():
+        raw = (model.task(head).eval()(images), loaded.eval()(images))
+    torch.testing.assert_close(*raw, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("head", SETTINGS)

@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def shipped(folder: str) -> dict[str, Path]:
-    """Return the shipped YAML files of `search_spaces`, `search_spaces/patterns` or `experiments`, by name.
+    """Return the shipped YAML files of a folder such as `search_spaces` or `experiments`, by name.
 
     The name is that of the file without its suffix. They are inside the package in an installed wheel, and beside it in
     a source checkout.
@@ -19,7 +19,7 @@ def shipped(folder: str) -> dict[str, Path]:
 
 
 def find(folder: str, name: str | Path) -> Path:
-    """Return the file for a name or path.
+    """Return the file for a name or path; the name of one in a folder below is `papers/name`.
 
     Raises:
         UserError: if there is neither such a file nor a shipped one of that name.
@@ -31,7 +31,8 @@ def find(folder: str, name: str | Path) -> Path:
             hint = nearest(path, [*there, *shipped(folder)]) or ": check the path"
             raise UserError(f"there is no file {path}{hint}")
         return path
-    known = shipped(folder)
+    below = str(name).rpartition("/")[0]
+    known = {f"{below}/{key}" if below else key: file for key, file in shipped(f"{folder}/{below}").items()}
     if str(name) not in known:
         kind = folder.rpartition("/")[2].replace("_", " ").removesuffix("s")
         raise UserError(

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 import yaml
 
@@ -15,6 +16,8 @@ from nasmvt.resources import shipped
 from nasmvt.space import load_space
 from nasmvt.space.pattern import load_pattern
 from nasmvt.supernet import Supernet
+from nasmvt.tasks import KINDS, Task
+from nasmvt.tasks.build import build_network
 from tests.conftest import make_tasks
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +59,30 @@ def test_shipped_experiments_load(name, monkeypatch):
     family(experiment.space.family).check(experiment.space)
 
 
+PAPERS = {  # of the published network: parameters of neck and heads
+    "papers/lvt_segformer_ade20k": 460_844,
+    "papers/lvt_panoptic_fpn_coco": 5_349_770 - 3_429_092,
+    "papers/mpvit_upernet_ade20k": 28_282_006 + 702_614,
+    "papers/scalable_vit_semantic_fpn_ade20k": 4_250_262,
+    "papers/scalable_vit_upernet_ade20k": 29_678_742 + 628_886,
+}
+
+
+def test_recipes_of_papers_build_the_published_heads():
+    assert set(PAPERS) == {f"papers/{name}" for name in shipped("experiments/papers")}
+    for name, parameters in PAPERS.items():
+        experiment = load_experiment(name)
+        ((task_name, config),) = experiment.tasks.items()
+        kind = KINDS.get(config.kind)
+        task = Task(name=task_name, config=config, info=kind.nominal)
+        space = experiment.space
+        with torch.device("meta"):
+            network = build_network(space, task, space.named("published"))
+        held = sum(p.numel() for n, p in network.named_parameters() if not n.startswith("backbone."))
+        assert held == parameters, name
+        assert experiment.retrain.steps == experiment.training.steps, name
+
+
 @pytest.mark.parametrize("name", shipped("search_spaces"))
 def test_shipped_spaces_fit_their_family_and_build(name):
     space = load_space(name)
@@ -73,7 +100,7 @@ def test_shipped_counting_patterns_load(name):
 def test_every_yaml_file_is_one_of_those_that_are_loaded():
     loaded = {
         path
-        for folder in ("experiments", "search_spaces", "search_spaces/patterns")
+        for folder in ("experiments", "experiments/papers", "search_spaces", "search_spaces/patterns")
         for path in shipped(folder).values()
     }
     assert {path for folder in ("experiments", "search_spaces") for path in (ROOT / folder).rglob("*.y*ml")} == loaded

@@ -62,6 +62,17 @@ AcceptChangedData = Annotated[
 AcceptUnfinished = Annotated[
     bool, typer.Option("--accept-unfinished", help="Take what an interrupted search has found so far.")
 ]
+TrainingWorkers = Annotated[
+    int, typer.Option("--workers", min=0, help="Ray workers that train together; 0: this process, or torchrun's.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Ray cluster to use.", show_default="a local Ray, started and stopped automatically"),
+]
+LeastWorkers = Annotated[
+    int | None,
+    typer.Option("--min-workers", help="Go on with so few when others are lost.", show_default="all are needed"),
+]
 
 
 def reports_errors(command: F) -> F:

@@ -1,6 +1,6 @@
 """Progress bars and tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -79,6 +79,11 @@ def training_progress(title: str, shown: bool = True) -> Iterator[TrainingProgre
     )
     with Progress(*columns, console=console) as progress:
         yield TrainingProgress(progress, title)
+
+
+def events(listener: TrainingProgress | None) -> dict[str, Callable[..., None]]:
+    """Return what a listener does with each event, by name; nothing without one."""
+    return {} if listener is None else {"on_step": listener.on_step, "on_evaluation": listener.on_evaluation}
 
 
 def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Table:

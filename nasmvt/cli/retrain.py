@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import AcceptChangedData, AcceptUnfinished, Device, RunArgument, quoted, reports_errors
+from nasmvt.cli.common import (
+    AcceptChangedData,
+    AcceptUnfinished,
+    Address,
+    Device,
+    LeastWorkers,
+    RunArgument,
+    TrainingWorkers,
+    quoted,
+    reports_errors,
+)
 
 
 @reports_errors
@@ -21,6 +31,9 @@ def retrain(
     accept_unfinished: AcceptUnfinished = False,
     accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
+    workers: TrainingWorkers = 0,
+    address: Address = None,
+    min_workers: LeastWorkers = None,
 ) -> None:
     """Train the chosen arch further, as plain networks with tied tensors.
 
@@ -28,30 +41,43 @@ def retrain(
     Example:
       nasmvt retrain runs/my-run --arch best
     """
-    from nasmvt.cli.display import say, training_progress
-    from nasmvt.pipeline.retrain import choose_arch
+    from nasmvt.cli.display import events, say, training_progress
+    from nasmvt.pipeline.on_ray import RetrainWork, notes_of
+    from nasmvt.pipeline.retrain import check_folder, choose_arch
     from nasmvt.pipeline.retrain import retrain as train
     from nasmvt.pipeline.run import Run, device_of
     from nasmvt.pipeline.supernet import load_supernet
     from nasmvt.training.processes import joined, restarted
+    from nasmvt.training.ray_workers import Workers, train_on_ray
 
     target = device_of(device)
     opened = Run.open(run)
     supernet = load_supernet(opened, target)
     chosen = choose_arch(opened, arch, supernet.sharing(), accept_unfinished=accept_unfinished)
-    data = opened.open_data(accept_changed=accept_changed_data)
-    begun = opened.folder("retrain", chosen.name).exists()
-    with joined(target) as processes, training_progress(f"retrain {chosen.name}", processes.first) as listener:
-        train(
-            opened,
-            chosen,
-            supernet,
-            data=data,
-            device=target,
-            from_scratch=from_scratch,
-            resume=resume or (restarted() and begun),
-            listener=listener,
-            processes=processes,
-        )
-    if processes.first:
-        say(f"retrained: {opened.folder('retrain', chosen.name)}  (next: nasmvt export {quoted(opened.path)})")
+    folder = opened.folder("retrain", chosen.name)
+    title = f"retrain {chosen.name}"
+    if workers:
+        wanted = Workers(count=workers, least=min_workers, address=address)
+        check_folder(folder, folder.exists(), resume)
+        options = {"from_scratch": from_scratch, "accept_changed_data": accept_changed_data}
+        work = RetrainWork(run=opened.path.absolute(), chosen=chosen, **options)
+        with training_progress(title) as listener:
+            train_on_ray(work, wanted, target.type, notes_of(opened.path), events(listener))
+    else:
+        data = opened.open_data(accept_changed=accept_changed_data)
+        resume = resume or (restarted() and folder.exists())
+        with joined(target) as processes, training_progress(title, processes.first) as listener:
+            train(
+                opened,
+                chosen,
+                supernet,
+                data=data,
+                device=target,
+                from_scratch=from_scratch,
+                resume=resume,
+                listener=listener,
+                processes=processes,
+            )
+        if not processes.first:
+            return
+    say(f"retrained: {folder}  (next: nasmvt export {quoted(opened.path)})")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import AcceptChangedData, Device, RunArgument, quoted, reports_errors
+from nasmvt.cli.common import AcceptChangedData, Address, Device, RunArgument, quoted, reports_errors
 
 
 @reports_errors
@@ -38,10 +38,7 @@ def search(
         int | None,
         typer.Option(help="Ray workers; 0: in this process, without Ray.", show_default="the experiment's"),
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster to use.", show_default="a local Ray, started and stopped automatically"),
-    ] = None,
+    address: Address = None,
     algorithm: Annotated[
         str | None,
         typer.Option(

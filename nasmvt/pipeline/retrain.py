@@ -95,11 +95,7 @@ def retrain(
     """
     files = run.retrain_files(chosen.name)
     folder = files.folder
-    exists = processes.gather(folder.exists())[0]
-    if exists and not resume:
-        raise UserError(f"{folder} exists: pass --resume to continue it, or delete it")
-    if resume and not exists:
-        raise UserError(f"--resume continues a retraining, but there is no {folder}: leave --resume out")
+    check_folder(folder, processes.gather(folder.exists())[0], resume)
     model = _start(run, chosen, supernet, from_scratch, seed).to(device)
     model.name = chosen.name
     path = files.arch
@@ -119,6 +115,18 @@ def retrain(
     )
     stage.run(model, begin=lambda: arch.write(path))
     return model
+
+
+def check_folder(folder: Path, exists: bool, resume: bool) -> None:
+    """Refuse a retraining that would overwrite another, or continue none.
+
+    Raises:
+        UserError: naming the folder.
+    """
+    if exists and not resume:
+        raise UserError(f"{folder} exists: pass --resume to continue it, or delete it")
+    if resume and not exists:
+        raise UserError(f"--resume continues a retraining, but there is no {folder}: leave --resume out")
 
 
 def load_retrained(run: Run, name: str) -> MultiTaskModel:

@@ -309,6 +309,16 @@ def reserved(path: Path | None, experiment: Experiment) -> Iterator[Path]:
                 break
 
 
+def free_path(path: Path | None, experiment: Experiment) -> Path:
+    """Return the directory that a new run is to have, see `reserved`; it is not made yet.
+
+    Raises:
+        UserError: if the directory exists.
+    """
+    with reserved(path, experiment) as free:
+        return free
+
+
 def _made(path: Path) -> list[Path] | None:
     """Make a folder and its parents; return the new ones, innermost first, or None if the folder exists."""
     above = [folder for folder in path.parents if not folder.exists()]

@@ -1,19 +1,16 @@
-"""Evaluation on Ray: a local one, or a cluster of many nodes. The only file that imports Ray."""
+"""Evaluation on Ray: a local one, or a cluster of many nodes."""
 
 import logging
-import os
-import signal
-import socket
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from nasmvt.cluster import connect, first_line, import_ray
 from nasmvt.errors import UserError
 from nasmvt.search.pool import Evaluate, Evaluation, Pool, timed
 from nasmvt.space import Arch
@@ -22,16 +19,6 @@ Factory = Callable[[], Evaluate]
 """Builds the evaluator inside a worker; picklable. Its arrays are read from shared memory."""
 
 _log = logging.getLogger(__name__)
-
-_ENVIRONMENT = {
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # the output of a lost node's raylet fills the terminal; we print one sentence
-    "RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # default of later versions of Ray, so that 2.x does not warn
-}
-
-_LOCAL_ENVIRONMENT = {
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # its agents outlive a killed driver for that long, by default 60 s
-}
 
 _BEAT = 1.0
 """Seconds between two checks of the remaining workers."""
@@ -97,13 +84,7 @@ class RayPool(Pool):
         retries: int = 3,
         patience: float = 120.0,
     ) -> None:
-        try:
-            with _environment(_ENVIRONMENT):  # some of it is read when Ray is imported
-                import ray
-        except ImportError:
-            raise UserError(
-                f"a search with {workers} workers needs Ray, which is not installed: install ray or pass --workers 0"
-            ) from None
+        ray = import_ray(f"a search with {workers} workers")
         self._ray: Any = ray
         self._owned = not ray.is_initialized()
         self._wanted = workers
@@ -115,7 +96,7 @@ class RayPool(Pool):
         self._running: dict[Any, tuple[Any, _Unit]] = {}  # reference of a result -> (worker, unit)
         self._failed_starts = 0  # in a row
         if self._owned:
-            self._connect(address, workers * cpus_per_worker)
+            connect(address, workers * cpus_per_worker)
         with ExitStack() as undo:
             undo.callback(self.close)
             self._check_room(workers, {"CPU": cpus_per_worker, "GPU": gpus_per_worker})
@@ -125,28 +106,6 @@ class RayPool(Pool):
             for _ in range(workers):
                 self._start()
             undo.pop_all()
-
-    def _connect(self, address: str | None, cpus: int) -> None:
-        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-        own = _LOCAL_ENVIRONMENT if address is None else {}
-        with _environment(_ENVIRONMENT | own), _keeping_signals():
-            if address is None:
-                try:  # "local": without an address Ray joins any instance on this machine
-                    self._ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
-                except Exception as error:  # noqa: BLE001  Ray raises plain Exception if its processes don't start
-                    raise UserError(
-                        f"Ray can't be started on this machine ({_first_line(error)}): give it a writable HOME, a "
-                        "short writable path in RAY_TMPDIR and room in /dev/shm, or pass --workers 0"
-                    ) from None
-                return
-            try:
-                _knock(address)
-                self._ray.init(address=address, **quiet)
-            except (OSError, ValueError, RuntimeError, ImportError) as error:
-                raise UserError(
-                    f"there is no accessible Ray cluster at {address!r} ({_first_line(error)}): check --address, set "
-                    "RAY_AUTH_MODE=token if the cluster wants a token, or leave --address out for a local Ray"
-                ) from None
 
     def _check_room(self, workers: int, each: Mapping[str, float]) -> None:
         """Refuse more workers than there is room for; processes that just ended may need a moment to release theirs."""
@@ -219,7 +178,7 @@ class RayPool(Pool):
             self._failed_starts += 1
             if self._failed_starts > _STARTS * self._wanted:
                 raise UserError(
-                    f"Ray's workers die as they start ({_first_line(error)}): check the nodes' memory and that nasmvt "
+                    f"Ray's workers die as they start ({first_line(error)}): check the nodes' memory and that nasmvt "
                     "is installed on each, or pass --workers 0"
                 ) from None
             self._bury(worker)
@@ -238,7 +197,7 @@ class RayPool(Pool):
             deaths = unit.deaths + 1
             if deaths > self._retries:
                 raise UserError(
-                    f"the worker evaluating {_name(unit)} died {deaths} times ({_first_line(error)}): check the "
+                    f"the worker evaluating {_name(unit)} died {deaths} times ({first_line(error)}): check the "
                     "machine's memory, lower --workers, or pass --workers 0"
                 ) from None
             self._units.appendleft(_Unit(unit.arch, unit.task, deaths))
@@ -290,49 +249,11 @@ class RayPool(Pool):
             self._ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Raise OSError at once if nothing listens; Ray would retry for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes started in the block, unless the user set them."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-@contextmanager
-def _keeping_signals() -> Iterator[None]:
-    """Restore the handlers of the signals that end a command: Ray's own end it at once, without results."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
 def _failure(unit: _Unit, cause: BaseException) -> str:
     if isinstance(cause, UserError):
         return str(cause)
-    return f"evaluating {_name(unit)} failed with {type(cause).__name__}: {_first_line(cause)}"
+    return f"evaluating {_name(unit)} failed with {type(cause).__name__}: {first_line(cause)}"
 
 
 def _name(unit: _Unit) -> str:
     return f"arch {unit.arch.id} ({unit.arch}) on task '{unit.task}'"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

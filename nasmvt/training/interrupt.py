@@ -41,6 +41,10 @@ class Failed(UserError):
         return type(self), (str(self), self.checkpoint)
 
 
+class Abandoned(Failed):
+    """Another process of the training ended; together they can go on from the checkpoint."""
+
+
 class Signals:
     """Whether the training was asked to stop."""
 

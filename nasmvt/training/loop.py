@@ -14,7 +14,7 @@ from nasmvt.errors import UserError
 from nasmvt.tasks.trainable import Trainable
 from nasmvt.training.checkpoint import Checkpoint, Checkpoints, load_weights, signatures
 from nasmvt.training.config import TrainingConfig
-from nasmvt.training.interrupt import Failed, Interrupted, Signals
+from nasmvt.training.interrupt import Abandoned, Failed, Interrupted, Signals
 from nasmvt.training.ledger import Ledger, Losses
 from nasmvt.training.metrics import MetricsLog
 from nasmvt.training.optimizer import NamedOptimizer
@@ -131,7 +131,7 @@ class Trainer:
         try:
             self._run(signals or Signals())
         except ProcessLost as error:
-            raise Failed(str(error), self.checkpoints.newest) from None
+            raise Abandoned(str(error), self.checkpoints.newest) from None
 
     def _run(self, signals: Signals) -> None:
         batches = {name: loader.batches(self.step, self.parts) for name, loader in self.loaders.items()}

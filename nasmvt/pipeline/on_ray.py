@@ -1,0 +1,91 @@
+"""The trainings of a run as the work of Ray's workers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nasmvt.pipeline.experiment import Experiment
+from nasmvt.pipeline.retrain import Chosen, retrain
+from nasmvt.pipeline.run import Run
+from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
+from nasmvt.training.processes import Processes
+from nasmvt.training.ray_workers import Tell
+
+
+class _Listener:
+    """Passes on what a training tells."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def on_step(self, *values: object) -> None:
+        self._tell("on_step", *values)
+
+    def on_evaluation(self, *values: object) -> None:
+        self._tell("on_evaluation", *values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetWork:
+    """The training of a supernet: begun, or resumed where an earlier attempt has begun it."""
+
+    out: Path
+    experiment: Experiment | None
+    """None: the run at `out` is resumed."""
+    accept_changed_data: bool = False
+
+    def __call__(self, processes: Processes, device: torch.device, tell: Tell) -> None:
+        """Do a worker's share."""
+        listener = _Listener(tell) if processes.first else None
+        if processes.first and self.out.is_dir() and not any(self.out.iterdir()):
+            self.out.rmdir()  # an earlier attempt was killed before it could write
+        begun = any(processes.gather(Run.is_at(self.out)))
+        if self.experiment is None or begun:
+            resume_supernet(
+                Run.open(self.out),
+                device=device,
+                listener=listener,
+                accept_changed_data=self.accept_changed_data,
+                processes=processes,
+            )
+            return
+        train_supernet(
+            self.experiment,
+            out=self.out,
+            device=device,
+            listener=listener,
+            on_report=lambda report: tell("on_report", report),
+            on_initial=lambda filled: tell("on_initial", filled),
+            processes=processes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainWork:
+    """The training of a chosen arch: begun, or resumed where an earlier attempt has begun it."""
+
+    run: Path
+    chosen: Chosen
+    from_scratch: bool = False
+    accept_changed_data: bool = False
+
+    def __call__(self, processes: Processes, device: torch.device, tell: Tell) -> None:
+        """Do a worker's share."""
+        run = Run.open(self.run)
+        retrain(
+            run,
+            self.chosen,
+            load_supernet(run, device),
+            data=run.open_data(accept_changed=self.accept_changed_data),
+            device=device,
+            from_scratch=self.from_scratch,
+            resume=any(processes.gather(run.folder("retrain", self.chosen.name).exists())),
+            listener=_Listener(tell) if processes.first else None,
+            processes=processes,
+        )
+
+
+def notes_of(run: Path) -> Path:
+    """Return where Ray may write its own notes while it trains for a run: beside it, where all nodes see it."""
+    return run.absolute().with_name(f".{run.name}.ray")

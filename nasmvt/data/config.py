@@ -207,7 +207,7 @@ class DataConfig(Config):
     @property
     def test_placement(self) -> Placement:
         """How an image is put on its canvas for evaluation, where it is read once."""
-        return self.test_placements[0]
+        return self.test.single(self.image_size)
 
     @property
     def test_placements(self) -> tuple[Placement, ...]:

@@ -40,9 +40,13 @@ class Protocol(Config, ABC):
         """Whether an image is read whole and once."""
         return self.window is None and self.passes == 1
 
+    def single(self, canvas: Size) -> Placement:
+        """Return the placement of an image where it is read once, as for a loss (arguments as of `views`)."""
+        return self.views(canvas)[0]
+
     @abstractmethod
     def views(self, canvas: Size) -> tuple[Placement, ...]:
-        """Return the placements that an image is read in, the first being that of a single pass.
+        """Return the placements that an image is read in.
 
         Args:
             canvas: `data.image_size`.
@@ -142,6 +146,10 @@ class KeepRatioProtocol(Protocol):
         """Return a placement for every ratio, each mirrored too if so wished."""
         flips = (False, True) if self.flip else (False,)
         return tuple(self._view(ratio, flip) for ratio in self.ratios for flip in flips)
+
+    def single(self, canvas: Size) -> Placement:
+        """Return the placement at the ratio nearest to 1, not mirrored."""
+        return self._view(min(self.ratios, key=lambda ratio: abs(ratio - 1)), flip=False)
 
     def _view(self, ratio: float, flip: bool) -> KeepRatio:
         short = max(int(self.short * ratio), 1)

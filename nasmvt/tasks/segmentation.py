@@ -120,9 +120,10 @@ class SegmentationPredictor(Predictor):
 
 
 class SegmentationMetric(TaskMetric):
-    """Mean IoU over the classes, and pixel accuracy, in percent, from one confusion matrix of all pixels.
+    """Mean IoU and accuracy over the classes, and pixel accuracy, in percent, from one confusion matrix of all pixels.
 
-    A class that neither occurs nor is predicted has no IoU and is not averaged.
+    A class that neither occurs nor is predicted has no IoU and is not averaged. The accuracy of a class is the part of
+    its pixels that is found; the mean accuracy is that of the classes that occur.
 
     Args:
         classes: number K of classes.
@@ -152,14 +153,19 @@ class SegmentationMetric(TaskMetric):
         self._confusion_KK += other._confusion_KK
 
     def compute(self) -> dict[str, float]:
-        """Return `miou` and `pixel_accuracy`; 0 if no pixel counted."""
+        """Return `miou`, `mean_accuracy` and `pixel_accuracy`; 0 if no pixel counted."""
         hits_K = self._confusion_KK.diagonal().double()
-        union_K = self._confusion_KK.sum(0) + self._confusion_KK.sum(1) - self._confusion_KK.diagonal()
-        total = int(self._confusion_KK.sum())
+        target_K = self._confusion_KK.sum(1)
+        union_K = self._confusion_KK.sum(0) + target_K - self._confusion_KK.diagonal()
+        total = int(target_K.sum())
         if not total:
-            return {"miou": 0.0, "pixel_accuracy": 0.0}
-        iou = hits_K[union_K > 0] / union_K[union_K > 0]
-        return {"miou": 100 * float(iou.mean()), "pixel_accuracy": 100 * float(hits_K.sum()) / total}
+            return {"miou": 0.0, "mean_accuracy": 0.0, "pixel_accuracy": 0.0}
+        iou, found = hits_K[union_K > 0] / union_K[union_K > 0], hits_K[target_K > 0] / target_K[target_K > 0]
+        return {
+            "miou": 100 * float(iou.mean()),
+            "mean_accuracy": 100 * float(found.mean()),
+            "pixel_accuracy": 100 * float(hits_K.sum()) / total,
+        }
 
 
 def draw_target(image: Tensor, target: Tensor, info: DataInfo) -> Image.Image:

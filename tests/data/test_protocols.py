@@ -85,7 +85,7 @@ def test_views_of_an_image_come_together_with_one_target() -> None:
     assert len(batch.targets) == 2
     assert torch.equal(batch.images[3], batch.images[2].flip(2))
     (single,) = EvalSet(dataset, [0], config, batch_size=1, on_canvas=True)
-    assert (single.images.shape, single.targets.shape) == ((1, 3, 16, 24), (1, 16, 24))
+    assert (single.images.shape, single.targets.shape) == ((1, 3, 32, 48), (1, 32, 48))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 import contextlib
 import io
+import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,7 @@ import torch
 from pycocotools import mask as reference_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nasmvt.data.masks import ObjectMasks
@@ -55,19 +59,34 @@ def test_miou_by_hand() -> None:
     metric.update([segmented([[0, 0, 1, 3]])], [torch.tensor([[0, 1, 1, IGNORE]])])
     metric.update([segmented([[0], [1]])], [torch.tensor([[0], [0]])])
     # class 0: 2 of 4 pixels of the union, class 1: 1 of 3; 2 is nowhere, 3 on an ignored pixel only
-    assert metric.compute() == pytest.approx({"miou": 100 * (2 / 4 + 1 / 3) / 2, "pixel_accuracy": 60.0})
+    assert metric.compute() == pytest.approx(
+        {"miou": 100 * (2 / 4 + 1 / 3) / 2, "mean_accuracy": 100 * (2 / 3 + 1 / 2) / 2, "pixel_accuracy": 60.0}
+    )
 
 
 def test_a_class_that_is_only_predicted_counts_as_0() -> None:
     metric = SegmentationMetric(4)
     metric.update([segmented([[0, 2]])], [torch.tensor([[0, 0]])])
-    assert metric.compute() == pytest.approx({"miou": 25.0, "pixel_accuracy": 50.0})
+    assert metric.compute() == pytest.approx({"miou": 25.0, "mean_accuracy": 50.0, "pixel_accuracy": 50.0})
 
 
 def test_no_pixel_counts_0() -> None:
     metric = SegmentationMetric(4)
     metric.update([segmented([[0, 2]])], [torch.full((1, 2), IGNORE)])
-    assert metric.compute() == {"miou": 0.0, "pixel_accuracy": 0.0}
+    assert metric.compute() == {"miou": 0.0, "mean_accuracy": 0.0, "pixel_accuracy": 0.0}
+
+
+def test_segmentation_is_measured_as_by_the_released_code() -> None:
+    path = Path(os.environ.get("NASMVT_SHARED", "../shared")) / "parity" / "seg_augment.json"
+    if not path.exists():
+        pytest.skip(f"there is no {path}")
+    facts, tensors = json.loads(path.read_text())["metric"], load_file(path.with_suffix(".safetensors"))
+    metric = SegmentationMetric(facts["classes"])
+    for number in range(3):
+        prediction = SegmentationPrediction(labels=tensors[f"metric.pred.{number}"], classes=())
+        metric.update([prediction], [tensors[f"metric.target.{number}"]])
+    expected = {"miou": facts["mIoU"], "mean_accuracy": facts["mAcc"], "pixel_accuracy": facts["aAcc"]}
+    assert metric.compute() == pytest.approx({name: 100 * value for name, value in expected.items()}, abs=1e-10)
 
 
 Picture = tuple[DetectionPrediction, dict[str, Tensor]]

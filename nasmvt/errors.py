@@ -56,6 +56,8 @@ def os_refusal(error: BaseException) -> str | None:
         code = int(next(group for group in found.groups() if group))
         return f"a file of tensors can't be used ({os.strerror(code)}): {_advice(code)}"
     if isinstance(error, RuntimeError):
+        if text == "can't start new thread":
+            return "no further thread or process may be started here: raise the limit (ulimit -u, a container's pids)"
         if found := _OPENING.search(text):
             return f"{found['folder'] or found['file']} can't be used (it does not exist or may not be read): {_ADVICE}"
         if _WRITERS.search(text):

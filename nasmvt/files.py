@@ -82,8 +82,10 @@ def _temporary(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
             except FileExistsError:
                 temporary = path.with_name(f".{stem}.{secrets.token_hex(4)}{path.suffix}")
         yield temporary
-    except BaseException:
+    except BaseException as error:
         _remove(temporary)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)  # whose name the user knows
         raise
     finally:
         if lock is not None:

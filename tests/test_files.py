@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,6 +147,8 @@ def _caught(function):
         (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), "the disk is full"),
         (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), "the disk is full"),
         (RuntimeError("basic_ios::clear: iostream error"), "the disk is full"),
+        (RuntimeError("can't start new thread"), "raise the limit (ulimit -u, a container's pids)"),
+        (_caught(lambda: write_text(Path("/proc/x.json"), "")), "/proc/x.json can't be used ("),
         (_caught(lambda: torch.save({}, "/nowhere/at/all.pt")), "/nowhere/at can't be used"),
         (_caught(lambda: save_file({"x": torch.zeros(1)}, "/nowhere/x.safetensors")), "(No such file or directory)"),
         (_Remote(OSError(errno.ENOSPC, "No space left on device", "/tmp/x")), "/tmp/x can't be used"),

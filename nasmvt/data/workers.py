@@ -16,7 +16,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -159,7 +159,8 @@ def _work(function: Callable[[Any], Any], pipe: Connection) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
     for end in list(_ends):
         end.close()
-    threading.Thread(target=_end_with, args=(pipe.fileno(),), daemon=True).start()
+    with suppress(RuntimeError):  # of a machine that allows no more threads; the worker then ends after its value
+        threading.Thread(target=_end_with, args=(pipe.fileno(),), daemon=True).start()
     torch.set_num_threads(1)  # the threads of the main process were not forked
     try:
         while True:

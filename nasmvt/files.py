@@ -8,8 +8,9 @@ import pickle
 import secrets
 import shutil
 import struct
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ DAMAGED: tuple[type[Exception], ...] = (
     *(ValueError, LookupError, TypeError, AttributeError, AssertionError),  # of a pickle with changed bytes
 )
 """What `torch.load` raises on files that are no checkpoints, truncated or damaged."""
+
+
+_PATIENCE = 3.0
+"""Seconds in which the loader workers of a killed process have ended."""
 
 
 @contextmanager
@@ -125,6 +130,45 @@ def _locked(path: Path, *, wait: bool) -> int | None:
         pass
     os.close(descriptor)
     return None
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from holding a folder during the block; it is made if need be, and removed if left empty.
+
+    A process that was killed lets go at once. Where the file system has no locks, nobody is kept away.
+
+    Raises:
+        UserError: if another process holds it for longer than its loader workers need to end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it holds files
+                folder.rmdir()
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{folder} is written by one process at a time, but another one is at it: wait for it, or end it"
+                ) from None
+            time.sleep(0.1)
+        except OSError:  # no locks here
+            return
+        else:
+            return
 
 
 def _remove(path: Path) -> None:

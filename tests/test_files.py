@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import stat
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from nasmvt.errors import UserError, os_refusal
-from nasmvt.files import atomic, new_folder, write_json, write_text
+from nasmvt.files import atomic, held, new_folder, write_json, write_text
 
 
 @pytest.fixture(params=[0o022, 0o027, 0o077])
@@ -119,6 +120,28 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path):
         assert theirs.read_text() == "theirs"
     assert (tmp_path / "one").read_text() == "theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("nasmvt.files._PATIENCE", 0.2)
+    folder = tmp_path / "a" / "held"
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        with held(folder):
+            os.write(tell, b"x")
+            signal.pause()
+    os.read(told, 1)
+    with pytest.raises(UserError, match="one process at a time, but another one is at it"), held(folder):
+        pass
+    assert folder.is_dir()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with held(folder):
+        (folder / "x").touch()
+    with held(folder):
+        (folder / "x").unlink()
+    assert not folder.exists()
 
 
 class _Remote(Exception):

@@ -6,6 +6,7 @@ import torch
 
 from nasmvt.config import parse
 from nasmvt.cost import Budget, Costs, FeasibleSet
+from nasmvt.files import held
 from nasmvt.pipeline.front import Front
 from nasmvt.pipeline.layout import SearchFiles
 from nasmvt.pipeline.run import Run
@@ -69,23 +70,20 @@ def search(
         accept_changed_data: continue if the data changed since the run began.
 
     Raises:
-        UserError: if the data changed, the folder holds another search, or an objective does not exist.
+        UserError: if the data changed, the folder holds another search, another process searches there, or an objective
+            does not exist.
     """
     objectives = Objectives(Objective.of(supernet.tasks), config.maximize, config.minimize)
     start = run.experiment.seed if seed is None else seed
     searcher = make_searcher(config, feasible, derive_seed(start, "search"))
     data = run.open_data(accept_changed=accept_changed_data)
-    pool = make_pool(
-        config,
-        supernet,
-        costs.sharing,
-        {name: item.search_images(config.images) for name, item in data.items()},
-        {name: item.recalibration_images(config.recalibration_images) for name, item in data.items()},
-        device,
-        address,
-    )
     files = run.search_files if out is None else SearchFiles(out)
-    try:
+    compared = {name: item.search_images(config.images) for name, item in data.items()}
+    plain = {name: item.recalibration_images(config.recalibration_images) for name, item in data.items()}
+    with (
+        held(files.folder),
+        make_pool(config, supernet, costs.sharing, compared, plain, device, address) as pool,
+    ):
         ranked = run_search(
             supernet,
             searcher,
@@ -101,5 +99,3 @@ def search(
         if len(objectives.names) > 1:
             Front(run, out).write()
         return ranked
-    finally:
-        pool.close()

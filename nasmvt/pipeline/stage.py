@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from nasmvt.data.loader import Parts, TrainLoader
 from nasmvt.errors import UserError
+from nasmvt.files import held
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.layout import TrainingFiles
 from nasmvt.pipeline.pictures import save_batch, save_predictions
@@ -53,11 +54,17 @@ class Stage:
             begin: called when all that can be checked is checked, before the first file is written.
 
         Raises:
-            UserError: if the device lacks the precision, batches can't be cut into parts, a loss is not finite, or the
-                training can't go on.
+            UserError: if another process trains there, the device lacks the precision, batches can't be cut into
+                parts, a loss is not finite, or the training can't go on.
             Interrupted: after a signal, when the checkpoint is written.
         """
         check_precision(self.config.precision, self.device)
+        with held(self.files.folder) if self.processes.first else nullcontext():
+            if self.processes.first and not self.resume and any(self.files.folder.iterdir()):
+                raise UserError(f"{self.files.folder} exists: pass --resume to continue it, or delete it")
+            self._run(trainable, begin)
+
+    def _run(self, trainable: Trainable, begin: Callable[[], None]) -> None:
         loaders = {name: data.train_loader() for name, data in self.data.items()}
         metrics = MetricsLog(self.files.metrics)
         trainer = Trainer(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nasmvt.files import held
 from tests.cli.conftest import start, write_experiment
 
 
@@ -127,3 +128,13 @@ def test_a_training_that_exploded_goes_on_from_its_last_checkpoint_with_a_lower_
     config.write_text(gentle)
     nasmvt("train-supernet", "--resume", "--out", "out")
     assert logged(Path("out/supernet/metrics.jsonl")) == [*whole(4), *whole(12)[4:]]
+
+
+def test_a_training_and_a_search_are_written_by_one_process_at_a_time(nasmvt, monkeypatch):
+    write_experiment(one_task, training={**ONE_TASK, "steps": 2}, retrain={**ONE_TASK, "steps": 2})
+    nasmvt("train-supernet", "tiny.yaml", "--out", "out")
+    monkeypatch.setattr("nasmvt.files._PATIENCE", 0.1)
+    with held(Path("out/supernet")), held(Path("out/search")):
+        for words in (("train-supernet", "--resume", "--out", "out"), ("search", "out")):
+            assert "another one is at it: wait for it, or end it" in nasmvt.refused(*words)
+    nasmvt("search", "out")

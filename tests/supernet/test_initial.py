@@ -13,7 +13,7 @@ from nasmvt.supernet import InitialConfig, Supernet
 from nasmvt.supernet.initial import Initial, begin_with, digest_of
 from nasmvt.supernet.lending import part
 from tests.conftest import make_tasks, randomize
-from tests.families.timm_reference import random_timm
+from tests.families.timm_reference import check_close, random_timm
 
 LITE0 = {"depth": (2, 2, 3, 3, 4, 1), "kernel_size": (3, 5, 3, 5, 5, 3)}
 
@@ -65,6 +65,55 @@ def test_the_subnet_of_the_files_size_computes_what_the_published_network_comput
     text = " | ".join(filled.sentences())
     assert "lite0.safetensors (arch file) fills the backbones: cls 9" in text
     assert "left out, of the classifier: classifier." in text
+
+
+def vit_space() -> tuple[SearchSpace, dict]:
+    """A narrow DeiT in a space of more heads, wider tokens and one block more, in windows for detection."""
+    choices = {
+        "depth": [4, 5],
+        "embed_dim": [32, 40],
+        "num_heads": {"options": [2, 3], "per": "depth"},
+        "mlp_ratio": {"options": [4, 5], "per": "depth"},
+    }
+    arch = {"depth": 4, "embed_dim": 32, "num_heads": [2] * 4, "mlp_ratio": [4] * 4}
+    fixed = {"head_dim": 16, "window_size": 1}
+    values = {"name": "v", "family": "vit", "choices": choices, "fixed": fixed, "archs": {"file": arch}}
+    settings = {"embed_dim": 32, "depth": 4, "num_heads": 2, "dynamic_img_size": True}
+    return parse(SearchSpace, values, "v"), {"name": "deit_tiny_patch16_224", **settings}
+
+
+def convnext_space() -> tuple[SearchSpace, dict]:
+    """A narrow ConvNeXt in a space of wider stages and MLPs, and one block more."""
+    choices, arch = {}, {}
+    for stage, width in enumerate((8, 16, 24, 32), 1):
+        choices[f"embed_dim{stage}"] = [width, width + 8]
+        choices[f"depth{stage}"] = [1, 2]
+        choices[f"mlp_ratio{stage}"] = {"options": [4, 5], "per": f"depth{stage}"}
+        arch |= {f"embed_dim{stage}": width, f"depth{stage}": 1, f"mlp_ratio{stage}": [4]}
+    values = {"name": "c", "family": "convnext", "choices": choices, "archs": {"file": arch}}
+    return parse(SearchSpace, values, "c"), {"name": "convnext_tiny", "dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize("make", [vit_space, convnext_space])
+def test_a_smaller_network_of_timm_is_the_subnet_of_its_size(make, tmp_path) -> None:
+    space, settings = make()
+    published = random_timm(**settings)
+    torch.save(published.state_dict(), tmp_path / "small.pth")
+    supernet = Supernet(space, make_tasks())
+    filled = begin_with(supernet, read_initial(InitialConfig(weights=str(tmp_path / "small.pth")), supernet))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        for rule in ("all", "none"):
+            model = supernet.materialize(space.named("file"), supernet.sharing(rule))
+            pooled = published.forward_head(published.forward_features(images), pre_logits=True)
+            check_close(model.task("cls").eval().backbone(images)[0].flatten(1), pooled)
+            if settings["name"].startswith("convnext"):
+                theirs = published.forward_intermediates(images, intermediates_only=True)
+            else:
+                theirs = published.forward_intermediates(images, indices=4, norm=True, intermediates_only=True)
+            for ours, reference_map in zip(model.task("seg").eval().backbone(images), theirs, strict=True):
+                check_close(ours, reference_map)
+    assert all(0 < known / whole < 1 for known, whole in filled.backbones.values())
 
 
 def test_a_middle_part_is_the_middle() -> None:

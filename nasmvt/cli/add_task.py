@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, Device, quoted, reports_errors
+from nasmvt.cli.common import Changes, Device, Json, put_json, quoted, reports_errors
 
 
 @reports_errors
@@ -16,6 +16,7 @@ def add_task(
     changes: Changes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
     device: Device = "auto",
+    json: Json = None,
 ) -> None:
     """Add a task to an exported model: the old tasks' outputs stay the same, bit for bit.
 
@@ -40,4 +41,5 @@ def add_task(
     console.print(metrics_table("on the search split", {name: added.metrics}))
     console.print(parameters_table(added.after.to_dict()))
     say(f"added parameters: {added.after.total - added.before.total:,}")
+    put_json(json, {"metrics": {name: added.metrics}, "parameters": added.after.to_dict()})
     say(f"written: {out}  (next: nasmvt evaluate {quoted(out)})")

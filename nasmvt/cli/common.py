@@ -1,11 +1,13 @@
 """Shared by the commands: options, error handling, the console."""
 
 import functools
+import json
 import os
 import shlex
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -59,6 +61,10 @@ AcceptChangedData = Annotated[
         "images anew, and figures of before do not compare.",
     ),
 ]
+Json = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write what the tables show as JSON; -: print only the JSON."),
+]
 AcceptUnfinished = Annotated[
     bool, typer.Option("--accept-unfinished", help="Take what an interrupted search has found so far.")
 ]
@@ -89,7 +95,7 @@ def reports_errors(command: F) -> F:
             return f"to go on, {how.format(run=quoted(checkpoint.parent.parent))}"
 
         try:
-            with interrupting():
+            with interrupting(), _silenced(kwargs.get("json") == "-"):
                 if started_together() and command.__name__ not in _RESUME:
                     raise UserError("torchrun starts train-supernet and retrain; run other commands without it")
                 return command(*args, **kwargs)
@@ -114,6 +120,25 @@ def reports_errors(command: F) -> F:
 
 _RESUME = {"train_supernet": "--resume --out {run} alone", "retrain": "--resume as well"}
 """How to resume an interrupted command, where running it again is not enough."""
+
+
+def _silenced(wanted: bool) -> AbstractContextManager[None]:
+    """Return what keeps tables and progress from stdout, where a command prints JSON alone."""
+    if not wanted:
+        return nullcontext()
+    from nasmvt.cli.display import quiet
+
+    return quiet()
+
+
+def put_json(where: str | None, value: Any) -> None:
+    """Write plain values where `--json` says: to a file, to stdout ("-"), or nowhere."""
+    from nasmvt.files import write_json
+
+    if where == "-":
+        typer.echo(json.dumps(value, indent=2))
+    elif where is not None:
+        written(lambda: write_json(Path(where), value), Path(where), wanted=True)
 
 
 def quoted(path: Path) -> str:

@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import AcceptChangedData, AcceptUnfinished, Device, RunArgument, quoted, reports_errors, written
+from nasmvt.cli.common import (
+    AcceptChangedData,
+    AcceptUnfinished,
+    Device,
+    Json,
+    RunArgument,
+    put_json,
+    quoted,
+    reports_errors,
+    written,
+)
 
 
 @reports_errors
@@ -14,6 +24,7 @@ def compare(
     accept_unfinished: AcceptUnfinished = False,
     accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
+    json: Json = None,
 ) -> None:
     """Retrain the searched arch and others with the same settings and compare them on val.
 
@@ -40,6 +51,7 @@ def compare(
         accept_changed_data=accept_changed_data,
     )
     console.print(comparison_table(found))
+    put_json(json, [item.to_dict() for item in found])
     over = "the images of val" + (f" and {seeds} training seeds" if seeds > 1 else ", one training seed")
     for item in found:
         if item.difference is not None and item.within_budget:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, ExperimentArgument, Seed, reports_errors
+from nasmvt.cli.common import Changes, ExperimentArgument, Json, Seed, put_json, reports_errors
 
 _SECONDS = 30.0
 """Time that looking may take."""
@@ -27,6 +27,7 @@ def data(
     ] = False,
     changes: Changes = None,
     seed: Seed = None,
+    json: Json = None,
 ) -> None:
     """Report the contents of an experiment's data; fails where training would.
 
@@ -51,6 +52,7 @@ def data(
         console.print(data_table(name, found))
         for warning in found.warnings():
             say(f"warning: {name}, {warning}")
+    put_json(json, {name: found.to_json() for name, found in report.items()})
     if out is not None:
         write_json(out / "data_report.json", {name: found.to_json() for name, found in report.items()})
         for name, task in make_tasks(settings, infos_of(opened)).items():

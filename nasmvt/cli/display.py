@@ -10,11 +10,11 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 
+from nasmvt.cli.tables import new_table
 from nasmvt.pipeline.comparison import Compared
 from nasmvt.pipeline.runs import RunState
 from nasmvt.search import Candidate
@@ -27,12 +27,14 @@ def say(text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(*headers: str, title: str) -> Table:
-    """Return an empty table that wraps wide cells instead of truncating them."""
-    table = Table(title=title)
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    return table
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Print nothing inside the block, errors aside."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
 
 
 class TrainingProgress:
@@ -70,11 +72,10 @@ def training_progress(title: str, shown: bool = True) -> Iterator[TrainingProgre
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
         TextColumn("{task.fields[losses]}"),
         TextColumn("{task.fields[speed]}"),
-        TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
@@ -88,8 +89,7 @@ def events(listener: TrainingProgress | None) -> dict[str, Callable[..., None]]:
 
 def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Table:
     """Return a table of metrics in percent, one row per task and metric."""
-    table = _table("task", "metric", "%", title=title)
-    table.columns[2].justify = "right"
+    table = new_table(title, "task", "metric", "%", left=("task", "metric"))
     for task, values in metrics.items():
         for name, value in values.items():
             table.add_row(task, name, f"{value:.2f}")
@@ -98,7 +98,7 @@ def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Tab
 
 def disagreement_table(differences: Mapping[str, Mapping[str, float]]) -> Table:
     """Return a table of how much other runtimes differ from PyTorch, by runtime and task."""
-    table = _table("runtime", "task", "difference", title="from PyTorch, of the largest value")
+    table = new_table("from PyTorch, of the largest value", "runtime", "task", "difference", left=("runtime", "task"))
     table.columns[2].justify = "right"
     for runtime, tasks in differences.items():
         for task, difference in tasks.items():
@@ -108,8 +108,7 @@ def disagreement_table(differences: Mapping[str, Mapping[str, float]]) -> Table:
 
 def parameters_table(parameters: Mapping[str, object]) -> Table:
     """Return a table of parameter counts with their parts (see `ParameterCount.to_dict`)."""
-    table = _table("part", "parameters", title="parameters, a shared tensor counted once")
-    table.columns[1].justify = "right"
+    table = new_table("parameters, a shared tensor counted once", "part", "parameters", left=("part",))
     for part, count in parameters.items():
         if isinstance(count, Mapping):
             for task, number in count.items():
@@ -135,7 +134,7 @@ class SearchTable:
         ranked = sorted(self._found, key=lambda item: -item.score)[:5]
         of = "" if total is None else f" of at most {total}"
         title = f"{done}{of} candidates, generation {candidate.generation}"
-        table = _table("T-score", *_figures(best.metrics), "parameters", "arch", title=title)
+        table = new_table(title, "T-score", *_figures(best.metrics), "parameters", "arch", wrap=("arch",))
         for item in ranked:
             table.add_row(
                 f"{item.score:.2f}",
@@ -166,7 +165,8 @@ def front_table(members: Sequence[Candidate], count: int) -> Table:
     """
     work = [f"GMACs {task}" for task in members[0].macs]
     title = f"front of {count} candidates, on the search split"
-    table = _table("parameters", *work, "T-score", *_figures(members[0].metrics), "arch", title=title)
+    headers = ("parameters", *work, "T-score", *_figures(members[0].metrics), "arch")
+    table = new_table(title, *headers, wrap=("arch",))
     for one in members:
         gmacs = (f"{number / 1e9:.3f}" for number in one.macs.values())
         figures = _figures(one.metrics).values()
@@ -176,14 +176,16 @@ def front_table(members: Sequence[Candidate], count: int) -> Table:
 
 def comparison_table(found: Sequence[Compared]) -> Table:
     """Return the table of a comparison: T-score on val and total parameters of each arch."""
-    table = _table(
+    table = new_table(
+        "on val, all retrained with the same settings",
         "arch",
         "T-score",
         *_figures(found[0].metrics),
         "parameters",
         "in budget",
         "searched - it",
-        title="on val, all retrained with the same settings",
+        left=("arch", "in budget"),
+        wrap=("searched - it",),
     )
     for item in found:
         name = "searched" if item.name == "best" else item.name
@@ -197,7 +199,7 @@ def comparison_table(found: Sequence[Compared]) -> Table:
 
 def runs_table(states: Sequence[RunState]) -> Table:
     """Return the table of runs."""
-    table = _table("run", "space", "stage", "T-score", "parameters", title="runs")
+    table = new_table("runs", "run", "space", "stage", "T-score", "parameters", wrap=("run", "space", "stage"))
     for state in states:
         score = "" if state.score is None else f"{state.score:.2f}"
         parameters = "" if state.parameters is None else f"{state.parameters:,}"

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, Device, ModelArgument, Precision, Runtime, model_folder, reports_errors, written
+from nasmvt.cli.common import (
+    Changes,
+    Device,
+    Json,
+    ModelArgument,
+    Precision,
+    Runtime,
+    model_folder,
+    put_json,
+    reports_errors,
+    written,
+)
 
 
 @reports_errors
@@ -25,6 +36,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     runtime: Runtime = "torch",
+    json: Json = None,
 ) -> None:
     """Evaluate an exported model on the val splits of its tasks' data sets.
 
@@ -52,4 +64,5 @@ def evaluate(
     path = out or folder / "evaluation.json"
     placed = {name: config.data.test.model_dump(mode="json") for name, config in configs.items()}
     content = {"split": "val", "metrics": metrics, "test": placed}
+    put_json(json, content)
     written(lambda: write_json(path, content), path, wanted=out is not None)

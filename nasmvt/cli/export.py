@@ -1,11 +1,20 @@
 """`nasmvt export`."""
 
+import json as jsonlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nasmvt.cli.common import AcceptChangedData, AcceptUnfinished, Changes, quoted, reports_errors
+from nasmvt.cli.common import (
+    AcceptChangedData,
+    AcceptUnfinished,
+    Changes,
+    Json,
+    put_json,
+    quoted,
+    reports_errors,
+)
 from nasmvt.errors import UserError
 
 
@@ -29,6 +38,7 @@ def export(
         bool, typer.Option("--any-size", help="Such files take images of other sizes too; slower.")
     ] = False,
     changes: Changes = None,
+    json: Json = None,
 ) -> None:
     """Export a run's model as one folder: config.json, model.safetensors, model card.
 
@@ -50,18 +60,18 @@ def export(
     if not onnx:
         if exported:
             raise UserError(f"{folder} is an exported folder already: pass --onnx to add files to it, or give a run")
+        put_json(json, _described(folder))
         return
     loaded = load(folder)
     data = data_of(loaded, data_configs(loaded, changes or ()))
     differences = {"onnx": export_onnx(folder, loaded, data, chosen_tasks(loaded, task), any_size=any_size)}
     console.print(disagreement_table(differences))
+    put_json(json, {**_described(folder), "differences": differences})
     say(f"written: {folder / 'onnx'}  (next: nasmvt evaluate {quoted(folder)} --runtime onnx)")
 
 
 def _export(run: Path | None, arch: str, out: Path | None, accept_unfinished: bool, accept_changed_data: bool) -> Path:
     """Write a run's model as a folder, say what it holds, and return it."""
-    import json
-
     from nasmvt.cli.display import console, metrics_table, parameters_table, say
     from nasmvt.pipeline.export import export as write
     from nasmvt.pipeline.run import Run
@@ -73,9 +83,15 @@ def _export(run: Path | None, arch: str, out: Path | None, accept_unfinished: bo
         accept_unfinished=accept_unfinished,
         accept_changed_data=accept_changed_data,
     )
-    config = json.loads((folder / "config.json").read_text())
-    metrics = {task: values for task, values in config["metrics"].items() if task != "split"}
-    console.print(parameters_table(config["parameters"]))
-    console.print(metrics_table("on the search split", metrics))
+    content = _described(folder)
+    console.print(parameters_table(content["parameters"]))
+    console.print(metrics_table("on the search split", content["metrics"]))
     say(f"exported: {folder}  (next: nasmvt evaluate {quoted(folder)})")
     return folder
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """Return what the tables of an exported folder show, as plain values."""
+    config = jsonlib.loads((folder / "config.json").read_text(encoding="utf-8"))
+    metrics = {task: values for task, values in config["metrics"].items() if task != "split"}
+    return {"folder": str(folder), "parameters": config["parameters"], "metrics": metrics}

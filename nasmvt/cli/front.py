@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import RunArgument, quoted, reports_errors, written
+from nasmvt.cli.common import Json, RunArgument, put_json, quoted, reports_errors, written
 
 
 @reports_errors
@@ -20,6 +20,7 @@ def front(
             show_default="leave it as it is",
         ),
     ] = None,
+    json: Json = None,
 ) -> None:
     """Show the candidates of a search that no other candidate is better than, and choose one of them.
 
@@ -37,6 +38,7 @@ def front(
     limit = None if pick is None else parse_count(pick)
     found = Front(Run.open(run), search)
     console.print(front_table(found.members, len(found.candidates)))
+    put_json(json, [member.to_dict() for member in found.members])
     written(found.write, found.files.front_plot)
     if limit is not None:
         best = found.pick(limit)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nasmvt.cli.common import quoted, reports_errors
+from nasmvt.cli.common import Json, put_json, quoted, reports_errors
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,6 +39,7 @@ def import_reference(
             show_default="ImageNet's and COCO's, or numbers",
         ),
     ] = None,
+    json: Json = None,
 ) -> None:
     """Merge the ViT-MVT authors' checkpoints of two or three tasks into one exported folder.
 
@@ -64,6 +65,7 @@ def import_reference(
     report = run(files, load_space(space), out, qkv=cast(QKV, qkv), classes=names)
     for table in (_totals(report), _layers(report), _unused(report), parameters_table(report["parameters"]["merged"])):
         console.print(table)
+    put_json(json, report)
     for layer in report["merged"]["shared by score, but different"]:
         say(f"shared by score, but its tensors differ: {layer}")
     say(f"imported: {out}  (all that was merged: {quoted(out / REPORT)}; next: nasmvt predict {quoted(out)} IMAGES)")
@@ -84,13 +86,10 @@ def _class_names(text: str) -> tuple[str, list[str]]:
 
 def _totals(report: dict[str, Any]) -> "Table":
     """Return the table of parameters before and after."""
-    from rich.table import Table
+    from nasmvt.cli.tables import new_table
 
     parameters = report["parameters"]
-    table = Table(title="parameters before and after")
-    table.add_column("")
-    for task in ("total", *report["files"]):
-        table.add_column(task, justify="right")
+    table = new_table("parameters before and after", "where", "total", *report["files"], left=("where",))
     for row in ("in the files", "networks alone"):
         table.add_row(row, *(f"{count:,}" for count in parameters[row].values()))
     table.add_row("merged", f"{parameters['merged']['total']:,}")
@@ -99,14 +98,12 @@ def _totals(report: dict[str, Any]) -> "Table":
 
 def _layers(report: dict[str, Any]) -> "Table":
     """Return the table of what was merged."""
-    from rich.table import Table
+    from nasmvt.cli.tables import new_table
 
     merged = report["merged"]
-    table = Table(title=f"{merged['layers']} layers merged, {merged['parameters']:,} parameters stored once")
-    table.add_column("layer of the backbone", no_wrap=True)
+    title = f"{merged['layers']} layers merged, {merged['parameters']:,} parameters stored once"
     rows = merged["by kind of layer"]
-    for name in next(iter(rows.values()), {}):
-        table.add_column(name, justify="right")
+    table = new_table(title, "layer of the backbone", *next(iter(rows.values()), {}), wrap=("layer of the backbone",))
     for kind, counts in rows.items():
         table.add_row(kind, *(str(count) if count else "" for count in counts.values()))
     return table
@@ -114,13 +111,10 @@ def _layers(report: dict[str, Any]) -> "Table":
 
 def _unused(report: dict[str, Any]) -> "Table":
     """Return the table of tensors in the files that the networks do not use."""
-    from rich.table import Table
+    from nasmvt.cli.tables import new_table
 
     unused = report["unused"]
-    table = Table(title="tensors of the files left out by rule")
-    table.add_column("rule", overflow="fold")
-    for task in unused:
-        table.add_column(task, justify="right")
+    table = new_table("tensors of the files left out by rule", "rule", *unused, wrap=("rule",))
     for rule in dict.fromkeys(rule for rules in unused.values() for rule in rules):
         table.add_row(rule, *(str(len(rules.get(rule, ()))) for rules in unused.values()))
     return table

@@ -27,7 +27,6 @@ from nasmvt.cli.streams import loss, open_streams
 app = typer.Typer(
     name="nasmvt",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Find one vision transformer for several tasks within one size limit, and export it as one model.",

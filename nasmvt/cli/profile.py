@@ -1,12 +1,10 @@
 """`nasmvt profile`."""
 
-import json as jsonlib
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from nasmvt.cli.common import Changes, Device, reports_errors
+from nasmvt.cli.common import Changes, Device, Json, put_json, reports_errors
 
 
 @reports_errors
@@ -35,9 +33,7 @@ def profile(
         bool, typer.Option("--latency", help="Also measure milliseconds per image, with real networks.")
     ] = False,
     device: Device = "auto",
-    json: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Also write everything as JSON; -: print only the JSON.")
-    ] = None,
+    json: Json = None,
     pattern: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +63,6 @@ def profile(
     """
     from nasmvt.cli.display import console, say
     from nasmvt.cli.profile_display import profile_tables
-    from nasmvt.files import write_json
     from nasmvt.pipeline.profile import profile as count
     from nasmvt.pipeline.profile_subject import find_subject
     from nasmvt.pipeline.run import device_of
@@ -77,13 +72,8 @@ def profile(
     rules = None if pattern is None else load_pattern(pattern)
     found = find_subject(subject, arch, experiment=experiment, classes=classes or (), changes=changes or ())
     result = count(found, sharing=sharing, pattern=rules, device=target)
-    if json == "-":
-        typer.echo(jsonlib.dumps(result.to_dict(), indent=2))
-        return
     counted = "" if rules is None else f", counted by the pattern {rules.name}"
     say(f"{found.kind} {found.source}, arch {found.arch_name}{counted}: {found.arch}")
     for table in profile_tables(result):
         console.print(table)
-    if json is not None:
-        write_json(Path(json), result.to_dict())
-        say(f"written: {json}")
+    put_json(json, result.to_dict())

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
+from nasmvt.cli.tables import new_table
 from nasmvt.pipeline.profile import Profile
 
 _COLUMNS = {"learned": "as learned", "all": "all shared", "none": "none shared"}
@@ -16,19 +17,10 @@ def profile_tables(profile: Profile) -> Iterator[Table]:
     yield _work(profile)
 
 
-def _table(title: str, texts: tuple[str, ...], numbers: list[str]) -> Table:
-    """Return an empty table of columns of texts, then of numbers, that truncates nothing."""
-    table = Table(title=title, title_justify="left")
-    for header in texts:
-        table.add_column(header, overflow="fold")
-    for header in numbers:
-        table.add_column(header, overflow="fold", justify="right")
-    return table
-
-
 def _totals(profile: Profile) -> Table:
     counts = list(profile.parameters.values())
-    table = _table("parameters, a shared tensor once", ("",), [_COLUMNS[name] for name in profile.parameters])
+    columns = (_COLUMNS[name] for name in profile.parameters)
+    table = new_table("parameters, a shared tensor once", "part", *columns, wrap=("part",))
     table.add_row("total", *(f"{count.total:,}" for count in counts))
     unused = profile.training_only
     if unused:
@@ -45,7 +37,8 @@ def _totals(profile: Profile) -> Table:
 
 def _parts(profile: Profile) -> Table:
     tasks = list(profile.macs)
-    table = _table("parameters of each task network alone", ("part", "role"), tasks)
+    title = "parameters of each task network alone"
+    table = new_table(title, "part", "role", *tasks, left=("role",), wrap=("part",))
     previous = ""
     for part in profile.parts:
         top = part.name.partition(".")[0]
@@ -62,7 +55,8 @@ def _parts(profile: Profile) -> Table:
 def _work(profile: Profile) -> Table:
     measured = profile.milliseconds
     numbers = ["backbone", "neck and head", "in all", *([f"ms on {profile.device}"] if measured else [])]
-    table = _table("GMACs of one image (10^9 multiply-accumulates)", ("task", "image"), numbers)
+    title = "GMACs of one image (10^9 multiply-accumulates)"
+    table = new_table(title, "task", "image", *numbers, left=("task", "image"))
     for task, macs in profile.macs.items():
         height, width = profile.subject.tasks[task].config.data.image_size
         whole = sum(macs.values())

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import AcceptChangedData, Address, Device, RunArgument, quoted, reports_errors
+from nasmvt.cli.common import AcceptChangedData, Address, Device, Json, RunArgument, put_json, quoted, reports_errors
 
 
 @reports_errors
@@ -62,6 +62,7 @@ def search(
         str | None,
         typer.Option(help="In which numbers candidates compute: fp32, bf16 or fp16.", show_default="the experiment's"),
     ] = None,
+    json: Json = None,
 ) -> None:
     """Search the supernet for the arch with the highest T-score under a budget.
 
@@ -118,6 +119,7 @@ def search(
         )
     best = ranked[0]
     console.print(parameters_table(best.parameters.to_dict()))
+    put_json(json, [candidate.to_dict() for candidate in ranked])
     say(f"best of {len(ranked)} candidates: T-score {best.score:.2f}, {best.arch}")
     files = opened.search_files if out is None else SearchFiles(out)
     arch = "" if out is None else f" --arch {quoted(files.best)}"

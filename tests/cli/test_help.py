@@ -19,6 +19,10 @@ COMMANDS = [
     "compare",
     "profile",
     "import-reference",
+    "data",
+    "front",
+    "report",
+    "runs",
 ]
 
 

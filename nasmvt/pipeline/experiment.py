@@ -104,6 +104,13 @@ class Experiment(Config):
             initial["weights"] = _absolute(initial["weights"])
         return values
 
+    @field_validator("retrain")
+    @classmethod
+    def _one_arch(cls, retrain: TrainingConfig) -> TrainingConfig:
+        if retrain.sampling != "uniform":
+            raise ValueError(f"a retraining trains one arch, but 'sampling' is {retrain.sampling!r}: leave it out")
+        return retrain
+
     def data(self, task: str) -> DataConfig:
         """Return the data settings of a task."""
         return self.tasks[task].data

@@ -24,7 +24,15 @@ class TrainingConfig(Config):
     warmup_steps: int = Field(default=20, ge=0)
     """Steps of linear warm-up, part of `steps`."""
     final_lr_fraction: float = Field(default=0.01, ge=0, le=1)
-    """Final learning rate of the cosine schedule as a fraction of the peak."""
+    """Final learning rate of the schedules `cosine` and `poly` as a fraction of the peak."""
+    schedule: Literal["cosine", "step", "poly"] = "cosine"
+    """How the learning rate falls after the warm-up: along half a cosine, in steps, or as a power of what is left."""
+    step_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.67, 0.92)
+    """`step`: where, as fractions of `steps`, the learning rate is multiplied by `step_factor`."""
+    step_factor: float = Field(default=0.1, gt=0, lt=1)
+    """`step`: the factor."""
+    poly_power: float = Field(default=1.0, gt=0)
+    """`poly`: the power; 1 falls in a straight line, 0.9 is usual in segmentation."""
     lr_scale: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Factors of the learning rate by pattern of parameters' names, as in a task network (`backbone.**: 0.1`); `*`
     stands for anything but a dot, `**` for anything. The last pattern that fits wins; without one the factor is 1."""
@@ -38,6 +46,11 @@ class TrainingConfig(Config):
     """Bound on the gradients; None: no clipping."""
     clip_mode: Literal["norm", "value"] = "norm"
     """Whether `clip` bounds the norm of all gradients, or each of their values (the paper)."""
+    sampling: Literal["uniform", "sandwich"] = "uniform"
+    """Which archs a step of a supernet's training trains: one random, or `sandwich`: the largest, the smallest and
+    `random_archs` random ones, their gradients averaged (BigNAS). A step costs as many forward and backward passes."""
+    random_archs: int = Field(default=2, ge=0)
+    """`sandwich`: how many of the archs are random."""
     accumulate: int = Field(default=1, ge=1)
     """Parts into which a step is cut, one after the other, to save memory: the same images, and one optimizer step."""
     precision: Precision = "fp32"

@@ -1,7 +1,7 @@
 """Losses stay on the device until they are read."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ Losses = dict[str, dict[str, float]]
 
 class _Entry(NamedTuple):
     step: int
-    arch: Arch
+    archs: Sequence[Arch]
     names: list[tuple[str, str]]
     """Task and name of each loss."""
     values: Tensor
@@ -31,11 +31,11 @@ class Ledger:
         self.last: Losses = {}
         """The losses of the last step that was read."""
 
-    def add(self, step: int, arch: Arch, losses: Mapping[str, Mapping[str, Tensor]], norm: Tensor) -> None:
+    def add(self, step: int, archs: Sequence[Arch], losses: Mapping[str, Mapping[str, Tensor]], norm: Tensor) -> None:
         """Record a step, counted from 1, without waiting for the device."""
         names = [(task, name) for task, parts in losses.items() for name in parts]
         scalars = [losses[task][name].detach() for task, name in names]
-        self._unread.append(_Entry(step, arch, names, torch.stack([*scalars, norm.to(scalars[0])])))
+        self._unread.append(_Entry(step, archs, names, torch.stack([*scalars, norm.to(scalars[0])])))
 
     def read(self, mean: Callable[[Tensor], Tensor] = lambda rows: rows) -> Losses:
         """Read what was recorded since the last call; return the losses of the newest step.
@@ -57,6 +57,11 @@ class Ledger:
         return self.last
 
 
+def named(archs: Sequence[Arch]) -> str:
+    """Return the archs of a step for a sentence."""
+    return "; ".join(map(str, archs))
+
+
 def _losses(entry: _Entry, row: list[float]) -> Losses:
     found: Losses = {}
     for (task, name), value in zip(entry.names, row, strict=False):  # the last value of a row is the norm
@@ -69,11 +74,11 @@ def _check(entry: _Entry, losses: Losses, norm: float) -> None:
         if not math.isfinite(sum(parts.values())):
             values = ", ".join(f"{name} {value:g}" for name, value in parts.items())
             raise UserError(
-                f"the loss of task {task!r} is not finite at step {entry.step} ({values}; arch {entry.arch}): "
+                f"the loss of task {task!r} is not finite at step {entry.step} ({values}; arch {named(entry.archs)}): "
                 "lower training.lr or check the labels; the last checkpoint is kept"
             )
     if not math.isfinite(norm):
         raise UserError(
-            f"the gradients are not finite at step {entry.step} (arch {entry.arch}): lower training.lr; the last "
-            "checkpoint is kept"
+            f"the gradients are not finite at step {entry.step} (arch {named(entry.archs)}): lower training.lr; the "
+            "last checkpoint is kept"
         )

@@ -15,7 +15,7 @@ from nasmvt.tasks.trainable import Trainable
 from nasmvt.training.checkpoint import Checkpoint, Checkpoints, load_weights, signatures
 from nasmvt.training.config import TrainingConfig
 from nasmvt.training.interrupt import Abandoned, Failed, Interrupted, Signals
-from nasmvt.training.ledger import Ledger, Losses
+from nasmvt.training.ledger import Ledger, Losses, named
 from nasmvt.training.metrics import MetricsLog
 from nasmvt.training.optimizer import NamedOptimizer
 from nasmvt.training.processes import ALONE, Processes, ProcessLost
@@ -135,15 +135,22 @@ class Trainer:
 
     def _run(self, signals: Signals) -> None:
         batches = {name: loader.batches(self.step, self.parts) for name, loader in self.loaders.items()}
-        started, first = time.monotonic(), self.step
+        started, first, waited = time.monotonic(), self.step, 0.0
         if self.step and self._evaluation_due():  # killed between the checkpoint and the evaluation
             self._evaluate(signals)
         while not self._done:
-            self._step(self._next(batches))
+            asked = time.monotonic()
+            parts = self._next(batches)
+            waited += time.monotonic() - asked
+            self._step(parts)
             if self.step % self.config.log_every == 0 or self._done:
                 losses = self._ledger.read(self.processes.mean)
-                speed = round((self.step - first) / (time.monotonic() - started), 3)
-                line = {"step": self.step, "lr": self.optimizer.lr, "steps_per_second": speed, "loss": losses}
+                passed = time.monotonic() - started
+                speed = {
+                    "steps_per_second": round((self.step - first) / passed, 3),
+                    "data_share": round(waited / passed, 3),
+                }
+                line = {"step": self.step, "lr": self.optimizer.lr, **speed, "loss": losses}
                 skipped = {"skipped_steps": self._update.skipped} if self.config.precision == "fp16" else {}
                 self._write({**line, **skipped})
             self._tell(signals, "on_step", self.config.steps, _totals(self._ledger.last), self.optimizer.lr)
@@ -207,13 +214,13 @@ class Trainer:
     def _step(self, batches: Sequence[Mapping[str, Batch]]) -> None:
         """Run every task on one arch and take one optimizer step, without waiting for the device."""
         self.optimizer.schedule(self.step)
-        arch = self._take.arch(self.step)
+        archs = self._take.archs(self.step)
         try:
-            taken = self._take(self.step, arch, batches)
+            taken = self._take(self.step, archs, batches)
         except (torch.OutOfMemoryError, MemoryError):
             raise Failed(
-                f"the memory does not suffice for step {self.step + 1} (arch {arch}): raise training.accumulate, or "
-                "lower the tasks' batch_size",
+                f"the memory does not suffice for step {self.step + 1} (arch {named(archs)}): raise "
+                "training.accumulate, or lower the tasks' batch_size",
                 self.checkpoints.newest,
             ) from None
         except ProcessLost:
@@ -222,7 +229,7 @@ class Trainer:
             self._ledger.read()  # losses that are not finite explain later failures
             raise
         self.step += 1
-        self._ledger.add(self.step, arch, taken.losses, taken.norm)
+        self._ledger.add(self.step, archs, taken.losses, taken.norm)
 
     def _evaluation_due(self) -> bool:
         every = self.config.evaluate_every

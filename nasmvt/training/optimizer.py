@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -34,14 +35,7 @@ class NamedOptimizer:
         self._names: dict[Tensor, str] = {item.parameter: item.name for item in parameters}
         self._config = config
         self.optimizer = _make(groups_of(parameters, config.lr_scale), config)
-        self.scheduler = CosineLRScheduler(
-            self.optimizer,
-            t_initial=config.steps,
-            lr_min=config.lr * config.final_lr_fraction,
-            warmup_t=min(config.warmup_steps, config.steps - 1),
-            warmup_lr_init=config.lr * 1e-3,
-            t_in_epochs=False,
-        )
+        self.scheduler = _SCHEDULES[config.schedule](self.optimizer, config)
         self._first = [_entries(group) for group in self.optimizer.param_groups]
 
     @property
@@ -95,6 +89,35 @@ class NamedOptimizer:
     def _places(self) -> list[str]:
         """Return the names of the parameters in the optimizer's order."""
         return [self._names[parameter] for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+def _cosine(optimizer: Optimizer, config: TrainingConfig) -> Scheduler:
+    least = config.lr * config.final_lr_fraction
+    return CosineLRScheduler(optimizer, t_initial=config.steps, lr_min=least, **_warm_up(config))
+
+
+def _steps(optimizer: Optimizer, config: TrainingConfig) -> Scheduler:
+    # timm looks one step ahead.
+    places = [max(round(part * config.steps), 1) + 1 for part in sorted(config.step_at)]
+    settings = {"decay_rate": config.step_factor, "warmup_prefix": False, **_warm_up(config)}
+    return MultiStepLRScheduler(optimizer, decay_t=places, **settings)
+
+
+def _poly(optimizer: Optimizer, config: TrainingConfig) -> Scheduler:
+    least = config.lr * config.final_lr_fraction
+    settings = {"power": config.poly_power, "lr_min": least, **_warm_up(config)}
+    return PolyLRScheduler(optimizer, t_initial=config.steps, **settings)
+
+
+_SCHEDULES = {"cosine": _cosine, "step": _steps, "poly": _poly}
+
+
+def _warm_up(config: TrainingConfig) -> dict[str, Any]:
+    return {
+        "warmup_t": min(config.warmup_steps, config.steps - 1),
+        "warmup_lr_init": config.lr * 1e-3,
+        "t_in_epochs": False,
+    }
 
 
 def _make(groups: list[dict[str, Any]], config: TrainingConfig) -> Optimizer:

@@ -43,14 +43,15 @@ class Processes:
         return Parts(of=self.count * accumulate, wanted=range(first, first + accumulate))
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace float32 tensors by their sums over the processes, which must all give the same shapes."""
+        """Replace tensors of one type by their sums over the processes, which must all give the same shapes."""
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace float32 tensors by their means over the processes."""
         if self.count > 1:
-            for tensor in tensors:
-                tensor.div_(self.count)
-            self.add_up(tensors)
+            means = [tensor.double() / self.count for tensor in tensors]  # equal ones come back to the last bit
+            self.add_up(means)
+            for tensor, mean in zip(tensors, means, strict=True):
+                tensor.copy_(mean)
 
     def mean(self, tensor: Tensor) -> Tensor:
         """Return the mean of a float32 tensor over the processes."""

@@ -1,4 +1,4 @@
-"""One optimizer step: every task on one arch, part by part."""
+"""One optimizer step: every task on every arch of the step, part by part."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from nasmvt.tasks.precision import autocast
 from nasmvt.tasks.trainable import Trainable
 from nasmvt.training.config import TrainingConfig
 from nasmvt.training.processes import Processes
+from nasmvt.training.sampling import make_sampling
 from nasmvt.training.update import Update
 
 
@@ -21,13 +22,15 @@ class Taken(NamedTuple):
     """What came of a step, on the device."""
 
     losses: dict[str, dict[str, Tensor]]
-    """By task and name, averaged over the parts."""
+    """By task and name, averaged over archs and parts."""
     norm: Tensor
     """Of all gradients, before clipping."""
 
 
 class Step:
-    """Sums the gradients of all tasks, parts and processes into one update, without waiting for the device.
+    """Sums the gradients of all tasks, parts and processes, averaged over the archs, into one update.
+
+    Nothing here waits for the device.
 
     The loss of a part counts by its share of the images, so the gradients of losses that are means over images (or over
     equally many things of every image) are those of the whole batch. Running statistics are averaged over the processes
@@ -59,12 +62,13 @@ class Step:
         self._processes = processes
         self._parts = processes.parts(config.accumulate)
         self._statistics = _statistics(trainable)
+        self._sample = make_sampling(config)
 
-    def arch(self, step: int) -> Arch:
-        """Return the arch of a step, counted from 0."""
-        return self._trainable.draw(np.random.default_rng(derive_seed(self._seed, "arch", step)))
+    def archs(self, step: int) -> list[Arch]:
+        """Return the archs of a step, counted from 0."""
+        return self._sample(self._trainable, np.random.default_rng(derive_seed(self._seed, "arch", step)))
 
-    def __call__(self, step: int, arch: Arch, batches: Sequence[Mapping[str, Batch]]) -> Taken:
+    def __call__(self, step: int, archs: Sequence[Arch], batches: Sequence[Mapping[str, Batch]]) -> Taken:
         """Take a step, counted from 0, on the batches of each part wanted.
 
         What is random in a part depends on the seed, the step and the part, not on the process that computes it.
@@ -74,16 +78,18 @@ class Step:
         for part, tasks in zip(self._parts.wanted, batches, strict=True):
             place = (part, self._parts.of) if self._parts.of > 1 else ()
             with seeded(self._seed, "step", step, *place):
-                found.append({name: self._backward(arch, name, batch) for name, batch in tasks.items()})
+                for arch in archs:
+                    share = 1 / (self._parts.of * len(archs))
+                    found.append({name: self._backward(arch, name, batch, share) for name, batch in tasks.items()})
         self._processes.add_up(self._update.gradients())
         self._processes.average(self._statistics)
         return Taken(_mean(found), self._update.step())
 
-    def _backward(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
+    def _backward(self, arch: Arch, task: str, batch: Batch, share: float) -> dict[str, Tensor]:
         with autocast(self._precision, self._device):
             losses = self._trainable(arch, task, batch.to(self._device))
         total = torch.stack(list(losses.values())).sum()
-        self._update.backward(total * (self._trainable.tasks[task].config.loss_weight / self._parts.of))
+        self._update.backward(total * (self._trainable.tasks[task].config.loss_weight * share))
         return {name: loss.detach() for name, loss in losses.items()}
 
 

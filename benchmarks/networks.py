@@ -29,7 +29,7 @@ RESNET50 = {
 
 CONVNEXT_ATTO = {
     "name": "convnext_atto",
-    "family": "convnext",
+    "family": "my_convnext",
     "choices": {"width": [24, 32, 40], "depth3": [2, 4, 6]},
     "fixed": {"depth": 2},
 }

@@ -25,7 +25,7 @@ from nasmvt.supernet import Supernet
 from nasmvt.tasks.network import TaskNetwork
 
 SMALL = [name for name in shipped("search_spaces") if name.endswith("_small")]
-WARM_UP = 20
+WARM_UP = 100
 OTHERS: dict[str, Callable[[], SearchSpace]] = {"convnext_atto": convnext_atto, "resnet50": resnet50}
 
 
@@ -66,12 +66,12 @@ def compare(name: str, archs: int) -> None:
     learning = measured(lambda: for_step(supernet, space.smallest))
     rng = np.random.default_rng(0)
     times: dict[str, list[float]] = {way.__name__: [] for way in WAYS}
-    for number in range(WARM_UP + archs):
+    for _ in range(WARM_UP):
+        measured(lambda: for_step(supernet, space.sample(rng)))
+    for number in range(archs):
         arch = space.sample(rng)
         for way in random.Random(number).sample(WAYS, len(WAYS)):
-            taken = measured(lambda way=way, arch=arch: way(supernet, arch))  # type: ignore[misc]
-            if number >= WARM_UP:
-                times[way.__name__].append(taken)
+            times[way.__name__].append(measured(lambda way=way, arch=arch: way(supernet, arch)))  # type: ignore[misc]
     step, keep, old = (statistics.median(times[way.__name__]) for way in WAYS)
     least, most = np.percentile(times["for_step"], [10, 90])
     reasons = {lender.opaque for lender in supernet.lenders.values()} - {None}

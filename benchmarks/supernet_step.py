@@ -37,7 +37,7 @@ Step = Callable[[], Tensor]
 """Computes a loss."""
 
 CLASSES = 1000
-WARM_UP = 50
+WARM_UP = 100
 """Archs that are lent before anything is timed: a training learns early what its networks are made of."""
 
 ROWS: dict[str, tuple[Callable[[], SearchSpace], int, Callable[[], nn.Module] | None]] = {

@@ -30,14 +30,16 @@ def add_task(
     from nasmvt.cli.data_display import say_data
     from nasmvt.cli.display import console, metrics_table, parameters_table, say, training_progress
     from nasmvt.pipeline.add_task import Addition
-    from nasmvt.pipeline.add_task import add_task as begin
+    from nasmvt.pipeline.add_task import add_task as add_to_model
     from nasmvt.pipeline.run import device_of
 
     settings = Addition.read(addition, changes or ())
     target = device_of(device)
     (name,) = settings.tasks
     with training_progress(f"add {name}") as listener:
-        added = begin(model, settings, out=out, device=target, resume=resume, listener=listener, on_report=say_data)
+        added = add_to_model(
+            model, settings, out=out, device=target, resume=resume, listener=listener, on_report=say_data
+        )
     console.print(metrics_table("on the search split", {name: added.metrics}))
     console.print(parameters_table(added.after.to_dict()))
     say(f"added parameters: {added.after.total - added.before.total:,}")

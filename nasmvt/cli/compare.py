@@ -37,12 +37,12 @@ def compare(
       nasmvt compare runs/my-run
     """
     from nasmvt.cli.display import comparison_table, console, say, training_progress
-    from nasmvt.pipeline.compare import compare as begin
+    from nasmvt.pipeline.compare import compare as compare_run
     from nasmvt.pipeline.run import Run, device_of
 
     target = device_of(device)
     opened = Run.open(run)
-    found = begin(
+    found = compare_run(
         opened,
         device=target,
         progress=training_progress,

@@ -76,7 +76,7 @@ def search(
     from nasmvt.cost import Budget, Costs, parse_budget, parse_gmacs, parse_sharing
     from nasmvt.pipeline.layout import SearchFiles
     from nasmvt.pipeline.run import Run, device_of
-    from nasmvt.pipeline.search import search as begin
+    from nasmvt.pipeline.search import search as search_run
     from nasmvt.pipeline.search import with_settings
     from nasmvt.pipeline.supernet import load_supernet
     from nasmvt.tasks.precision import check_precision
@@ -103,7 +103,7 @@ def search(
     for sentence in sentences:
         say(sentence)
     with search_progress() as listener:
-        ranked = begin(
+        ranked = search_run(
             opened,
             supernet,
             costs,

@@ -49,7 +49,7 @@ def train_supernet(
     from nasmvt.pipeline.on_ray import SupernetWork, notes_of
     from nasmvt.pipeline.run import Run, device_of, free_path
     from nasmvt.pipeline.supernet import resume_supernet
-    from nasmvt.pipeline.supernet import train_supernet as begin
+    from nasmvt.pipeline.supernet import train_supernet as train_run
     from nasmvt.training.processes import joined, restarted
     from nasmvt.training.ray_workers import Workers, train_on_ray
 
@@ -76,6 +76,6 @@ def train_supernet(
             run = Run.open(out)
             resume_supernet(run, accept_changed_data=accept_changed_data, **shared)
         else:
-            run = begin(settings, out=out, on_report=say_data, on_initial=say_initial, **shared)
+            run = train_run(settings, out=out, on_report=say_data, on_initial=say_initial, **shared)
     if processes.first:
         say(f"run directory: {run.path}  (next: nasmvt search {quoted(run.path)} --budget ...)")

@@ -8,6 +8,7 @@ from nasmvt import __version__
 from nasmvt.errors import UserError
 from nasmvt.files import write_text
 from nasmvt.pipeline.archs import ArchFile
+from nasmvt.pipeline.comparison import Compared
 from nasmvt.pipeline.front import Front
 from nasmvt.pipeline.layout import TrainingFiles
 from nasmvt.pipeline.network_blocks import find_blocks
@@ -208,12 +209,15 @@ class Report:
                 *_primaries(item.metrics),
                 f"{item.parameters.total:,}",
                 "yes" if item.within_budget else "no",
+                _difference(item),
             )
             for item in found
         ]
-        headers = ("arch", "T-score", *self._metric_names(), "parameters", "within the budget")
+        headers = ("arch", "T-score", *self._metric_names(), "parameters", "within the budget", "searched minus it")
         searched = next((number for number, item in enumerate(found) if item.name == "best"), None)
-        return table(headers, rows, best=searched) + note("All retrained with the same settings.")
+        return table(headers, rows, best=searched) + note(
+            "All retrained with the same settings; differences of the T-score with 95 % intervals."
+        )
 
     def _images(self) -> str:
         first, last, model = self._run.supernet_files, self._run.supernet_files, "supernet"
@@ -288,6 +292,11 @@ def _primaries(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 def _legend(curves: Sequence[Series]) -> str:
     return legend((curve.name, color(number)) for number, curve in enumerate(curves))
+
+
+def _difference(item: Compared) -> str:
+    more = item.difference
+    return "" if more is None else f"{more.mean:+.1f} [{more.low:+.1f}, {more.high:+.1f}]: {more.verdict}"
 
 
 def _few(count: int) -> list[int]:

@@ -1,6 +1,7 @@
 """The report of a run: one HTML file that needs nothing else, whatever steps were done."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from nasmvt.config import parse
 from nasmvt.cost import Budget, Costs
-from nasmvt.pipeline.comparison import Compared
+from nasmvt.pipeline.comparison import Compared, Difference
 from nasmvt.pipeline.datasets import open_data
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.identity import TaskRecord
@@ -151,10 +152,13 @@ def test_the_comparison_is_shown(run):
     best = run.best()
     assert best.parameters is not None
     metrics = {"cls": {"top1": 80.0}, "det": {"box_map": 12.5}, "seg": {"miou": 33.3}}
-    run.write_comparison([Compared("best", best.parameters.count, metrics, 125.8, True)])
+    best_row = Compared("best", best.parameters.count, metrics, 125.8, True)
+    other = replace(best_row, name="smallest", difference=Difference(2.5, 0.5, 4.5))
+    run.write_comparison([other, best_row])
     try:
         page = read(run)
         assert "searched125.8080.012.533.3" in page.text
+        assert "+2.5 [+0.5, +4.5]: better" in page.text
         assert stage_of(run) == "compared"
         assert "nasmvt compare" in page.text
     finally:

@@ -144,7 +144,7 @@ class DeformableDETRHead(nn.Module):
             if number == 0 and not self.two_stage:
                 nn.init.constant_(last.bias[2:], -2.0)
 
-    def forward(self, maps: Sequence[Tensor], sizes: Sequence[Size]) -> tuple[list[Scores], Scores | None]:
+    def forward(self, maps: Sequence[Tensor], sizes: Sequence[Size] | Tensor) -> tuple[list[Scores], Scores | None]:
         """Return what each layer of the decoder says of the queries, and in two stages the encoder of the cells.
 
         Args:
@@ -163,7 +163,7 @@ class DeformableDETRHead(nn.Module):
                 references = said[-1].boxes.detach()
         return said, every
 
-    def cells(self, maps: Sequence[Tensor], sizes: Sequence[Size]) -> Cells:
+    def cells(self, maps: Sequence[Tensor], sizes: Sequence[Size] | Tensor) -> Cells:
         """Return the cells of maps with their positions, and where they are padding."""
         canvas = getattr(sizes, "canvas", None) or tuple(side * self.stride for side in maps[0].shape[-2:])
         paddings = [_padding(sizes, canvas, map_BCHW) for map_BCHW in maps]
@@ -249,15 +249,27 @@ class DeformableDETRHead(nn.Module):
         Returns:
             For each image `boxes` (n, 4) xyxy, not clipped, `labels` (n,) from 0 and `scores` (n,) in 0..1.
         """
+        found = self.detect_static(maps, sizes)
+        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+
+    def detect_static(self, maps: Sequence[Tensor], sizes: Sequence[Size] | Tensor) -> dict[str, Tensor]:
+        """Return what `detect` says, the images being a dimension: `boxes` (B, D, 4), `labels` and `scores` (B, D).
+
+        Args:
+            maps: L maps (B, C, H, W), the finest first.
+            sizes: height and width of each image on the canvas.
+        """
         said, _ = self(maps, sizes)
-        found = []
-        for logits_QK, boxes_Q4, (height, width) in zip(said[-1].logits, said[-1].boxes, sizes, strict=True):
-            scores, places = logits_QK.sigmoid().flatten().topk(min(self.detections, logits_QK.numel()))
-            classes = logits_QK.shape[1]
-            boxes = box_convert(boxes_Q4, "cxcywh", "xyxy")[places // classes]
-            sides = torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
-            found.append({"boxes": boxes * sides, "labels": places % classes, "scores": scores})
-        return found
+        logits_BQK, boxes_BQ4 = said[-1].logits, said[-1].boxes
+        scores_BD, places_BD = logits_BQK.sigmoid().flatten(1).topk(min(self.detections, logits_BQK[0].numel()), dim=1)
+        classes = logits_BQK.shape[2]
+        boxes_BD4 = boxes_BQ4.gather(1, (places_BD // classes)[..., None].expand(-1, -1, 4))
+        sides_B4 = torch.as_tensor(sizes, device=boxes_BD4.device).flip(1).repeat(1, 2).to(boxes_BD4)
+        return {
+            "boxes": box_convert(boxes_BD4, "cxcywh", "xyxy") * sides_B4[:, None],
+            "labels": places_BD % classes,
+            "scores": scores_BD,
+        }
 
     def workload(self, maps: Sequence[Tensor]) -> None:
         """Run encoder and decoder; reading points of maps, which is neither convolution nor matrix product, counts as
@@ -322,12 +334,12 @@ def _objects_per_process(objects: int, device: torch.device) -> float:
     return max(total.item() / dist.get_world_size(), 1.0)
 
 
-def _padding(sizes: Sequence[Size], canvas: Size, map_BCHW: Tensor) -> Tensor:
+def _padding(sizes: Sequence[Size] | Tensor, canvas: Size, map_BCHW: Tensor) -> Tensor:
     """Return which cells (B, H, W) of a map are padding: the nearest pixel of the canvas says it."""
     sides = []
     for side, cells, dim in zip(canvas, map_BCHW.shape[-2:], (0, 1), strict=True):
         pixels = torch.arange(side, device=map_BCHW.device)
-        valid = torch.tensor([size[dim] for size in sizes], device=map_BCHW.device)
+        valid = torch.as_tensor(sizes, device=map_BCHW.device)[:, dim]
         inside = (pixels < valid[:, None]).float()[:, None]
         sides.append(F.interpolate(inside, size=int(cells), mode="nearest").squeeze(1).bool())
     return ~(sides[0][:, :, None] & sides[1][:, None])

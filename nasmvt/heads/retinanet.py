@@ -22,6 +22,7 @@ from torchvision.ops import clip_boxes_to_image, sigmoid_focal_loss
 from nasmvt.heads.anchors import StridedAnchors
 from nasmvt.heads.boxes import BACKGROUND, IGNORED, assign, box_coder, cells_inside, suppress
 from nasmvt.heads.layers import in_float32
+from nasmvt.heads.static import best, clip, survivors
 
 Convention = Literal["detectron2", "mmdetection"]
 
@@ -229,6 +230,69 @@ class RetinaNetHead(nn.Module):
             visible = ((boxes[:, 2:] > boxes[:, :2]).all(dim=1)).nonzero().squeeze(1)
             boxes, labels, scores = boxes[visible], labels[visible], scores[visible]
         return {"boxes": boxes, "labels": labels, "scores": scores}
+
+    def detect_static(self, maps: Sequence[Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        """Return the detections in tensors of fixed shapes; nothing is dropped but scored 0.
+
+        Args:
+            maps: the pyramid, one (B, C, H, W) per stride.
+            sizes: (B, 2) int64, height and width of each image on the canvas.
+
+        Returns:
+            `boxes` (B, D, 4) xyxy, `labels` (B, D) from 0, `scores` (B, D), best first, 0 where there is no detection.
+        """
+        logits_BAK, offsets_BA4 = self(maps)
+        anchors = self.anchors.levels(maps)
+        counts = [len(level) for level in anchors]
+        boxes, scores = [], []
+        for logits, offsets, level in zip(
+            logits_BAK.split(counts, 1), offsets_BA4.split(counts, 1), anchors, strict=True
+        ):
+            scores_BnK, offsets_Bn4, anchors_Bn4 = self._best_static(logits.sigmoid(), offsets, level)
+            decoded = self.coder.decode_single(offsets_Bn4.flatten(0, 1), anchors_Bn4.flatten(0, 1))
+            boxes.append(decoded.view_as(anchors_Bn4))
+            scores.append(torch.where(scores_BnK > self.score_threshold, scores_BnK, 0))
+        boxes_BN4, scores_BKN = torch.cat(boxes, dim=1), torch.cat(scores, dim=1).transpose(1, 2)
+        if self.rules.clip_first:
+            boxes_BN4 = clip(boxes_BN4, sizes)
+        boxes_BKN4 = boxes_BN4[:, None].expand(-1, scores_BKN.shape[1], -1, -1)
+        kept = survivors(boxes_BKN4.flatten(0, 1), scores_BKN.flatten(0, 1), self.nms).view_as(scores_BKN)
+        labels_BKN = torch.arange(scores_BKN.shape[1], device=kept.device)[:, None].expand_as(scores_BKN)
+        scores_BD, boxes_BD4, labels_BD = best(
+            torch.where(kept, scores_BKN, 0).flatten(1),
+            self.detections,
+            boxes_BKN4.flatten(1, 2),
+            labels_BKN.flatten(1),
+        )
+        if not self.rules.clip_first:
+            boxes_BD4 = clip(boxes_BD4, sizes)
+            visible = (boxes_BD4[..., 2:] > boxes_BD4[..., :2]).all(dim=-1)
+            scores_BD, boxes_BD4, labels_BD = best(
+                torch.where(visible, scores_BD, 0), self.detections, boxes_BD4, labels_BD
+            )
+        found = scores_BD > 0
+        return {
+            "boxes": torch.where(found[..., None], boxes_BD4, 0),
+            "labels": torch.where(found, labels_BD, 0),
+            "scores": scores_BD,
+        }
+
+    def _best_static(self, scores_BaK: Tensor, offsets_Ba4: Tensor, anchors_a4: Tensor) -> tuple[Tensor, ...]:
+        """Return scores (B, n, K), offsets (B, n, 4) and anchors (B, n, 4) of the best candidates of a level."""
+        batch, anchors, classes = scores_BaK.shape
+        anchors_Ba4 = anchors_a4.expand(batch, -1, -1)
+        if not self.rules.pairs:
+            _, *chosen = best(scores_BaK.amax(2), self.pre_nms, scores_BaK, offsets_Ba4, anchors_Ba4)
+            return tuple(chosen)
+        pairs = torch.arange(anchors * classes, device=scores_BaK.device).expand(batch, -1)
+        scores_Bn, pair_Bn = best(scores_BaK.flatten(1), self.pre_nms, pairs)
+        alone = torch.zeros(*scores_Bn.shape, classes, dtype=scores_Bn.dtype, device=scores_Bn.device)
+        place = (pair_Bn // classes)[..., None].expand(-1, -1, 4)
+        return (
+            alone.scatter(2, (pair_Bn % classes)[..., None], scores_Bn[..., None]),
+            offsets_Ba4.gather(1, place),
+            anchors_Ba4.gather(1, place),
+        )
 
     def workload(self, maps: Sequence[Tensor]) -> None:
         """Run the towers; decoding and suppression, which are neither convolution nor matrix product, are left out."""

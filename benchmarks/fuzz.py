@@ -114,7 +114,7 @@ class Bases:
             steps = ("train-supernet mine.yaml --out run", "search run", "retrain run", "export run")
             for words in steps if finished else ():
                 outcome = run(tuple(words.split()), folder)
-                if outcome.code:
+                if outcome.code != 0:
                     raise SystemExit(f"the undamaged {format} must work, but {words} did not:\n{outcome.output}")
         return folder
 

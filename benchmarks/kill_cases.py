@@ -83,7 +83,7 @@ class Bases:
         elif not folder.exists():
             copy(self.of(steps - 1, workers), folder)
             outcome = run(tuple(STEPS[steps - 1].split()), folder)
-            if outcome.code:
+            if outcome.code != 0:
                 raise SystemExit(f"'{STEPS[steps - 1]}' must work:\n{outcome.output}")
         return folder
 

@@ -33,6 +33,8 @@ PATIENCE = 60.0
 SOON = {"search with Ray": 20.0}
 """Seconds in which all processes of a killed command are gone, where not `_SOON`: Ray's agents wait for its server."""
 _SOON = 1.0
+_WHOLE = 600.0
+"""Seconds in which a command must end that is not interrupted."""
 _ATTEMPTS = 5
 """Starts of a command that ends before the signal comes."""
 
@@ -203,8 +205,8 @@ class Matrix:
         if cell.way != "SIGKILL" and (found := half_written(folder)):
             faults.append(f"half-written: {found}")
         again = activity.command if self._nothing_begun(folder, activity) else activity.again
-        outcome = run(tuple(again.split()), folder)
-        if outcome.code:
+        outcome = run(tuple(again.split()), folder, _WHOLE)
+        if outcome.code != 0:
             faults.append(f"'{again}' gives exit code {outcome.code}: {outcome.output.strip()[-300:]}")
         elif found := sorted(differences(results(folder, activity.results), expected)):
             faults.append(f"other than uninterrupted: {found[:3]}")
@@ -220,8 +222,8 @@ class Matrix:
         if (name, workers) not in self._uninterrupted:
             activity, folder = ACTIVITIES[name], self._folder / f"whole-{name.replace(' ', '-')}-{workers}"
             copy(self._bases.of(activity.base, workers), folder)
-            outcome = run(tuple(activity.command.split()), folder)
-            if outcome.code:
+            outcome = run(tuple(activity.command.split()), folder, _WHOLE)
+            if outcome.code != 0:
                 raise SystemExit(f"'{activity.command}' must work uninterrupted:\n{outcome.output}")
             self._uninterrupted[name, workers] = results(folder, activity.results)
         return self._uninterrupted[name, workers]

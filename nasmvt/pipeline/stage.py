@@ -26,6 +26,7 @@ from nasmvt.training.interrupt import deferred
 from nasmvt.training.loop import Figures, Listener, Trainer
 from nasmvt.training.metrics import MetricsLog
 from nasmvt.training.processes import ALONE, Processes
+from nasmvt.training.tensorboard import TensorBoard
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Stage:
             evaluate=_Evaluation(self, trainable),
             listener=self.listener,
             processes=self.processes,
+            recorders=[TensorBoard(self.files.tensorboard)] if self.config.tensorboard else [],
         )
         _check_parts(trainable, loaders, trainer.parts)
         if self.resume:

@@ -70,6 +70,8 @@ class TrainingConfig(Config):
     """Steps between checkpoints; one more is written before every evaluation and at the end."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Number of most recent checkpoints to keep: if the newest is damaged, the one before is used."""
+    tensorboard: bool = False
+    """Whether what `metrics.jsonl` holds is written for TensorBoard too, beside it."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two records of the losses."""
 

@@ -29,6 +29,10 @@ Figures = dict[str, dict[str, dict[str, float]]]
 """Metrics by subnet, task and name, in percent."""
 
 
+Recorder = Callable[[Mapping[str, Any]], None]
+"""Is given every entry of the metrics, to keep it elsewhere."""
+
+
 class Listener(Protocol):
     """Is notified of progress, to show it."""
 
@@ -57,6 +61,7 @@ class Trainer:
         evaluate: called every `config.evaluate_every` steps and after the last one, when a checkpoint is written.
         listener: is notified of every step and evaluation.
         processes: those that train together; each needs the same arguments, and the first writes the files.
+        recorders: are given every entry of the metrics by the first process.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Trainer:
         evaluate: Callable[[], Figures] | None = None,
         listener: Listener | None = None,
         processes: Processes = ALONE,
+        recorders: Sequence[Recorder] = (),
     ) -> None:
         self.trainable = trainable
         self.loaders = loaders
@@ -84,6 +90,7 @@ class Trainer:
         self.optimizer = NamedOptimizer(selected(trainable, config), config)
         self.checkpoints = checkpoints
         self._metrics = metrics
+        self._recorders = recorders
         self.processes = processes
         self.parts = self.processes.parts(config.accumulate)
         self._update = Update(self.optimizer.optimizer, config, device)
@@ -258,6 +265,8 @@ class Trainer:
             return
         try:
             self._metrics.append(entry)
+            for record in self._recorders:
+                record(entry)
         except OSError as error:
             raise Failed(
                 f"{self._metrics.path} can't be written ({error.strerror}): free some space; the last checkpoint "

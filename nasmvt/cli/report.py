@@ -29,15 +29,15 @@ def report(
     from nasmvt.pipeline.report import Report
     from nasmvt.pipeline.run import Run
 
-    path = Run.open(run).path
+    opened = Run.open(run)
     try:
         while watch:
-            Report(Run.open(path)).write(refresh=every)
-            say(f"written: {Run.open(path).report_path}  (again in {every} s; Ctrl-C ends)")
+            Report(opened).write(refresh=every)
+            say(f"written: {opened.report_path}  (again in {every} s; Ctrl-C ends)")
             time.sleep(every)
+            opened = Run.open(opened.path)
     except KeyboardInterrupt:
         pass  # how watching ends; the page is written once more, so that it no longer reloads itself
-    opened = Run.open(path)
     Report(opened).write()
     size = opened.report_path.stat().st_size / 1e6
     say(f"written: {opened.report_path}  ({size:.1f} MB)")

@@ -156,3 +156,18 @@ def test_the_report_is_a_command(nasmvt, run):
     text = nasmvt("report", run)
     assert f"written: {run / 'report.html'}" in text
     assert (run / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_watching_ends_with_ctrl_c_and_leaves_a_page_that_stays(nasmvt, run, monkeypatch):
+    pages = []
+
+    def sleep(seconds: float) -> None:
+        pages.append((run / "report.html").read_text())
+        if len(pages) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    text = nasmvt("report", run, "--watch", "--every", "7")
+    assert text.count("again in 7 s") == len(pages) == 2
+    assert all('<meta http-equiv="refresh" content="7">' in page for page in pages)
+    assert "refresh" not in (run / "report.html").read_text()

@@ -31,6 +31,7 @@ def export(
     accept_unfinished: AcceptUnfinished = False,
     accept_changed_data: AcceptChangedData = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/TASK.onnx too; needs the extra 'onnx'.")] = False,
+    pt2: Annotated[bool, typer.Option("--pt2", help="Write pt2/TASK.pt2 too, programs of torch.export.")] = False,
     task: Annotated[
         list[str] | None, typer.Option(help="Task to write such files for; may be repeated.", show_default="all tasks")
     ] = None,
@@ -52,22 +53,27 @@ def export(
     """
     from nasmvt.cli.display import console, disagreement_table, say
     from nasmvt.export import load
-    from nasmvt.pipeline.deploy import chosen_tasks, export_onnx
+    from nasmvt.pipeline.deploy import DEPLOYERS, Deployment
     from nasmvt.pipeline.evaluate import data_configs, data_of
 
     exported = run is not None and (run / "config.json").is_file()
     folder = run if run is not None and exported else _export(run, arch, out, accept_unfinished, accept_changed_data)
-    if not onnx:
+    runtimes = [name for name, wanted in {"onnx": onnx, "pt2": pt2}.items() if wanted]
+    if not runtimes:
         if exported:
-            raise UserError(f"{folder} is an exported folder already: pass --onnx to add files to it, or give a run")
+            raise UserError(f"{folder} is an exported folder already: pass --onnx or --pt2 to add files, or give a run")
         put_json(json, _described(folder))
         return
     loaded = load(folder)
     data = data_of(loaded, data_configs(loaded, changes or ()))
-    differences = {"onnx": export_onnx(folder, loaded, data, chosen_tasks(loaded, task), any_size=any_size)}
-    console.print(disagreement_table(differences))
+    work = Deployment(folder=folder, loaded=loaded, data=data, tasks=task or loaded.tasks, any_size=any_size)
+    differences: dict[str, float] = {}
+    for name in runtimes:
+        found = DEPLOYERS[name](work)
+        differences |= found
+        console.print(disagreement_table(found))
+        say(f"written: {folder / name}  (next: nasmvt evaluate {quoted(folder)} --runtime {name})")
     put_json(json, {**_described(folder), "differences": differences})
-    say(f"written: {folder / 'onnx'}  (next: nasmvt evaluate {quoted(folder)} --runtime onnx)")
 
 
 def _export(run: Path | None, arch: str, out: Path | None, accept_unfinished: bool, accept_changed_data: bool) -> Path:

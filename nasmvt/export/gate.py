@@ -1,10 +1,11 @@
 """Files for other runtimes are kept only if they compute what PyTorch computes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nasmvt.data.types import Batch
 from nasmvt.errors import UserError
-from nasmvt.export.runtimes import RuntimeNetwork
+from nasmvt.export.runtimes import Program, RuntimeNetwork
+from nasmvt.tasks.network import TaskNetwork
 
 TOLERANCE = 1e-4
 """Largest difference that float32 on another runtime is granted (see `TaskNetwork.disagreement`)."""
@@ -26,7 +27,40 @@ def check(served: RuntimeNetwork, batches: Iterable[Batch], what: str) -> float:
     Raises:
         UserError: if it is not; names `what`.
     """
-    worst = worst_disagreement(served, batches)
+    return _granted(worst_disagreement(served, batches), what)
+
+
+def check_merged(
+    program: Program, networks: Mapping[str, TaskNetwork], batches: Mapping[str, Iterable[Batch]], what: str
+) -> float:
+    """Return by how much a program of several tasks differs from PyTorch, on one image of each, if it is little enough.
+
+    Args:
+        program: takes and returns `<task>.<name>`.
+        networks: of the tasks.
+        batches: images of each task.
+        what: names the program.
+
+    Raises:
+        UserError: if it differs by more than is granted.
+    """
+    first = {name: next(iter(batches[name])) for name in networks}
+    given = {name: (batch.images[:1], batch.infos[:1]) for name, batch in first.items()}
+    outputs = program(
+        {
+            f"{name}.{key}": tensor
+            for name, network in networks.items()
+            for key, tensor in network.static_arguments(*given[name]).items()
+        }
+    )
+    worst = 0.0
+    for name, network in networks.items():
+        own = {key.removeprefix(f"{name}."): value for key, value in outputs.items() if key.startswith(f"{name}.")}
+        worst = max(worst, network.disagreement(own, *given[name]))
+    return _granted(worst, what)
+
+
+def _granted(worst: float, what: str) -> float:
     if not worst <= TOLERANCE:
         raise UserError(
             f"{what} must compute what PyTorch computes, but differs by {worst:.1e} of the largest value (at most "

@@ -151,3 +151,17 @@ def write_graphs(models: Mapping[str, "ir.Model"], folder: Path) -> None:
     weights.write(folder / WEIGHTS)
     for name, model in models.items():
         ir.save(model, folder / f"{name}.onnx")
+
+
+def read_graph(path: Path) -> "ir.Model":
+    """Read a file; its tensors stay where they are until they are used."""
+    import onnx_ir as ir
+
+    return ir.load(path)
+
+
+def write_graph(model: "ir.Model", path: Path) -> None:
+    """Write a model as one file, tensors included."""
+    import onnx_ir as ir
+
+    ir.save(model, path)

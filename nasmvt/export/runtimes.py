@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nasmvt.data.types import ImageInfo
 from nasmvt.errors import UserError
 from nasmvt.export.onnx_graph import need
+from nasmvt.files import DAMAGED
 from nasmvt.registry import Registry
 from nasmvt.tasks.network import TaskNetwork, whole_infos
 
@@ -68,6 +69,35 @@ class OnnxProgram:
         return {name: torch.from_numpy(array) for name, array in zip(self._outputs, arrays, strict=True)}
 
 
+class Pt2Program:
+    """A program of torch.export in a file.
+
+    Args:
+        path: the file.
+        threads: of one operator, for the whole process; None: as they are.
+
+    Raises:
+        UserError: if the file is missing or damaged.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        if not path.is_file():
+            raise UserError(f"there is no {path}: make it with 'nasmvt export {path.parent.parent} --pt2'")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            self._program = torch.export.load(path).module()
+        except DAMAGED as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} can't be loaded ({reason}): export again with this version of torch") from None
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the outputs."""
+        with torch.no_grad():
+            outputs: dict[str, Tensor] = self._program(**inputs)
+        return outputs
+
+
 class RuntimeNetwork(TaskNetwork):
     """A task network whose outputs another runtime computes, on the CPU; what comes before and after is PyTorch's."""
 
@@ -102,5 +132,10 @@ def _onnx(network: TaskNetwork, folder: Path, task: str, threads: int | None) ->
     return RuntimeNetwork(network, OnnxProgram(folder / ONNX / f"{task}.onnx", threads))
 
 
+def _pt2(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> TaskNetwork:
+    return RuntimeNetwork(network, Pt2Program(folder / PT2 / f"{task}.pt2", threads))
+
+
 RUNTIMES.add("torch", _torch, __name__)
 RUNTIMES.add("onnx", _onnx, __name__)
+RUNTIMES.add("pt2", _pt2, __name__)

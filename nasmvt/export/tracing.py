@@ -5,12 +5,15 @@ Shapes: B images, H, W of the canvas.
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.overrides import TorchFunctionMode
 
 from nasmvt.errors import UserError
 from nasmvt.tasks.modes import evaluating
@@ -31,7 +34,13 @@ class StaticNetwork(nn.Module):
         return self.network.static(images, sizes)
 
 
-def trace(network: TaskNetwork, canvas: tuple[int, int], *, any_size: bool = False) -> ExportedProgram:
+def trace(
+    network: TaskNetwork,
+    canvas: tuple[int, int],
+    *,
+    any_size: bool = False,
+    replaced: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
+) -> ExportedProgram:
     """Return the program of a task network, for any number of images.
 
     Args:
@@ -39,6 +48,7 @@ def trace(network: TaskNetwork, canvas: tuple[int, int], *, any_size: bool = Fal
         canvas: height and width of its images.
         any_size: whether the program takes images of other sizes too. It is then slower, since tables of positions are
             resized in it.
+        replaced: what stands for some operators.
 
     Raises:
         UserError: if it can't be traced; names the module.
@@ -52,12 +62,34 @@ def trace(network: TaskNetwork, canvas: tuple[int, int], *, any_size: bool = Fal
     if "sizes" in network.static_inputs:
         example["sizes"] = torch.tensor([list(example["images"].shape[2:])] * 2)
         shapes["sizes"] = {0: Dim("batch")}
-    with evaluating(network), torch.no_grad(), _naming_failures(network), quiet():
+    with evaluating(network), torch.no_grad(), _naming_failures(network), quiet(), _Replacing(replaced or {}):
         return torch.export.export(StaticNetwork(network), (), kwargs=example, dynamic_shapes=shapes, strict=False)
+
+
+def save_program(program: ExportedProgram, path: Path) -> None:
+    """Write a program, without what only a debugger reads: where each step came from."""
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):
+            node.meta.pop(key, None)
+    with quiet():
+        torch.export.save(program, path)
 
 
 _COARSEST = 64
 """Pixels per cell of the coarsest level that is assumed."""
+
+
+class _Replacing(TorchFunctionMode):
+    """Calls others instead of some operators."""
+
+    def __init__(self, table: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
+        super().__init__()
+        self._table = table
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return self._table.get(func, func)(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -1,72 +1,131 @@
 """From an exported folder to files for other runtimes, each compared with PyTorch before it is kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 
+from nasmvt.data.eval_set import EvalSet
 from nasmvt.errors import UserError, listed, nearest
-from nasmvt.export.gate import check
+from nasmvt.export import run_onnx
+from nasmvt.export.gate import check, check_merged
 from nasmvt.export.loading import LoadedModel
-from nasmvt.export.onnx_graph import need, to_onnx, write_graphs
-from nasmvt.export.runtimes import ONNX, OnnxProgram, RuntimeNetwork
-from nasmvt.export.tracing import trace
-from nasmvt.files import new_folder
+from nasmvt.export.onnx_graph import need, read_graph, to_onnx, write_graph, write_graphs
+from nasmvt.export.onnx_merge import MERGED, merge
+from nasmvt.export.runtimes import ONNX, PT2, OnnxProgram, Program, Pt2Program, RuntimeNetwork
+from nasmvt.export.tracing import save_program, trace
+from nasmvt.files import atomic, new_folder, write_text
+from nasmvt.heads.static import survivors_by_torchvision
 from nasmvt.pipeline.datasets import TaskData
+from nasmvt.tasks.network import TaskNetwork
 
 IMAGES = 8
 """Images of the search split that a file is compared on."""
 
-
-def chosen_tasks(loaded: LoadedModel, names: Sequence[str] | None) -> list[str]:
-    """Return the tasks to export: those named, or all.
-
-    Raises:
-        UserError: if the model has no such task.
-    """
-    for name in names or ():
-        if name not in loaded.tasks:
-            raise UserError(
-                f"the model has no task {name!r}{nearest(name, loaded.tasks)} (tasks: {listed(loaded.tasks)})"
-            )
-    return list(names or loaded.tasks)
+_IN_TORCHVISION: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.nasmvt.survivors: survivors_by_torchvision,
+    torch.ops.nasmvt.survivors.default: survivors_by_torchvision,
+}
 
 
-def export_onnx(
-    folder: Path,
-    loaded: LoadedModel,
-    data: Mapping[str, TaskData],
-    tasks: Sequence[str],
-    *,
-    any_size: bool = False,
-    images: int = IMAGES,
-) -> dict[str, float]:
-    """Write `onnx/<task>.onnx` and their tensors into an exported folder; return how much each differs from PyTorch.
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What is exported, and to where."""
 
-    Args:
-        folder: the exported folder.
-        loaded: its model.
-        data: of its tasks; each file is compared with PyTorch on images of the search split.
-        tasks: names of the tasks to export.
-        any_size: whether the files take images of other sizes than the canvas.
-        images: how many images are compared.
+    folder: Path
+    """The exported folder."""
+    loaded: LoadedModel
+    """Its model."""
+    data: Mapping[str, TaskData]
+    """Of its tasks; files are compared with PyTorch on images of the search split."""
+    tasks: Sequence[str]
+    """Which tasks are exported."""
+    any_size: bool = False
+    """Whether files take images of other sizes than the canvas."""
+    images: int = IMAGES
+    """How many images are compared."""
+
+    def __post_init__(self) -> None:
+        known = self.loaded.tasks
+        for name in self.tasks:
+            if name not in known:
+                raise UserError(f"the model has no task {name!r}{nearest(name, known)} (tasks: {listed(known)})")
+
+    @cached_property
+    def networks(self) -> dict[str, TaskNetwork]:
+        """The networks to export."""
+        return {name: self.loaded.model.task(name).eval() for name in self.tasks}
+
+    @cached_property
+    def batches(self) -> dict[str, EvalSet]:
+        """The images of each task that are compared."""
+        return {name: self.data[name].search_images(self.images) for name in self.tasks}
+
+    def program(self, name: str, *, plain: bool = False) -> ExportedProgram:
+        """Return the program of a task; a plain one has no operators but PyTorch's and torchvision's.
+
+        Raises:
+            UserError: if its network can't be traced.
+        """
+        canvas = self.data[name].config.data.nominal_size
+        replaced = _IN_TORCHVISION if plain else None
+        return trace(self.networks[name], canvas, any_size=self.any_size, replaced=replaced)
+
+    def check(self, name: str, program: Program, file: str) -> float:
+        """Return how much a file differs from PyTorch.
+
+        Raises:
+            UserError: if that is too much.
+        """
+        return check(RuntimeNetwork(self.networks[name], program), self.batches[name], file)
+
+
+def export_onnx(work: Deployment) -> dict[str, float]:
+    """Write ONNX files; return by name how much each differs from PyTorch.
+
+    These are `onnx/<task>.onnx` with their tensors beside them, `model.onnx` of all tasks in one if there are several,
+    and `run_onnx.py`, which needs no nasmvt.
 
     Raises:
         UserError: if a package is missing, a network can't be traced or translated, a file does not compute what
-            PyTorch does, or there is such a folder.
+            PyTorch does, or there are such files already.
     """
     need("onnx", "onnxscript", "onnxruntime")
-    networks = {name: loaded.model.task(name).eval() for name in tasks}
-    batches = {name: data[name].search_images(images) for name in tasks}
-    with new_folder(folder / ONNX) as temporary:
-        canvases = {name: data[name].config.data.image_size for name in tasks}
-        models = {name: to_onnx(trace(networks[name], canvases[name], any_size=any_size)) for name in tasks}
-        write_graphs(models, temporary)
-        return {
-            name: check(
-                RuntimeNetwork(networks[name], OnnxProgram(temporary / f"{name}.onnx", torch.get_num_threads())),
-                batches[name],
-                f"{ONNX}/{name}.onnx",
-            )
-            for name in tasks
-        }
+    differences = {}
+    with new_folder(work.folder / ONNX) as folder:
+        write_graphs({name: to_onnx(work.program(name)) for name in work.tasks}, folder)
+        for name in work.tasks:
+            file = f"{name}.onnx"
+            differences[f"{ONNX}/{file}"] = work.check(name, OnnxProgram(folder / file), f"{ONNX}/{file}")
+        if len(work.tasks) > 1:
+            merged = merge({name: read_graph(folder / f"{name}.onnx") for name in work.tasks})
+            with atomic(work.folder / MERGED) as path:
+                write_graph(merged, path)
+                differences[MERGED] = check_merged(OnnxProgram(path), work.networks, work.batches, MERGED)
+        program = Path(run_onnx.__file__)
+        write_text(work.folder / program.name, program.read_text(encoding="utf-8"))
+    return differences
+
+
+def export_pt2(work: Deployment) -> dict[str, float]:
+    """Write `pt2/<task>.pt2`, programs of torch.export; return by name how much each differs from PyTorch.
+
+    Raises:
+        UserError: if a network can't be traced, a program does not compute what the network does, or there are such
+            files already.
+    """
+    differences = {}
+    with new_folder(work.folder / PT2) as folder:
+        for name in work.tasks:
+            file = f"{name}.pt2"
+            save_program(work.program(name, plain=True), folder / file)
+            differences[f"{PT2}/{file}"] = work.check(name, Pt2Program(folder / file), f"{PT2}/{file}")
+    return differences
+
+
+DEPLOYERS: dict[str, Callable[[Deployment], dict[str, float]]] = {ONNX: export_onnx, PT2: export_pt2}
+"""What writes the files of a runtime, by its name."""

@@ -1,12 +1,15 @@
 """Files for other runtimes: exported, compared with PyTorch, evaluated and used like the model itself."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
 import nasmvt
 from nasmvt.data.types import Batch
@@ -26,8 +29,8 @@ def folder(tmp_path_factory) -> Path:
     experiment = write_experiment(path=home / "tiny.yaml")
     command = Command()
     command("train-supernet", experiment, "--out", home / "run")
-    text = command("export", home / "run", "--arch", "smallest", "--out", home / "model", "--onnx")
-    assert "onnx" in text
+    text = command("export", home / "run", "--arch", "smallest", "--out", home / "model", "--onnx", "--pt2")
+    assert "onnx/cls.onnx" in text
     return home / "model"
 
 
@@ -35,10 +38,11 @@ def served(folder: Path, runtime: str, name: str):
     return nasmvt.load(folder, runtime).networks[name]
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "pt2"])
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_any_number_of_images_gives_what_pytorch_gives(folder, name, count):
-    predictor = served(folder, "onnx", name)
+def test_any_number_of_images_gives_what_pytorch_gives(folder, runtime, name, count):
+    predictor = served(folder, runtime, name)
     images, _ = make_batch("classification", size=count)
     infos = whole_infos(images)
     assert predictor.network.disagreement(predictor.outputs(images, infos), images, infos) < gate.TOLERANCE
@@ -56,6 +60,53 @@ def test_shared_tensors_are_stored_once(folder):
     ]
     assert len(set(places)) < len(places)
     assert (folder / "onnx" / "weights.data").stat().st_size < 1.1 * parameters
+
+
+def test_one_file_holds_all_tasks_and_little_else(folder):
+    model = onnx.load(folder / "model.onnx")
+    assert [item.name for item in model.graph.input] == ["cls.images", "det.images", "det.sizes", "seg.images"]
+    tensors = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    apart = (folder / "onnx" / "weights.data").stat().st_size
+    assert tensors == pytest.approx(apart, rel=0.05)
+
+
+def isolated(folder: Path, *words: object) -> list[dict[str, object]]:
+    """Run `run_onnx.py` where neither torch nor nasmvt can be imported."""
+    code = (
+        "import sys, runpy; sys.modules |= dict.fromkeys(['torch', 'torchvision', 'nasmvt'])\n"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    program = [sys.executable, "-I", "-c", code, folder / "run_onnx.py", *words]
+    done = subprocess.run([str(word) for word in program], capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_program_in_the_folder_predicts_the_same_without_torch(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "an image.png"
+    Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize((80, 60)).save(path)
+    loaded = nasmvt.load(folder)
+    (found,) = isolated(folder, "cls", path)
+    (expected,) = loaded.task("cls").predict([path])
+    assert found["cls"] == pytest.approx(dict(expected.top(5)), abs=0.01)
+    (found,) = isolated(folder, "det", path)
+    objects = loaded.task("det").predict([path])[0].to_json()["objects"]
+    assert [item["score"] for item in found["det"]] == pytest.approx([item["score"] for item in objects], abs=0.01)
+    (found,) = isolated(folder, "seg", path)
+    labels = loaded.task("seg").predict([path])[0].labels.numpy()
+    with Image.open(found["seg"]) as drawn:
+        assert (np.asarray(drawn) == labels).mean() > 0.98
+
+
+def test_a_program_of_torch_export_loads_without_nasmvt(folder):
+    code = (
+        "import sys; sys.modules['nasmvt'] = None; import torch, torchvision\n"
+        "program = torch.export.load(sys.argv[1]).module()\n"
+        "print(program(images=torch.rand(3, 3, 32, 32), sizes=torch.tensor([[32, 32]] * 3))['boxes'].shape)"
+    )
+    program = [sys.executable, "-c", code, str(folder / "pt2" / "det.pt2")]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert "[3, 5, 4]" in done.stdout
 
 
 def test_evaluate_gives_the_same_metrics(nasmvt, folder, tmp_path):

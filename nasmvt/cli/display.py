@@ -15,6 +15,7 @@ from rich.progress import (
 from rich.table import Table
 
 from nasmvt.cli.tables import new_table
+from nasmvt.pipeline.benchmark import Setting, Speed
 from nasmvt.pipeline.comparison import Compared
 from nasmvt.pipeline.runs import RunState
 from nasmvt.search import Candidate
@@ -101,6 +102,17 @@ def disagreement_table(differences: Mapping[str, float]) -> Table:
     table = new_table("from PyTorch, of the largest value", "file", "difference", left=("file",))
     for file, difference in differences.items():
         table.add_row(file, f"{difference:.1e}")
+    return table
+
+
+def speed_table(found: Sequence[tuple[Setting, Speed]]) -> Table:
+    """Return a table of what was measured of each setting."""
+    headers = ("task", "runtime", "batch", "threads", "images/s", "p50", "p90", "p99", "MiB")
+    table = new_table("speed; percentiles in ms per call", *headers, left=("task", "runtime"))
+    for setting, speed in found:
+        times = (f"{value:.1f}" for value in (speed.images_per_second, speed.p50, speed.p90, speed.p99))
+        where = (setting.task, setting.runtime, str(setting.batch), str(setting.threads))
+        table.add_row(*where, *times, f"{speed.memory:.0f}")
     return table
 
 

@@ -8,6 +8,7 @@ import typer
 from nasmvt import __version__
 from nasmvt.cli import (
     add_task,
+    benchmark,
     compare,
     data,
     evaluate,
@@ -42,6 +43,7 @@ app.command("front", short_help="Show the best candidates of every size, and pic
 app.command("retrain", short_help="Train the chosen arch further.")(retrain.retrain)
 app.command("export", short_help="Export the model as one folder.")(export.export)
 app.command("evaluate", short_help="Evaluate an exported model on val.")(evaluate.evaluate)
+app.command("benchmark", short_help="Measure the speed of an exported model.")(benchmark.benchmark)
 app.command("predict", short_help="Predict for images, and draw the predictions.")(predict.predict)
 app.command("compare", short_help="Compare the searched arch with others.")(compare.compare)
 app.command("add-task", short_help="Add a task to an exported model.")(add_task.add_task)

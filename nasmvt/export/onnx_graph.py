@@ -99,14 +99,34 @@ def _strip(model: "ir.Model") -> None:
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     kept = {*model.graph.inputs, *model.graph.outputs}
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
     for number, node in enumerate(model.graph.all_nodes()):
         node.metadata_props.clear()
         node.doc_string = None
         node.name = str(number)
+        _drop_defaults(node)
         for value in node.outputs:
             value.metadata_props.clear()
             if value not in kept:
                 value.shape = value.type = None
+
+
+def _drop_defaults(node: "ir.Node") -> None:
+    """Take out attributes that say what holds without them; in small networks they weigh as much as weights do."""
+    import onnx
+
+    schema = onnx.defs.get_schema(node.op_type, _OPSET, node.domain)
+    for name, attribute in list(node.attributes.items()):
+        default = schema.attributes[name].default_value
+        usual = onnx.helper.get_attribute_value(default) if default.type else _CONVOLUTION.get((node.op_type, name))
+        given = list(attribute.value) if isinstance(attribute.value, (list, tuple)) else attribute.value
+        if usual is not None and given in (usual, usual.decode() if isinstance(usual, bytes) else usual):
+            del node.attributes[name]
+
+
+_CONVOLUTION = {("Conv", "strides"): [1, 1], ("Conv", "dilations"): [1, 1], ("Conv", "pads"): [0, 0, 0, 0]}
+"""What a convolution takes without these attributes; the standard says it in words."""
 
 
 class Weights:

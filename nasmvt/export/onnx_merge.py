@@ -37,6 +37,8 @@ def merge(models: Mapping[str, "ir.Model"]) -> "ir.Model":
             if first is value:
                 value.name = next(names)
                 value.const_value = ir.Tensor(array, name=value.name)
+                value.shape = value.type = None  # said by the tensor
+                value.metadata_props.clear()
             else:
                 replace_all_uses_with(value, first)
         model.graph.initializers.clear()

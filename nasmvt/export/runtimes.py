@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nasmvt.data.types import ImageInfo
 from nasmvt.errors import UserError
 from nasmvt.export.onnx_graph import need
+from nasmvt.export.tracing import StaticNetwork
 from nasmvt.files import DAMAGED
 from nasmvt.registry import Registry
 from nasmvt.tasks.network import TaskNetwork, whole_infos
@@ -136,6 +137,12 @@ def _pt2(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> 
     return RuntimeNetwork(network, Pt2Program(folder / PT2 / f"{task}.pt2", threads))
 
 
+def _compiled(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> TaskNetwork:
+    compiled = torch.compile(StaticNetwork(network))
+    return RuntimeNetwork(network, lambda inputs: compiled(**inputs))
+
+
 RUNTIMES.add("torch", _torch, __name__)
+RUNTIMES.add("compiled", _compiled, __name__)
 RUNTIMES.add("onnx", _onnx, __name__)
 RUNTIMES.add("pt2", _pt2, __name__)

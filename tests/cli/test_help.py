@@ -18,6 +18,7 @@ COMMANDS = [
     "predict",
     "compare",
     "profile",
+    "benchmark",
     "import-reference",
     "data",
     "front",

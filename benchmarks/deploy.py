@@ -1,0 +1,122 @@
+"""Files for ONNX Runtime against PyTorch: every family's nano space, every task, on real images.
+
+Networks are freshly drawn, BatchNorm statistics included, so that nothing is equal by chance. For each: the worst
+difference over single images, over batches of 1, 2 and 7, and, with --any-size, on a second canvas; and images per
+second of ONNX Runtime over those of PyTorch, both with one thread, batch 1.
+
+    python benchmarks/deploy.py --images 20
+    python benchmarks/deploy.py --spaces lvt_nano --tasks det --any-size
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from nasmvt.config import parse
+from nasmvt.data import read_picture
+from nasmvt.data.transforms import EvalTransform
+from nasmvt.data.types import DataInfo, ImageInfo
+from nasmvt.errors import UserError
+from nasmvt.export.onnx_graph import to_onnx, write_graphs
+from nasmvt.export.runtimes import OnnxProgram, RuntimeNetwork
+from nasmvt.export.tracing import trace
+from nasmvt.pipeline.experiment import load_experiment
+from nasmvt.space import load_space
+from nasmvt.tasks.build import build_network
+from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.network import TaskNetwork
+from nasmvt.tasks.task import Task
+
+SPACES = ("vit_mvt_nano", "lvt_nano", "mpvit_nano", "scalable_vit_nano", "vitae_v2_nano")
+DATA = {"cls": "cls_cifar10", "det": "det_pennfudan", "seg": "seg_camvid"}
+CLASSES = tuple("abcdef")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spaces", nargs="+", default=SPACES)
+    parser.add_argument("--tasks", nargs="+", default=list(DATA))
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--any-size", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    numbers = "   trace s  onnx s   single  batches 2nd size x speed"
+    print(f"{'space':18} {'task':4}{numbers}")
+    for kind in options.tasks:
+        for space in options.spaces:
+            print(f"{space:18} {kind:4} {row(space, kind, options)}", flush=True)
+
+
+def row(space: str, kind: str, options: argparse.Namespace) -> str:
+    """Measure one network; return its part of the table."""
+    torch.manual_seed(options.seed)
+    task = task_of(kind)
+    network = build_network(load_space(space), task, load_space(space).smallest).eval()
+    stir(network)
+    images, infos = pictures(task, options.data / DATA[kind], options.images)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            start = time.perf_counter()
+            program = trace(network, task.nominal_size, any_size=options.any_size)
+            traced = time.perf_counter()
+            write_graphs({kind: to_onnx(program)}, Path(folder))
+            written = time.perf_counter()
+        except UserError as error:
+            return f"refused: {error}"
+        served = RuntimeNetwork(network, OnnxProgram(Path(folder) / f"{kind}.onnx", 1))
+        single = max(differ(served, images[i : i + 1], infos[i : i + 1]) for i in range(len(images)))
+        batches = max(differ(served, images[:n], infos[:n]) for n in (1, 2, 7))
+        second = "-"
+        if options.any_size:
+            wide = torch.cat((images, images[:, :, :, : images.shape[3] // 2]), dim=3)[:2]
+            second = f"{differ(served, wide, infos[:2]):.1e}"
+        ratio = seconds(lambda: network.predict(images[:1])) / seconds(lambda: served.predict(images[:1]))
+    times = f"{traced - start:8.1f} {written - traced:7.1f}"
+    return f"{times} {single:8.1e} {batches:8.1e} {second:>8} {ratio:7.2f}"
+
+
+def task_of(kind: str) -> Task:
+    """Return a task of the built-in experiment, for six classes."""
+    config: TaskConfig = load_experiment("shapes").tasks[kind]
+    info = DataInfo(kind=config.kind, classes=CLASSES, has_masks=config.kind == "detection")
+    return Task(name=kind, config=parse(TaskConfig, config.model_dump(mode="json"), kind), info=info)
+
+
+def pictures(task: Task, root: Path, count: int) -> tuple[torch.Tensor, list[ImageInfo]]:
+    """Return real images, placed on the task's canvas."""
+    files = sorted(path for path in root.rglob("*") if path.suffix in {".jpg", ".png"} and "annot" not in str(path))
+    place = EvalTransform(task.config.data)
+    placed = [place(read_picture(path), i) for i, path in enumerate(files[:: max(len(files) // count, 1)][:count])]
+    return torch.stack([image for image, _ in placed]), [info for _, info in placed]
+
+
+def stir(network: TaskNetwork) -> None:
+    """Move norms, biases and statistics away from what they start with, and let classes differ."""
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if tensor.is_floating_point():
+            noise = 0.1 * torch.randn_like(tensor)
+            tensor.data.add_(noise.abs() if "running_var" in name else noise)
+
+
+def differ(served: RuntimeNetwork, images: torch.Tensor, infos: list[ImageInfo]) -> float:
+    return served.network.disagreement(served.outputs(images, infos), images, infos)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the shortest of ten calls, after two."""
+    times = []
+    for _ in range(12):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times[2:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""`nasmvt benchmark`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasmvt.cli.common import Changes, Json, ModelArgument, model_folder, put_json, reports_errors
+
+
+@reports_errors
+def benchmark(
+    folder: ModelArgument = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="What computes: torch, compiled, onnx, pt2. May be repeated.", show_default="torch"),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Task to measure; may be repeated.", show_default="all tasks")
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="Images per call. May be repeated.", show_default="1")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, help="Threads of an operator. May be repeated.", show_default="1")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each setting.")] = 3.0,
+    fps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="IMAGES",
+            help="Measure so many images of val one by one instead, predictions at their original size included, "
+            "without the first five (LVT's protocol; its tool takes 200).",
+            show_default="random images on the canvas",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for the table.", show_default="FOLDER/benchmark.json")
+    ] = None,
+    changes: Changes = None,
+    json: Json = None,
+) -> None:
+    """Measure images per second, latency and memory of an exported model on the CPU.
+
+    \b
+    Example:
+      nasmvt benchmark my-model --runtime torch --runtime onnx --threads 1
+    """
+    from dataclasses import asdict
+    from itertools import product
+
+    from nasmvt.cli.common import written
+    from nasmvt.cli.display import console, speed_table
+    from nasmvt.export import load
+    from nasmvt.files import write_json
+    from nasmvt.pipeline.benchmark import Setting, measure, measure_fps
+    from nasmvt.pipeline.evaluate import data_configs
+
+    folder = model_folder(folder)
+    loaded = load(folder)
+    chosen = [loaded.task(name).task.name for name in task or loaded.tasks]
+    batches = [1] if fps is not None else batch or [1]
+    settings = [
+        Setting(task=name, runtime=one, batch=size, threads=number)
+        for name, size, number, one in product(chosen, batches, threads or [1], runtime or ["torch"])
+    ]
+    if fps is None:
+        found = list(measure(folder, settings, seconds))
+    else:
+        found = list(measure_fps(folder, settings, data_configs(loaded, changes or ()), fps))
+    console.print(speed_table(found))
+    path = out or folder / "benchmark.json"
+    rows = [{**asdict(setting), **asdict(speed)} for setting, speed in found]
+    content = {"protocol": "outputs" if fps is None else "fps", "rows": rows}
+    put_json(json, content)
+    written(lambda: write_json(path, content), path, wanted=out is not None)

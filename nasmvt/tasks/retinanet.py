@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nasmvt.data.types import DataInfo
 from nasmvt.heads.layers import start_xavier
@@ -67,6 +67,15 @@ class RetinaNetConfig(HeadConfig):
     """Whose rules hold where the two differ: order of the anchors, ReLU before the last level, starting values of the
     neck, bound of the offsets, low-quality matches, anchors in the padding, normaliser of the losses, choice of the
     candidates, clipping."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.negative > self.positive:
+            raise ValueError(
+                f"an anchor is background below 'negative', at most 'positive' ({self.positive:g}), but 'negative' is "
+                f"{self.negative:g}: exchange them"
+            )
+        return self
 
 
 @register_head("retinanet", kind="detection", config=RetinaNetConfig)

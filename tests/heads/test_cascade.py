@@ -12,6 +12,7 @@ from torchvision.models.detection.image_list import ImageList
 from nasmvt.families.reference import rename
 from nasmvt.heads.cascade import CascadeMaskRCNNHead
 from nasmvt.heads.detector_names import MM_CASCADE, laid_out
+from nasmvt.tasks.cascade import CascadeMaskRCNNConfig
 from nasmvt.tasks.masks import paste_masks
 from tests.families.reference import load_vectors
 
@@ -127,3 +128,10 @@ def test_the_losses_of_every_stage_are_theirs(vectors: Vectors, monkeypatch: pyt
     for stage, regions in enumerate(refined):
         for i, boxes in enumerate(regions):
             close(ordered(boxes.detach()), ordered(vectors[f"output.train.stage{stage}.refined.{i}"]))
+
+
+def test_stages_of_unequal_settings_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"'weights' and 'stds' of the stages must be equally many, but are 2, 3 and 3"
+    ):
+        CascadeMaskRCNNConfig(overlaps=(0.5, 0.6))

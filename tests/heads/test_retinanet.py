@@ -136,3 +136,8 @@ def test_the_detections_are_theirs_in_pixels_of_the_original_images(vectors: Vec
         assert found.labels.equal(vectors[f"output.detections.{i}.labels"].long())
         close(found.scores, vectors[f"output.detections.{i}.scores"])
         close(found.boxes, vectors[f"output.{'detections' if vectors.d2 else 'rescaled'}.{i}.boxes"])
+
+
+def test_thresholds_in_the_wrong_order_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"below 'negative', at most 'positive' \(0.3\), but 'negative' is 0.4"):
+        RetinaNetConfig(positive=0.3)

@@ -99,8 +99,8 @@ class Lender:
         for borrower in borrowers:
             for (members, leaf), (source, at) in borrower.whole:
                 members[leaf] = source[at]
-            for (members, leaf), (source, at), shape in borrower.buffers:
-                members[leaf] = part(source[at], shape)
+            for (members, leaf), (source, at), cut in borrower.buffers:
+                members[leaf] = cut(source[at])
             for cell, (source, at), cut in borrower.slices:
                 cells.append(cell)
                 loan.add(cut, source[at])
@@ -171,7 +171,11 @@ class Lender:
             else:
                 borrower.whole.append((cell, source))
         for cell, name, shape in frame.buffers:
-            borrower.buffers.append((cell, self._stored(name, shape).cell, shape))
+            source, _, stored = self._stored(name, shape)
+            if shape == stored:
+                borrower.whole.append((cell, source))
+            else:
+                borrower.buffers.append((cell, source, Slice.of(stored, shape, (), None)))
         return borrower
 
 
@@ -181,8 +185,8 @@ class _Borrower:
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
         self.whole: list[tuple[Cell, Cell]] = []
-        """Parameters that are lent as they are stored."""
+        """Parameters and buffers that are lent as they are stored."""
         self.slices: list[tuple[Cell, Cell, Slice]] = []
         self.choices: list[tuple[Cell, Cell, Slice, Adaptive]] = []
         """Adaptive parameters."""
-        self.buffers: list[tuple[Cell, Cell, torch.Size]] = []
+        self.buffers: list[tuple[Cell, Cell, Slice]] = []

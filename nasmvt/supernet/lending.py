@@ -103,8 +103,9 @@ class _Take(torch.autograd.Function):
         ctx.save_for_backward(*loan.pairs)
         ctx.set_materialize_grads(False)
         taken = tuple([cut(tensor) for cut, tensor in zip(loan.slices, loan.tensors, strict=True)])
-        trained = zip(taken, loan.slices, ctx.needs_input_grad[1:], strict=False)  # scores follow the tensors
-        ctx.mark_non_differentiable(*[one for one, cut, needed in trained if not needed and cut.layer is None])
+        if not all(ctx.needs_input_grad[1:]):
+            slices = zip(taken, loan.slices, ctx.needs_input_grad[1:], strict=False)  # scores follow the tensors
+            ctx.mark_non_differentiable(*[one for one, cut, needed in slices if not needed and cut.layer is None])
         return taken
 
     @staticmethod

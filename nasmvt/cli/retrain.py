@@ -48,21 +48,21 @@ def retrain(
     from nasmvt.pipeline.run import Run, device_of
     from nasmvt.pipeline.supernet import load_supernet
     from nasmvt.training.processes import joined, restarted
-    from nasmvt.training.ray_workers import Workers, train_on_ray
+    from nasmvt.training.ray_workers import train_on_ray, wanted
 
     target = device_of(device)
+    asked = wanted(workers, address, min_workers)
     opened = Run.open(run)
     supernet = load_supernet(opened, target)
     chosen = choose_arch(opened, arch, supernet.sharing(), accept_unfinished=accept_unfinished)
     folder = opened.folder("retrain", chosen.name)
     title = f"retrain {chosen.name}"
-    if workers:
-        wanted = Workers(count=workers, least=min_workers, address=address)
+    if asked is not None:
         check_folder(folder, folder.exists(), resume)
         options = {"from_scratch": from_scratch, "accept_changed_data": accept_changed_data}
         work = RetrainWork(run=opened.path.absolute(), chosen=chosen, **options)
         with training_progress(title) as listener:
-            train_on_ray(work, wanted, target.type, notes_of(opened.path), events(listener))
+            train_on_ray(work, asked, target.type, notes_of(opened.path), events(listener))
     else:
         data = opened.open_data(accept_changed=accept_changed_data)
         resume = resume or (restarted() and folder.exists())

@@ -51,9 +51,10 @@ def train_supernet(
     from nasmvt.pipeline.supernet import resume_supernet
     from nasmvt.pipeline.supernet import train_supernet as train_run
     from nasmvt.training.processes import joined, restarted
-    from nasmvt.training.ray_workers import Workers, train_on_ray
+    from nasmvt.training.ray_workers import train_on_ray, wanted
 
     target = device_of(device)
+    asked = wanted(workers, address, min_workers)
     if restarted() and out is not None and Run.is_at(out):  # what was given began this run
         resume, experiment, changes, seed = True, None, None, None
     if resume and (experiment or changes or seed is not None):
@@ -61,13 +62,12 @@ def train_supernet(
     if accept_changed_data and not resume:
         raise UserError("--accept-changed-data continues a run whose data changed: pass --resume too")
     settings = None if resume else load_experiment(experiment, changes or (), seed)
-    if workers:
-        wanted = Workers(count=workers, least=min_workers, address=address)
+    if asked is not None:
         path = Run.open(out).path if settings is None else free_path(out, settings)
         work = SupernetWork(out=path.absolute(), experiment=settings, accept_changed_data=accept_changed_data)
         with training_progress("supernet") as listener:
             hear: dict[str, Any] = {"on_report": say_data, "on_initial": say_initial, **events(listener)}
-            train_on_ray(work, wanted, target.type, notes_of(path), hear)
+            train_on_ray(work, asked, target.type, notes_of(path), hear)
         say(f"run directory: {path}  (next: nasmvt search {quoted(path)} --budget ...)")
         return
     with joined(target) as processes, training_progress("supernet", processes.first) as listener:

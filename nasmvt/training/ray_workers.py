@@ -14,7 +14,7 @@ import torch
 from nasmvt.cluster import connect, first_line, import_ray
 from nasmvt.errors import UserError
 from nasmvt.training.interrupt import Abandoned, Interrupted, deferred
-from nasmvt.training.processes import Processes, ProcessLost, joined
+from nasmvt.training.processes import Processes, ProcessLost, joined, started_together
 
 Tell = Callable[..., None]
 """`tell(event, *values)` sends an event to the process that started the workers."""
@@ -43,6 +43,21 @@ class Workers:
                 f"--min-workers is how few of the {self.count} workers may go on, but is {self.least}: give 1 to "
                 f"{self.count}"
             )
+
+
+def wanted(count: int, address: str | None, least: int | None) -> Workers | None:
+    """Return the workers that a command asks for; None: it trains in this process, or in torchrun's.
+
+    Raises:
+        UserError: if options contradict each other.
+    """
+    if count and started_together():
+        raise UserError("torchrun has started the processes already: leave --workers out, or torchrun")
+    if not count:
+        if address is not None or least is not None:
+            raise UserError("--address and --min-workers are about Ray workers, but --workers is 0: pass --workers too")
+        return None
+    return Workers(count=count, least=least, address=address)
 
 
 class _Mailbox:

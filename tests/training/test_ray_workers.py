@@ -12,7 +12,7 @@ from nasmvt.training import Trainer, TrainingConfig
 from nasmvt.training.checkpoint import Checkpoint, Checkpoints
 from nasmvt.training.interrupt import Interrupted
 from nasmvt.training.metrics import MetricsLog
-from nasmvt.training.ray_workers import Workers, _Mailbox, train_on_ray
+from nasmvt.training.ray_workers import Workers, _Mailbox, train_on_ray, wanted
 from tests.training.group import together
 from tests.training.toy import Toy, ToyLoader
 
@@ -135,3 +135,15 @@ def test_the_first_failure_counts_and_events_are_given_once():
     box.fail(UserError("first"))
     box.fail(UserError("second"))
     assert str(box.failure()) == "first"
+
+
+def test_options_that_contradict_each_other_are_refused(monkeypatch):
+    assert wanted(0, None, None) is None
+    assert wanted(4, "auto", 2) == Workers(count=4, least=2, address="auto")
+    for address, least in (("auto", None), (None, 2)):
+        with pytest.raises(UserError, match="but --workers is 0: pass --workers too"):
+            wanted(0, address, least)
+    for key, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(UserError, match="torchrun has started the processes already"):
+        wanted(2, None, None)

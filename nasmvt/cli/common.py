@@ -46,7 +46,8 @@ Precision = Annotated[
     str, typer.Option(help="In which numbers networks compute: fp32, or bf16 or fp16 where the device has them.")
 ]
 Runtime = Annotated[
-    str, typer.Option(help="What computes: torch, or onnx or pt2 for the files that 'nasmvt export' adds (on the CPU).")
+    str,
+    typer.Option(help="What computes: torch, or onnx, int8 or pt2 for files that 'nasmvt export' adds (on the CPU)."),
 ]
 Changes = Annotated[
     list[str] | None,

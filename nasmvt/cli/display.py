@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -102,6 +103,17 @@ def disagreement_table(differences: Mapping[str, float]) -> Table:
     table = new_table("from PyTorch, of the largest value", "file", "difference", left=("file",))
     for file, difference in differences.items():
         table.add_row(file, f"{difference:.1e}")
+    return table
+
+
+def int8_table(report: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return a table of what quantisation costs on val, by task."""
+    headers = ("task", "metric", "float", "int8", "kept in float")
+    table = new_table("quantised, on val (%)", *headers, left=("task", "metric"), wrap=("kept in float",))
+    for task, item in report.items():
+        for metric, value in item["float"].items():
+            kept = ", ".join(item["kept_in_float"]) or "-"
+            table.add_row(task, metric, f"{value:.2f}", f"{item['int8'][metric]:.2f}", kept)
     return table
 
 

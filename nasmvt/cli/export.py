@@ -32,6 +32,17 @@ def export(
     accept_changed_data: AcceptChangedData = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/TASK.onnx too; needs the extra 'onnx'.")] = False,
     pt2: Annotated[bool, typer.Option("--pt2", help="Write pt2/TASK.pt2 too, programs of torch.export.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write int8/TASK.onnx too, quantised; needs the files of --onnx.")
+    ] = False,
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART",
+            help="Part that is not quantised, such as backbone.stem. May be repeated.",
+            show_default="found by measuring",
+        ),
+    ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="Task to write such files for; may be repeated.", show_default="all tasks")
     ] = None,
@@ -51,17 +62,18 @@ def export(
     Example:
       nasmvt export runs/my-run --out my-model --onnx
     """
-    from nasmvt.cli.display import console, disagreement_table, say
+    from nasmvt.cli.display import console, disagreement_table, int8_table, say
     from nasmvt.export import load
     from nasmvt.pipeline.deploy import DEPLOYERS, Deployment
     from nasmvt.pipeline.evaluate import data_configs, data_of
+    from nasmvt.pipeline.quantize import export_int8
 
     exported = run is not None and (run / "config.json").is_file()
     folder = run if run is not None and exported else _export(run, arch, out, accept_unfinished, accept_changed_data)
     runtimes = [name for name, wanted in {"onnx": onnx, "pt2": pt2}.items() if wanted]
-    if not runtimes:
+    if not runtimes and not int8:
         if exported:
-            raise UserError(f"{folder} is an exported folder already: pass --onnx or --pt2 to add files, or give a run")
+            raise UserError(f"{folder} is an exported folder: pass --onnx, --int8 or --pt2 to add files, or give a run")
         put_json(json, _described(folder))
         return
     loaded = load(folder)
@@ -73,7 +85,12 @@ def export(
         differences |= found
         console.print(disagreement_table(found))
         say(f"written: {folder / name}  (next: nasmvt evaluate {quoted(folder)} --runtime {name})")
-    put_json(json, {**_described(folder), "differences": differences})
+    described = {**_described(folder), "differences": differences}
+    if int8:
+        described["int8"] = export_int8(work, keep_float)
+        console.print(int8_table(described["int8"]))
+        say(f"written: {folder / 'int8'}  (next: nasmvt evaluate {quoted(folder)} --runtime int8)")
+    put_json(json, described)
 
 
 def _export(run: Path | None, arch: str, out: Path | None, accept_unfinished: bool, accept_changed_data: bool) -> Path:

@@ -33,11 +33,21 @@ predictions = model.task("{first}").predict(["picture.jpg"])
 
 {arch}
 
-## How it was made
+{int8}## How it was made
 
 {origin} Images are prepared as described in `config.json` under each task's `preprocessing`; `predict` does so.
 `local.json`, if present, records where the data are on the machine that wrote this folder: leave it out when
 you publish the model.
+"""
+
+_INT8 = """## Quantised files
+
+`int8/<task>.onnx`, weights and activations of 8 bits, on `val`:
+
+| task | metric | float | int8 | parts kept in float |
+| --- | --- | ---: | ---: | --- |
+{rows}
+
 """
 
 _ORIGIN = """Supernet training, evolutionary search under a bound on the total parameters, retraining, with nasmvt
@@ -73,5 +83,16 @@ def model_card(config: ExportConfig) -> str:
         layers=len(sharing),
         full=sum(len(shared) == len(tasks) for shared in sharing.values()),
         arch=arch,
+        int8=_int8(config),
         origin=config.origin or _ORIGIN.format(version=config.nasmvt),
     )
+
+
+def _int8(config: ExportConfig) -> str:
+    """Return the section on quantised files; nothing without any."""
+    rows = [
+        f"| {name} | {metric} | {value:.2f} | {item['int8'][metric]:.2f} | {', '.join(item['kept_in_float']) or '-'} |"
+        for name, item in (config.int8 or {}).items()
+        for metric, value in item["float"].items()
+    ]
+    return _INT8.format(rows="\n".join(rows)) if rows else ""

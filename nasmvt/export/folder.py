@@ -1,5 +1,6 @@
 """Writing the folder of a finished model: config.json, model.safetensors, README.md, and local.json."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 from nasmvt import __version__
 from nasmvt.cost import count_parameters
 from nasmvt.export.card import model_card
+from nasmvt.export.loading import read_config
 from nasmvt.export.local import write_local
 from nasmvt.export.schema import ExportConfig, ExportedTask
 from nasmvt.files import atomic, new_folder, write_json, write_text
@@ -72,3 +74,15 @@ def describe(model: MultiTaskModel, metrics: Metrics, split: str, seed: int, ori
         metrics={"split": split, **{name: dict(values) for name, values in metrics.items()}},
         origin=origin,
     )
+
+
+def note_int8(folder: Path, report: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write into config.json and the card of a folder what its quantised files lose, by task.
+
+    Tasks that the report does not have keep what is noted of them.
+    """
+    path = folder / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["int8"] = {**content.get("int8", {}), **report}
+    write_json(path, content)
+    write_text(folder / "README.md", model_card(read_config(folder)))

@@ -18,7 +18,7 @@ from nasmvt.files import DAMAGED
 from nasmvt.registry import Registry
 from nasmvt.tasks.network import TaskNetwork, whole_infos
 
-ONNX, PT2 = "onnx", "pt2"
+ONNX, PT2, INT8 = "onnx", "pt2", "int8"
 """Folders of the files of a runtime inside an exported folder."""
 
 Program = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -41,7 +41,9 @@ class OnnxProgram:
         import onnxruntime
 
         if not path.is_file():
-            raise UserError(f"there is no {path}: make it with 'nasmvt export {path.parent.parent} --onnx'")
+            raise UserError(
+                f"there is no {path}: make it with 'nasmvt export {path.parent.parent} --{path.parent.name}'"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
@@ -142,7 +144,12 @@ def _compiled(network: TaskNetwork, folder: Path, task: str, threads: int | None
     return RuntimeNetwork(network, lambda inputs: compiled(**inputs))
 
 
+def _int8(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> TaskNetwork:
+    return RuntimeNetwork(network, OnnxProgram(folder / INT8 / f"{task}.onnx", threads))
+
+
 RUNTIMES.add("torch", _torch, __name__)
 RUNTIMES.add("compiled", _compiled, __name__)
 RUNTIMES.add("onnx", _onnx, __name__)
 RUNTIMES.add("pt2", _pt2, __name__)
+RUNTIMES.add("int8", _int8, __name__)

@@ -135,6 +135,8 @@ class ExportConfig(Config):
     tasks: dict[str, ExportedTask]
     metrics: dict[str, Any]
     """In percent by task; `split` is what they were measured on."""
+    int8: dict[str, Any] | None = None
+    """By task, what quantised files lose on val: `float` and `int8` figures in percent, `bytes`, `kept_in_float`."""
     origin: str | None = None
     """Sentences on how the model was made; None: by nasmvt's own training and search."""
 

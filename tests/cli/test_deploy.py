@@ -135,6 +135,24 @@ def test_what_does_not_compute_the_same_is_refused(folder):
         gate.check(predictor, batches, "onnx/cls.onnx")
 
 
+def test_quantised_files_are_small_and_their_metrics_stand_in_the_card(nasmvt, folder):
+    assert "not head.nothing" in nasmvt.refused("export", folder, "--int8", "--keep-float", "head.nothing")
+    text = nasmvt("export", folder, "--int8", "--task", "cls", "--keep-float", "backbone.stem")
+    assert "backbone.stem" in text
+    graph = onnx.load(folder / "int8" / "cls.onnx").graph
+    weights = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    assert len(weights) > 10
+    noted = json.loads((folder / "config.json").read_text())["int8"]["cls"]
+    nasmvt("evaluate", folder, "--runtime", "onnx", "--out", "float.json")
+    assert noted["float"] == pytest.approx(json.loads(Path("float.json").read_text())["metrics"]["cls"])
+    assert noted["kept_in_float"] == ["backbone.stem"]
+    assert "## Quantised files" in (folder / "README.md").read_text()
+    predictor = served(folder, "int8", "cls")
+    images, _ = make_batch("classification", size=3)
+    expected = predictor.network(images)
+    assert (predictor(images)["logits"] - expected).abs().max() < 0.2 * expected.abs().max()
+
+
 def test_a_folder_with_such_files_is_not_overwritten(nasmvt, folder):
     assert "exists" in nasmvt.refused("export", folder, "--onnx")
     assert "pass --onnx" in nasmvt.refused("export", folder)

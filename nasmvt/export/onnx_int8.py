@@ -1,0 +1,109 @@
+"""Static quantisation of an ONNX file: weights int8 by output channel, activations uint8, by ONNX Runtime.
+
+Why ONNX Runtime and not torchao: its files run where the others of the folder do, and it takes the detectors' graphs as
+they are.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nasmvt.export.onnx_graph import need, read_graph
+
+_OPERATORS = ["Conv", "MatMul", "Gemm"]
+
+ATTENTION = "attention"
+"""The part of products without weights."""
+
+
+def parts(path: Path) -> dict[str, str]:
+    """Return the part of the network that each product of a file belongs to, by the name of its node.
+
+    A part is a child of the backbone, the neck or a child of the head: `backbone.stem`, `neck`, `head.rpn`.
+    """
+    graph = read_graph(path).graph
+    found = {}
+    for node in graph:
+        if node.op_type in _OPERATORS:
+            weights = [str(value.name) for value in node.inputs if value is not None and value.is_initializer()]
+            found[str(node.name)] = _part(weights[0]) if weights else ATTENTION
+    return found
+
+
+def _part(weight: str) -> str:
+    """Return the part that a weight such as `network.backbone.stem.0.weight` belongs to."""
+    module, *inner = weight.removeprefix("network.").split(".")
+    return module if module == "neck" or not inner else f"{module}.{inner[0]}"
+
+
+def quantise(path: Path, out: Path, inputs: Iterable[Mapping[str, Tensor]], kept: Collection[str]) -> None:
+    """Write a quantised copy of a file, its tensors inside.
+
+    Args:
+        path: the file.
+        out: the copy.
+        inputs: batches that ranges of activations are taken from.
+        kept: parts that stay in float.
+
+    Raises:
+        UserError: if a package is missing.
+    """
+    need("onnx", "onnxruntime")
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        """Hands out the batches."""
+
+        def __init__(self) -> None:
+            self._batches: Iterator[dict[str, Any]] = (
+                {name: tensor.numpy() for name, tensor in batch.items()} for batch in inputs
+            )
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self._batches, None)
+
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it recommends a preparation that the graph has had
+    try:
+        quantize_static(
+            str(path),
+            str(out),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            op_types_to_quantize=_OPERATORS,
+            nodes_to_exclude=[node for node, part in parts(path).items() if part in kept],
+        )
+    finally:
+        root.setLevel(level)
+
+
+def chosen_parts(
+    every: Collection[str], loss: Callable[[Collection[str]], float], most: float
+) -> tuple[set[str], float]:
+    """Return the parts that have to stay in float so that quantising the others costs little enough, and what it costs.
+
+    Greedy: of the parts that are left, the one that gains most is kept, until the loss is small enough or nothing is
+    left that gains anything.
+
+    Args:
+        every: the parts.
+        loss: what is lost if some parts are kept.
+        most: the loss that is granted.
+    """
+    kept: set[str] = set()
+    lost = loss(kept)
+    while lost > most and len(kept) < len(every):
+        trials = {part: loss(kept | {part}) for part in sorted(set(every) - kept)}
+        part = min(trials, key=trials.__getitem__)
+        if trials[part] >= lost:
+            break
+        kept.add(part)
+        lost = trials[part]
+    return kept, lost

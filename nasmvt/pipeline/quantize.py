@@ -1,0 +1,78 @@
+"""From ONNX files to quantised ones, and what that costs, measured."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from nasmvt.data.eval_set import EvalSet
+from nasmvt.errors import UserError, listed
+from nasmvt.export.folder import note_int8
+from nasmvt.export.onnx_int8 import chosen_parts, parts, quantise
+from nasmvt.export.runtimes import INT8, ONNX, OnnxProgram, RuntimeNetwork
+from nasmvt.files import new_folder
+from nasmvt.pipeline.deploy import Deployment
+from nasmvt.tasks.evaluate import evaluate
+
+CALIBRATION_IMAGES = 64
+"""Training images that ranges of activations are taken from."""
+GRANTED = 1.0
+"""Points of a task's first metric that may be lost on the search split before parts are kept in float."""
+
+
+def export_int8(work: Deployment, keep: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Write `int8/<task>.onnx`; return what is lost by it, and note it in config.json and the card.
+
+    Which parts of a network stay in float is found on the search split; figures are of val.
+
+    Args:
+        work: what is exported; its ONNX files must be there.
+        keep: parts that stay in float instead; none are then looked for.
+
+    Raises:
+        UserError: if a task's ONNX file is missing, or a part is none of a network's.
+    """
+    report: dict[str, dict[str, Any]] = {}
+    known: set[str] = set()
+    for name in work.tasks:
+        path = work.folder / ONNX / f"{name}.onnx"
+        OnnxProgram(path)  # refuses a missing one before anything is done
+        known |= set(parts(path).values())
+    if unknown := sorted(set(keep or ()) - known):
+        raise UserError(f"--keep-float names parts of the networks ({listed(sorted(known))}), not {listed(unknown)}")
+    with new_folder(work.folder / INT8) as folder:
+        for name in work.tasks:
+            report[name] = _quantise_task(work, name, folder, keep)
+    note_int8(work.folder, report)
+    return report
+
+
+def _quantise_task(work: Deployment, name: str, folder: Path, keep: Sequence[str] | None) -> dict[str, Any]:
+    path, out = work.folder / ONNX / f"{name}.onnx", folder / f"{name}.onnx"
+    network, task, data = work.networks[name], work.loaded.model.tasks[name], work.data[name]
+    every = set(parts(path).values())
+    inputs = [
+        network.static_arguments(batch.images, batch.infos) for batch in data.recalibration_images(CALIBRATION_IMAGES)
+    ]
+    search = data.search_images()
+
+    def figures(file: Path, images: EvalSet) -> dict[str, float]:
+        return evaluate(RuntimeNetwork(network, OnnxProgram(file)), images, task, "cpu")
+
+    usual = figures(path, search)[task.primary]
+
+    def loss(kept: Collection[str]) -> float:
+        quantise(path, out, inputs, kept)
+        return usual - figures(out, search)[task.primary]
+
+    if keep is None:
+        kept, _ = chosen_parts(every, loss, GRANTED)
+    else:
+        kept = set(keep) & every
+    quantise(path, out, inputs, kept)
+    val = data.val_images()
+    return {
+        "bytes": out.stat().st_size,
+        "float": figures(path, val),
+        "int8": figures(out, val),
+        "kept_in_float": sorted(kept),
+    }

@@ -30,8 +30,9 @@ from kill_cases import ACTIVITIES, Activity, Bases, copy, differences, results
 
 PATIENCE = 60.0
 """Seconds in which a command must reach its moment, and must have ended after the signal."""
-SOON = {"search with Ray": 20.0}
-"""Seconds in which all processes of a killed command are gone, where not `_SOON`: Ray's agents wait for its server."""
+SOON = {"search with Ray": 75.0}
+"""Seconds in which all processes of a killed command are gone, where not `_SOON`: two agents of Ray, which compute
+nothing, try to reach its server for 60 s."""
 _SOON = 1.0
 _WHOLE = 600.0
 """Seconds in which a command must end that is not interrupted."""

@@ -19,10 +19,6 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
 }
 
-_LOCAL_ENVIRONMENT = {
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # its agents outlive a killed driver for that long, by default 60 s
-}
-
 
 def import_ray(purpose: str) -> Any:
     """Return the module `ray`.
@@ -54,7 +50,7 @@ def connect(address: str | None, cpus: int) -> None:
     ray = import_ray("this")
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     local = address in (None, "local")
-    with _environment(_ENVIRONMENT | (_LOCAL_ENVIRONMENT if local else {})), _keeping_signals():
+    with _environment(_ENVIRONMENT), _keeping_signals():
         if local:
             try:  # "local": without an address Ray joins any instance on this machine
                 ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)

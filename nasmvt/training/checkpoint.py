@@ -43,6 +43,8 @@ class Checkpoint:
     """State dict of the `NamedOptimizer`; None in a file of format 1."""
     update: dict[str, Any] = field(default_factory=dict)
     """State dict of the `Update`: what fp16 multiplies the losses by."""
+    averaged: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Moving averages of the weights, where they are wanted: what is evaluated, searched and exported."""
 
     def save(self, path: Path) -> None:
         """Write the checkpoint to `path`, whole or not at all.
@@ -172,13 +174,14 @@ class Checkpoints:
         return [*first, *numbered]
 
 
-def load_weights(module: Trainable, checkpoints: Checkpoints, steps: int = 0) -> Checkpoint:
+def load_weights(module: Trainable, checkpoints: Checkpoints, steps: int = 0, *, averaged: bool = True) -> Checkpoint:
     """Load the weights of a training's newest checkpoint into a supernet or model of the same space and tasks.
 
     Args:
         module: the supernet or model.
         checkpoints: of the training.
         steps: steps that the training must have done.
+        averaged: whether moving averages are taken, where there are some; a resumed training takes the weights.
 
     Raises:
         UserError: if the checkpoint is missing, damaged, of another space, tasks or arch, or has too few steps.
@@ -190,7 +193,7 @@ def load_weights(module: Trainable, checkpoints: Checkpoints, steps: int = 0) ->
             f"{path} is of a training that ended at step {checkpoint.step} of {steps}: finish it with --resume first"
         )
     try:
-        module.load_state_dict(checkpoint.weights)
+        module.load_state_dict((averaged and checkpoint.averaged) or checkpoint.weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{path} does not fit this run ({reason}): use the run's own checkpoint") from None

@@ -42,6 +42,9 @@ class TrainingConfig(Config):
     """Patterns of the names of BatchNorms that norm by their running statistics in training too, and leave them as they
     are, such as `backbone.**`: small batches then don't spoil the statistics of published weights. Subnets of a
     supernet are still evaluated with statistics of their own."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an exponential moving average of the weights, such as 0.9998, which is then what is evaluated, searched
+    and exported; None: the weights themselves are. Takes the memory of the weights once more."""
     clip: float | None = Field(default=1.0, gt=0)
     """Bound on the gradients; None: no clipping."""
     clip_mode: Literal["norm", "value"] = "norm"

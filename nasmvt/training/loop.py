@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +13,7 @@ from nasmvt.data.loader import TrainLoader
 from nasmvt.data.types import Batch
 from nasmvt.errors import UserError
 from nasmvt.tasks.trainable import Trainable
+from nasmvt.training.averaged import Averaged
 from nasmvt.training.checkpoint import Checkpoint, Checkpoints, load_weights, signatures
 from nasmvt.training.config import TrainingConfig
 from nasmvt.training.interrupt import Abandoned, Failed, Interrupted, Signals
@@ -97,6 +99,7 @@ class Trainer:
         self._take = Step(trainable, self._update, config, seed, device, self.processes)
         self._ledger = Ledger()
         self._evaluated: int | None = None
+        self._averaged = None if config.ema is None else Averaged(trainable.state_dict(), config.ema)
         self._saved: int | None = None
 
     def resume(self) -> None:
@@ -109,7 +112,7 @@ class Trainer:
         """
         path = self.checkpoints.newest
         if self.checkpoints.exist():
-            checkpoint = load_weights(self.trainable, self.checkpoints)
+            checkpoint = load_weights(self.trainable, self.checkpoints, averaged=False)
             if checkpoint.optimizer is not None:
                 self.optimizer.load_state_dict(checkpoint.optimizer, path)
             elif checkpoint.step < self.config.steps:
@@ -118,6 +121,8 @@ class Trainer:
                     "used: finish the training with that version, or start a new run"
                 )
             self._update.load_state_dict(checkpoint.update)
+            if self._averaged is not None:
+                self._averaged.load(checkpoint.averaged)
             self.step = self._saved = checkpoint.step
         if self.processes.gather(self._metrics.evaluated(self.step))[0]:
             self._evaluated = self.step
@@ -199,6 +204,7 @@ class Trainer:
             weights=weights,
             optimizer=self.optimizer.state_dict(),
             update=self._update.state_dict(),
+            averaged={} if self._averaged is None else self._averaged.values,
         )
         try:
             self.checkpoints.save(checkpoint)
@@ -237,6 +243,8 @@ class Trainer:
             raise
         self.step += 1
         self._ledger.add(self.step, archs, taken.losses, taken.norm)
+        if self._averaged is not None:
+            self._averaged.update(self.step)
 
     def _evaluation_due(self) -> bool:
         every = self.config.evaluate_every
@@ -247,7 +255,7 @@ class Trainer:
         """Evaluate the saved state; a failure costs the figures, not the training."""
         assert self.evaluate is not None
         try:
-            with signals.at_once():
+            with signals.at_once(), nullcontext() if self._averaged is None else self._averaged.applied():
                 figures = self.evaluate()
         except KeyboardInterrupt:
             raise Interrupted(self.step, self.checkpoints.newest) from None

@@ -197,7 +197,7 @@ class DeformableDETRHead(nn.Module):
         if not self.two_stage:
             positions_QC, queries_QC = self.query_embed.chunk(2, dim=1)
             references = in_float32(self.reference_points(positions_QC)).sigmoid()
-            start = (tensor.expand(len(memory_BNC), -1, -1) for tensor in (queries_QC, positions_QC, references))
+            start = (tensor.expand(memory_BNC.shape[0], -1, -1) for tensor in (queries_QC, positions_QC, references))
             return None, *start  # type: ignore[return-value]
         logits, usable_BN = _own_boxes(cells)
         rows_BNC = self.enc_output_norm(self.enc_output(memory_BNC.masked_fill(~usable_BN[..., None], 0.0)))

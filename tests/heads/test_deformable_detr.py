@@ -192,3 +192,29 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
         DeformableDETRConfig(width=96)
     with pytest.raises(ValueError, match="'two_stage' needs boxes that are refined"):
         DeformableDETRConfig(two_stage=True)
+
+
+class Static(nn.Module):
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, fine: Tensor, coarse: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        detect: dict[str, Tensor] = self.head.detect_static((fine, coarse), sizes)
+        return detect
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_traced_head_serves_batches_of_another_size() -> None:
+    settings = {key: value for key, value in TINY.items() if key != "groups"}
+    head = Static(DeformableDETRHead(8, 3, levels=2, **settings)).eval()  # type: ignore[arg-type]
+
+    def given(batch: int) -> tuple[Tensor, ...]:
+        return torch.randn(batch, 16, 4, 4), torch.randn(batch, 16, 2, 2), torch.tensor([[32, 20]] * batch)
+
+    arguments, batch = given(2), torch.export.Dim("batch")
+    traced = torch.export.export(head, arguments, dynamic_shapes=[{0: batch}] * 3).module()
+    arguments = given(3)
+    ours, theirs = head(*arguments), traced(*arguments)
+    assert all(torch.allclose(ours[name].float(), theirs[name].float(), atol=1e-5) for name in ours)
+    assert ours["boxes"].shape == (3, 18, 4)

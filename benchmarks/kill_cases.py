@@ -185,9 +185,12 @@ def _checkpoint(path: Path) -> Any:
     return torch.load(path, weights_only=True)
 
 
+_TIMES = {"steps_per_second", "seconds", "data_share"}
+
+
 def _json_lines(path: Path) -> list[Any]:
     entries = [json.loads(line) for line in path.read_bytes().splitlines()]
-    timeless = [{key: entry[key] for key in entry.keys() - {"steps_per_second", "seconds"}} for entry in entries]
+    timeless = [{key: entry[key] for key in entry.keys() - _TIMES} for entry in entries]
     return sorted(timeless, key=lambda entry: json.dumps(entry, sort_keys=True))
 
 

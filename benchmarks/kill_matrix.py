@@ -39,6 +39,9 @@ _WHOLE = 600.0
 _ATTEMPTS = 5
 """Starts of a command that ends before the signal comes."""
 
+_OF_LIBRARIES = {"ray", ".ses"}
+"""What libraries leave among temporary files."""
+
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL")
 TERMINAL = "closed terminal"
 
@@ -233,8 +236,9 @@ class Matrix:
 def half_written(folder: Path) -> list[str]:
     """Return files and folders with names that are only used while they are written."""
     hidden = re.compile(r"\.(?!gitignore)|checkpoint\.new\.pt")
-    found = [path for path in folder.rglob("*") if hidden.match(path.name)]
-    found += [path for path in (folder / "tmp").iterdir() if path.name != "ray"]
+    temporary = folder / "tmp"
+    found = [path for path in folder.rglob("*") if hidden.match(path.name) and temporary not in path.parents]
+    found += [path for path in temporary.iterdir() if path.name not in _OF_LIBRARIES]
     return sorted(str(path.relative_to(folder)) for path in found)
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from nasmvt.heads.boxes import box_coder
 from nasmvt.heads.mask_rcnn import CASCADE_RULES, proposals
-from nasmvt.heads.regions import BOX_LOSSES, RegionDetector, RegionStage
+from nasmvt.heads.region_stage import BOX_LOSSES, RegionStage
+from nasmvt.heads.regions import RegionDetector
 from nasmvt.heads.roi import BoxHead, BoxPredictor, MaskHead, MaskPredictor, roi_align
 
 Convention = Literal["detectron2", "mmdetection"]

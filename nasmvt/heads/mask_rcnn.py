@@ -19,7 +19,8 @@ from nasmvt.heads.anchors import StridedAnchors
 from nasmvt.heads.boxes import box_coder
 from nasmvt.heads.layers import uniform_by_fan_in
 from nasmvt.heads.proposals import ProposalHead, ProposalRules, RegionProposals
-from nasmvt.heads.regions import BOX_LOSSES, RegionDetector, RegionRules, RegionStage
+from nasmvt.heads.region_stage import BOX_LOSSES, RegionStage
+from nasmvt.heads.regions import RegionDetector, RegionRules
 from nasmvt.heads.roi import BoxHead, BoxPredictor, MaskHead, MaskPredictor, roi_align
 
 Convention = Literal["torchvision", "detectron2", "mmdetection"]

@@ -10,7 +10,8 @@ from torchvision.models.detection.image_list import ImageList
 
 from nasmvt.heads import CascadeMaskRCNNHead, MaskRCNNHead
 from nasmvt.heads.boxes import BACKGROUND, IGNORED, assign, giou, suppress
-from nasmvt.heads.regions import RegionDetector, Samples, _target_masks
+from nasmvt.heads.region_stage import Samples, target_masks
+from nasmvt.heads.regions import RegionDetector
 
 STRIDES = (4, 8, 16)
 SMALL: dict[str, Any] = {"width": 8, "rpn_convs": 1, "box_convs": 0, "box_hidden": 16, "mask_convs": 1}
@@ -108,8 +109,8 @@ def test_masks_to_learn_are_zero_or_one_but_by_torchvisions_rule() -> None:
     ones = torch.ones(1, dtype=torch.int64)
     region = Samples(boxes=torch.tensor([[0.0, 0, 8, 8]]), labels=ones, objects=ones - 1, true=ones.bool())
     # 4 cells of 2 pixels each: read at their centres, columns have the shares 0, 0, 1/2 and 1 of the mask
-    assert _target_masks(masks, region, 4, binary=True)[0, 0].tolist() == [0, 0, 1, 1]
-    soft = _target_masks(masks, region, 4, binary=False)[0, 0]
+    assert target_masks(masks, region, 4, binary=True)[0, 0].tolist() == [0, 0, 1, 1]
+    soft = target_masks(masks, region, 4, binary=False)[0, 0]
     assert soft[:2].tolist() == [0, 0]
     assert soft[2] not in (0, 1)
 

@@ -28,7 +28,6 @@ from nasmvt.supernet.added import AddedTask
 from nasmvt.tasks.evaluate import evaluate
 from nasmvt.tasks.task import Task
 from nasmvt.text import read_text
-from nasmvt.training.checkpoint import Checkpoints
 from nasmvt.training.config import TrainingConfig
 from nasmvt.training.loop import Listener
 from nasmvt.yaml_text import dump_yaml
@@ -125,8 +124,8 @@ def add_task(
     loaded = load(model)
     base, seed = loaded.model, int(loaded.config["seed"])
     ((name, config),) = addition.tasks.items()
-    files = TrainingFiles(out.with_name(f"{out.name}-training"))
-    settings = files.folder / "addition.yaml"
+    folder = out.with_name(f"{out.name}-training")
+    settings = folder / "addition.yaml"
     content = dump_yaml({"model": fingerprint(base.state_dict()), **addition.model_dump(mode="json")})
     _check_folder(settings, content, resume)
     data = {name: TaskData(name, config, seed)}
@@ -148,7 +147,7 @@ def add_task(
             seed=derive_seed(seed, "added task", name),
             data=data,
             device=device,
-            resume=resume and Checkpoints(files.checkpoint).exist(),
+            resume=resume and files.folder.exists(),
             listener=listener,
         )
         stage.run(one.to(device), begin)
@@ -159,12 +158,12 @@ def add_task(
     schedule = addition.training
     if addition.max_added is not None:
         half = schedule.model_copy(update={"steps": max(schedule.steps // 2, 1)})
-        train(added, TrainingFiles(files.folder / "scores"), half, begin)
+        train(added, TrainingFiles(folder / "scores"), half, begin)
         weights = added.network.state_dict()
         added = AddedTask(base, task, added.within(addition.max_added), addition.threshold)
         added.network.load_state_dict(weights)
         schedule = schedule.model_copy(update={"steps": max(schedule.steps - half.steps, 1)})
-    train(added, files, schedule, begin)
+    train(added, TrainingFiles(folder / "task"), schedule, begin)
     whole = added.to("cpu").model().eval()
     split = loaded.config["metrics"]["split"]
     images = data[name].val_images() if split == "val" else data[name].search_images()

@@ -6,7 +6,6 @@ import yaml
 
 
 def test_a_task_is_added_and_evaluated(nasmvt, run) -> None:
-    nasmvt("retrain", run)
     nasmvt("export", run, "--out", "model")
     task = {"kind": "segmentation", "data": {"image_size": 32, "val_images": 4}, "batch_size": 3}
     task["head"] = {

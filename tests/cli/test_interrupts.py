@@ -102,7 +102,8 @@ def test_an_interrupted_search_goes_on_where_it_was(nasmvt):
     after = lines_of(journal)
     assert after[: len(before)] == before
     assert len(after) > len(before)
-    counted = Counter((entry["kind"], entry["id"]) for entry in map(json.loads, after[1:]))
+    entries = [json.loads(line) for line in after[1:]]
+    counted = Counter((entry["kind"], entry.get("id", entry.get("generation"))) for entry in entries)
     assert set(counted.values()) == {1}
 
 

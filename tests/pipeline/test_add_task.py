@@ -85,7 +85,7 @@ def test_old_outputs_and_tensors_stay_bit_for_bit(folder, tmp_path, rule):
 
 def test_scores_are_learned(folder, tmp_path):
     add_task(folder, addition(tmp_path), out=tmp_path / "four", device=CPU)
-    weights = Checkpoint.load(tmp_path / "four-training" / "checkpoint.pt").weights
+    weights = Checkpoint.load(tmp_path / "four-training" / "task" / "checkpoint.pt").weights
     scores = {key.removeprefix("scores."): float(value) for key, value in weights.items() if key.startswith("scores.")}
     assert len({score for score in scores.values() if score != 0.5}) > 5
     sharing = nasmvt.load(tmp_path / "four").model.sharing.to_dict()

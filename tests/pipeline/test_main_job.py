@@ -206,7 +206,7 @@ def test_what_an_interrupted_search_found_is_marked_and_accepted_only_if_asked(r
     best = str(tmp_path / "half" / "best.yaml")
     assert not ArchFile.read(Path(best)).complete
     for step in (lambda: choose_arch(run, best, costs.sharing), lambda: export(run, name=best, out=tmp_path / "m")):
-        with pytest.raises(UserError, match=r"interrupted search .* pass --accept-unfinished"):
+        with pytest.raises(UserError, match=r"interrupted search: .* pass --accept-unfinished"):
             step()
     assert choose_arch(run, best, costs.sharing, accept_unfinished=True).arch
     search(run, supernet, costs, budget, budget.feasible(costs), config, **settings)

@@ -11,6 +11,17 @@ from nasmvt.training.interrupt import interrupting
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+@pytest.fixture(autouse=True)
+def _usual_handlers():
+    """What a command finds when it starts; other tests may have connected to Ray, which leaves its own."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_second_signal_within_a_second_does_not_interrupt_the_cleaning_up(number):
     before = [signal.getsignal(each) for each in SIGNALS]

@@ -21,6 +21,7 @@ from nasmvt.supernet import InitialConfig, Supernet
 from nasmvt.supernet.initial import Initial, digest_of
 from nasmvt.tasks.meta import OnMeta
 from nasmvt.tasks.task import Task
+from nasmvt.tasks.trainable import name_of
 from nasmvt.training.checkpoint import Checkpoints, load_weights
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def read_initial(config: InitialConfig, supernet: Supernet) -> Initial:
         run = Run.open(path)
         earlier = Supernet(run.experiment.space, run.tasks, run.experiment.supernet)
         load_weights(earlier, Checkpoints(run.supernet_files.checkpoint), run.experiment.training.steps)
-        shared = {key.replace("/", "."): tensor.detach() for key, tensor in earlier.shared.items()}
+        shared = {name_of(key): tensor.detach() for key, tensor in earlier.shared.items()}
         return _of_model(earlier.materialize(earlier.space.largest), shared, str(path), supernet)
     if path.is_dir():
         return _of_model(load(path).model, {}, str(path), supernet)

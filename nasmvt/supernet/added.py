@@ -15,12 +15,11 @@ from nasmvt.model.multi_task import stored_key
 from nasmvt.space import Arch, Role, Sharing
 from nasmvt.space.sharing import SharingRule, layer_of
 from nasmvt.supernet.lending import Loan, Slice
-from nasmvt.supernet.supernet import key_of
 from nasmvt.tasks.build import Slot, buffer_slots, build_network, build_skeleton, parameter_slots
 from nasmvt.tasks.modes import train_mode
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
-from nasmvt.tasks.trainable import Probe, Trained, trained_of
+from nasmvt.tasks.trainable import Probe, Trained, key_of, name_of, trained_of
 
 
 class AddedTask(nn.Module):
@@ -64,11 +63,11 @@ class AddedTask(nn.Module):
         self.space, self.arch, self.tasks = base.space, base.arch, {task.name: task}
         self.frozen_norms: tuple[str, ...] = ()
         self._task, self._base, self._threshold = task, [base], threshold  # in a list: no submodule
-        self.network = build_network(self.space, task, self.arch)
+        self.networks = nn.ModuleDict({task.name: build_network(self.space, task, self.arch)})  # as elsewhere
         stored = base.tensors()
         self.frozen = self._find_frozen(stored)
         roles = self.space.layer_roles(family(self.space.family).roles)
-        layers = dict.fromkeys(layer_of(key.replace("/", ".")) for key in self.frozen)
+        layers = dict.fromkeys(layer_of(name_of(key)) for key in self.frozen)
         given = [] if isinstance(rule, str) else rule
         self._always = {layer for layer in layers if rule == "all" or roles(layer) is Role.SHARED or layer in given}
         adaptive = [layer for layer in layers if rule == "learned" and layer not in self._always]
@@ -106,6 +105,13 @@ class AddedTask(nn.Module):
 
     # -- what it is made of -----------------------------------------------------------------------
 
+    @property
+    def network(self) -> TaskNetwork:
+        """The new task's network with the tensors of its own."""
+        network = self.networks[self._task.name]
+        assert isinstance(network, TaskNetwork)
+        return network
+
     def sharing(self) -> Sharing:
         """Return how the tasks of the model and the new one share layers, by the present scores."""
         used = self._used()
@@ -132,14 +138,14 @@ class AddedTask(nn.Module):
         Raises:
             UserError: if sharing all that can be shared adds more.
         """
-        used, frozen = self._used(), {layer_of(key.replace("/", ".")) for key in self.frozen}
+        used, frozen = self._used(), {layer_of(name_of(key)) for key in self.frozen}
         least = self._added(frozen)
         if most < least:
             raise UserError(
                 f"a bound of {most:,} added parameters is below the {least:,} of the task's neck, head and layers that "
                 "the model does not share: raise it, or make the head smaller"
             )
-        scores = {key.replace("/", "."): float(score.detach()) for key, score in self.scores.items()}
+        scores = {name_of(key): float(score.detach()) for key, score in self.scores.items()}
         for layer in sorted(scores, key=lambda name: -scores[name]):
             if self._added(used) <= most:
                 break
@@ -154,7 +160,7 @@ class AddedTask(nn.Module):
         if not self.scores:
             return self._always
         above = (torch.cat([*self.scores.values()]).detach() > self._threshold).tolist()
-        return self._always | {key.replace("/", ".") for key in compress(self.scores, above)}
+        return self._always | {name_of(key) for key in compress(self.scores, above)}
 
     def _lent(self) -> TaskNetwork:
         """Return the network with the tensors that the scores choose, as part of the autograd graph."""
@@ -200,7 +206,7 @@ class AddedTask(nn.Module):
     def trained(self) -> Iterator[Trained]:
         """Yield the new task's parameters, without those of layers that are always shared, and the scores."""
         for item in trained_of({self._task.name: self.network}):
-            if layer_of(item.name.removeprefix(f"networks.{self._task.name}.")) not in self._always:
-                yield item._replace(name=item.name.replace(f"networks.{self._task.name}.", "network.", 1))
+            if layer_of(item.plain) not in self._always:
+                yield item
         for key, score in self.scores.items():
             yield Trained(f"scores.{key}", score, decays=False)

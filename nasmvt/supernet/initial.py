@@ -14,6 +14,7 @@ from nasmvt.families.reference import State
 from nasmvt.supernet.lending import fits
 from nasmvt.supernet.supernet import Supernet
 from nasmvt.tasks.build import buffer_slots, parameter_slots
+from nasmvt.tasks.trainable import name_of
 
 _BACKBONE = "backbone."
 _SHOWN = 6
@@ -94,7 +95,7 @@ def begin_with(supernet: Supernet, initial: Initial) -> Filled:
                     filled += store.fill(name, given, shared=False)
             backbones[task] = filled, whole
         for key in supernet.shared:
-            name = key.replace("/", ".")
+            name = name_of(key)
             owners = supernet.layers[name.rpartition(".")[0]]
             given = next((t[name] for t in (initial.shared, *(initial.tensors[o] for o in owners)) if name in t), None)
             if given is not None:

@@ -22,7 +22,7 @@ from nasmvt.tasks.build import Slot, build_network, parameter_slots
 from nasmvt.tasks.modes import train_mode
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
-from nasmvt.tasks.trainable import Probe, Trained, trained_of, undecayed
+from nasmvt.tasks.trainable import Probe, Trained, key_of, name_of, trained_of, undecayed
 
 
 class Supernet(nn.Module):
@@ -96,7 +96,7 @@ class Supernet(nn.Module):
         """Return the places of the shared tensors and scores of a task's adaptive parameters."""
         found = {}
         for key in self.shared:
-            name = key.replace("/", ".")
+            name = name_of(key)
             layer = layer_of(name)
             if task in self.layers[layer]:
                 found[name] = Adaptive(
@@ -158,7 +158,7 @@ class Supernet(nn.Module):
 
     def sharing(self, rule: SharingRule = "learned") -> Sharing:
         """Return which layers the tasks share: by the current scores, or with `all` or `none` of the adaptive ones."""
-        scores = {key.replace("/", "."): score for key, score in self.scores.items()}
+        scores = {name_of(key): score for key, score in self.scores.items()}
         adaptive: dict[str, tuple[str, ...]] = {}
         if rule == "none":
             adaptive = dict.fromkeys(scores, ())
@@ -195,7 +195,7 @@ class Supernet(nn.Module):
         yield from trained_of(networks)
         exempt = set().union(*(undecayed(network) for network in networks.values()))
         for key, parameter in self.shared.items():
-            yield Trained(f"shared.{key}", parameter, key.replace("/", ".") not in exempt)
+            yield Trained(f"shared.{key}", parameter, name_of(key) not in exempt)
         for key, parameter in self.scores.items():
             yield Trained(f"scores.{key}", parameter, decays=False)
 
@@ -208,8 +208,3 @@ class Supernet(nn.Module):
 
     def _task_networks(self) -> dict[str, TaskNetwork]:
         return cast(dict[str, TaskNetwork], dict(self.networks.items()))
-
-
-def key_of(name: str) -> str:
-    """Return a name that torch allows for a parameter: without dots."""
-    return name.replace(".", "/")

@@ -25,8 +25,18 @@ class Trained(NamedTuple):
     def plain(self) -> str:
         """Its name in a plain task network, whoever holds it; that of a score is "scores." and its layer's."""
         place, _, rest = self.name.partition(".")
-        rest = rest.replace("/", ".")
+        rest = name_of(rest)
         return {"networks": rest.partition(".")[2], "shared": rest}.get(place, f"{place}.{rest}")
+
+
+def key_of(name: str) -> str:
+    """Return a name that torch allows for a parameter: without dots."""
+    return name.replace(".", "/")
+
+
+def name_of(key: str) -> str:
+    """Return the name of which `key_of` made a key."""
+    return key.replace("/", ".")
 
 
 class Probe(NamedTuple):

@@ -116,6 +116,15 @@ def test_a_bound_on_what_is_added_shares_the_highest_scores(folder, tmp_path):
         added("none", max_added=bound, sharing="all")
 
 
+def test_patterns_name_parameters_as_in_any_training(folder, tmp_path):
+    settings = addition(tmp_path, sharing="none", training={**TRAINING, "freeze": ["backbone.**"]})
+    add_task(folder, settings, out=tmp_path / "four", device=CPU)
+    before, after = nasmvt.load(folder).model, nasmvt.load(tmp_path / "four").model
+    ours, frozen = before.task("cls").state_dict(), after.task("fourth").state_dict()
+    moved = {key for key in ours if ours[key].shape == frozen[key].shape and not torch.equal(ours[key], frozen[key])}
+    assert not any(key.startswith("backbone.") and "running" not in key and "num_batches" not in key for key in moved)
+
+
 def test_it_begins_like_a_task_of_the_model(folder, tmp_path):
     settings = addition(tmp_path, like="cls", sharing="none", training={**TRAINING, "lr": 1e-12})
     add_task(folder, settings, out=tmp_path / "four", device=CPU)

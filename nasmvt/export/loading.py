@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from nasmvt.config import parse
 from nasmvt.data import EvalTransform, read_picture
 from nasmvt.errors import UserError, listed, nearest
-from nasmvt.export.format_1 import upgraded
 from nasmvt.export.local import read_local
+from nasmvt.export.older_formats import upgraded
 from nasmvt.export.runtimes import RUNTIMES
 from nasmvt.export.schema import FORMAT, ExportConfig, Roots
 from nasmvt.families import family
@@ -179,13 +179,12 @@ def _read(folder: Path) -> tuple[ExportConfig, dict[str, Any], dict[str, Path]]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}): export the model again") from None
     roots = read_local(folder)
-    if isinstance(config, dict) and config.get("format") == 1:
+    if isinstance(config, dict):
         config, named = upgraded(config, str(path))
         roots = {**named, **roots}
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UserError(
-            f"{path} must be of format {FORMAT} (or 1, of nasmvt 0.1.0), but is not: export the model again with this "
-            "version of nasmvt"
+            f"{path} must be of format 1 to {FORMAT}, but is not: export the model again with this version of nasmvt"
         )
     return parse(ExportConfig, config, str(path)), config, roots
 

@@ -13,7 +13,7 @@ from nasmvt.space import SearchSpace
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.task import Task
 
-FORMAT: Literal[2] = 2
+FORMAT: Literal[3] = 3
 
 Triple = tuple[float, float, float]
 
@@ -50,6 +50,17 @@ class Preprocessing(Config):
     std: Triple
 
 
+class ExportedSettings(Config):
+    """The settings of a task that its experiment had, without those of training and of preprocessing."""
+
+    head: dict[str, Any]
+    """Settings of the head, its `type` among them."""
+    eval_batch_size: int = 16
+    """Images per evaluation step; does not affect the metrics."""
+    data: dict[str, Any]
+    """Settings of the task's data set, except its location."""
+
+
 class ExportedTask(Config):
     """One task."""
 
@@ -61,13 +72,8 @@ class ExportedTask(Config):
     """Panoptic segmentation: number of classes that are things, which come first."""
     category_ids: tuple[int, ...] = ()
     """Panoptic segmentation: the id of each class in the files of the data set."""
-    head: dict[str, Any]
-    """Settings of the head, its `type` among them."""
     preprocessing: Preprocessing
-    eval_batch_size: int = 16
-    """Images per evaluation step; does not affect the metrics."""
-    data: dict[str, Any]
-    """Settings of the task's data set, except its location."""
+    config: ExportedSettings
 
     @classmethod
     def of(cls, task: Task) -> "ExportedTask":
@@ -76,7 +82,6 @@ class ExportedTask(Config):
         resampling = data.test_placement.place(data.image_size).resampling
         return cls(
             **vars(task.info),
-            head=task.config.head.model_dump(mode="json"),
             preprocessing=Preprocessing(
                 placement=data.test.type,
                 test=data.test,
@@ -86,8 +91,11 @@ class ExportedTask(Config):
                 mean=data.mean,
                 std=data.std,
             ),
-            eval_batch_size=task.config.eval_batch_size,
-            data=data.model_dump(mode="json", include=set(_DESCRIBED)),
+            config=ExportedSettings(
+                head=task.config.head.model_dump(mode="json"),
+                eval_batch_size=task.config.eval_batch_size,
+                data=data.model_dump(mode="json", include=set(_DESCRIBED)),
+            ),
         )
 
     def settings(self) -> dict[str, Any]:
@@ -97,9 +105,9 @@ class ExportedTask(Config):
         placed = {"image_size": shown.canvas, "mean": shown.mean, "std": shown.std, "test": test}
         return {
             "kind": self.kind,
-            "head": self.head,
-            "eval_batch_size": self.eval_batch_size,
-            "data": {**self.data, **placed},
+            "head": self.config.head,
+            "eval_batch_size": self.config.eval_batch_size,
+            "data": {**self.config.data, **placed},
         }
 
     def task(self, name: str, source: str) -> Task:
@@ -123,7 +131,7 @@ class ExportConfig(Config):
 
     model_config = ConfigDict(extra="ignore")
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     nasmvt: str
     """The version that wrote it."""
     seed: int

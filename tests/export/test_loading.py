@@ -91,5 +91,5 @@ def test_damage_is_named(folder, tmp_path):
         with pytest.raises(UserError, match=sentence):
             nasmvt.load(folder)
     (folder / "config.json").write_text(json.dumps({**config, "format": 99}))
-    with pytest.raises(UserError, match="must be of format 2"):
+    with pytest.raises(UserError, match="must be of format 1 to 3"):
         nasmvt.load(folder)

@@ -46,11 +46,11 @@ def config_of(folder):
 
 def test_a_task_is_described_by_its_own_words(model, folder):
     content = config_of(folder)
-    assert content["format"] == 2
+    assert content["format"] == 3
     task = content["tasks"]["seg"]
     assert task["kind"] == "segmentation"
     assert task["classes"] == list(CLASSES)
-    assert task["head"] == model.tasks["seg"].config.head.model_dump(mode="json")
+    assert task["config"]["head"] == model.tasks["seg"].config.head.model_dump(mode="json")
     assert task["preprocessing"] == {
         "placement": "fit",
         "test": {"type": "fit"},
@@ -65,7 +65,11 @@ def test_a_task_is_described_by_its_own_words(model, folder):
         "mean": [0.5, 0.4, 0.3],
         "std": [0.229, 0.224, 0.225],
     }
-    assert not {"root", "workers", "augmentation", "batch_size", "loss_weight"} & {*task, *task["data"]}
+    assert not {"root", "workers", "augmentation", "batch_size", "loss_weight"} & {
+        *task,
+        *task["config"],
+        *task["config"]["data"],
+    }
 
 
 def test_a_loaded_model_has_the_settings_that_were_saved(model, folder):
@@ -124,9 +128,9 @@ def test_files_that_are_not_ours_do_no_harm(folder):
         ),
         (lambda c: c["tasks"]["seg"]["preprocessing"].update(mean=[1, 2]), "preprocessing.mean"),
         (lambda c: c["tasks"]["seg"].update(classes=3), "tasks.seg.classes"),
-        (lambda c: c["tasks"]["seg"]["head"].update(type="upernett"), "did you mean 'upernet'"),
+        (lambda c: c["tasks"]["seg"]["config"]["head"].update(type="upernett"), "did you mean 'upernet'"),
         (lambda c: c["tasks"].update(seg=3), "tasks.seg"),
-        (lambda c: c["tasks"]["seg"].pop("head"), "'tasks.seg.head' is missing"),
+        (lambda c: c["tasks"]["seg"]["config"].pop("head"), "'tasks.seg.config.head' is missing"),
     ],
 )
 def test_a_config_that_was_edited_wrongly_is_refused_by_name(folder, change, words):
@@ -163,7 +167,7 @@ def test_a_folder_of_format_1_gives_the_outputs_that_it_gave(old):
 
 def test_a_folder_of_format_1_says_what_today_says(old):
     loaded = nasmvt.load(old)
-    assert loaded.config["format"] == 2
+    assert loaded.config["format"] == 3
     assert loaded.config["metrics"] == {"split": "search", "cls": {"top1": 50.0}}
     configs = data_configs(loaded, ())
     assert configs["cls"].data.root == Path("/data/of/someone")
@@ -179,3 +183,42 @@ def test_a_damaged_folder_of_format_1_is_refused_by_name(old):
     (old / "config.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"'tasks\.cls\.config\.kind' is missing in .*config\.json"):
         nasmvt.load(old)
+
+
+# -- format 2 -------------------------------------------------------------------------------------
+
+
+def as_format_2(content):
+    """Return a config.json as nasmvt 0.2.0 and 0.3.0 wrote it: the settings of a task beside its classes."""
+    for task in content["tasks"].values():
+        task.update(task.pop("config"))
+    return {**content, "format": 2}
+
+
+def test_a_folder_of_format_2_has_the_settings_that_were_saved(model, folder):
+    content = config_of(folder)
+    expected = nasmvt.load(folder)
+    (folder / "config.json").write_text(json.dumps(as_format_2(content)))
+    loaded = nasmvt.load(folder)
+    assert loaded.config == expected.config
+    assert {n: t.config for n, t in loaded.model.tasks.items()} == {
+        n: t.config for n, t in expected.model.tasks.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.pop("tasks"), "'tasks'"),
+        (lambda c: c.update(tasks=[1]), "tasks"),
+        (lambda c: c["tasks"].update(seg=3), "tasks.seg"),
+        (lambda c: c["tasks"]["seg"].pop("head"), "'tasks.seg.config.head' is missing"),
+    ],
+)
+def test_a_damaged_folder_of_format_2_is_refused_by_name(folder, change, words):
+    content = as_format_2(config_of(folder))
+    change(content)
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError) as refused:
+        nasmvt.load(folder)
+    assert words in str(refused.value)

@@ -149,11 +149,11 @@ def test_the_folder_says_what_it_is(small):
     }
     sizes = {name: task["preprocessing"]["canvas"] for name, task in config["tasks"].items()}
     assert sizes == {"cls": [224, 224], "det": [800, 1280], "seg": [512, 512]}
-    head = config["tasks"]["det"]["head"]
+    head = config["tasks"]["det"]["config"]["head"]
     assert (head["anchor_rounding"], head["roi_aligned"], head["clip_shrinking"]) == (False, True, True)
-    assert config["tasks"]["cls"]["data"]["classes"][0] == "tench"
-    assert config["tasks"]["det"]["data"]["classes"][79] == "toothbrush"
-    assert config["tasks"]["seg"]["data"]["classes"][149] == "class 149"
+    assert config["tasks"]["cls"]["config"]["data"]["classes"][0] == "tench"
+    assert config["tasks"]["det"]["config"]["data"]["classes"][79] == "toothbrush"
+    assert config["tasks"]["seg"]["config"]["data"]["classes"][149] == "class 149"
     card = (folder / "README.md").read_text()
     assert "not measured" in card
     assert "import-reference" in card

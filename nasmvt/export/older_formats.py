@@ -1,4 +1,4 @@
-"""Exported folders of format 1 (nasmvt 0.1.0), converted to the current format."""
+"""Exported folders of the formats 1 (nasmvt 0.1.0) and 2 (0.2.0, 0.3.0), converted to the current format."""
 
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,31 @@ class _Folder(Config):
 
 
 def upgraded(content: dict[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Return the content of a config.json of format 1 in the current format, and the data roots that it names.
+    """Return the content of a config.json of any format in the current one, and the data roots that it names.
 
     Raises:
         UserError: if it breaks a rule; names `source`.
     """
+    if content.get("format") == 2:
+        return _nested(content), {}
+    if content.get("format") != 1:
+        return content, {}
     tasks = parse(_Folder, content, source).tasks
     roots = {name: task.config.data.root for name, task in tasks.items() if task.config.data.root is not None}
-    return {**content, "format": 2, "tasks": {name: _task(task) for name, task in tasks.items()}}, roots
+    return {**content, "format": 3, "tasks": {name: _task(task) for name, task in tasks.items()}}, roots
+
+
+def _nested(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a content of format 2 in format 3, which keeps a task's settings together under `config`."""
+    tasks = content.get("tasks")
+    if isinstance(tasks, dict):
+        tasks = {name: _nested_task(task) if isinstance(task, dict) else task for name, task in tasks.items()}
+    return {**content, "format": 3, "tasks": tasks}
+
+
+def _nested_task(task: dict[str, Any]) -> dict[str, Any]:
+    config = {key: task[key] for key in ("head", "eval_batch_size", "data") if key in task}
+    return {**{key: value for key, value in task.items() if key not in config}, "config": config}
 
 
 def _task(task: _Task) -> dict[str, Any]:
@@ -64,8 +81,10 @@ def _task(task: _Task) -> dict[str, Any]:
     norms = {"norm": "batch"} if config.kind == "segmentation" else {}
     return {
         **task.data.model_dump(mode="json"),
-        "head": {**norms, **config.head},
         "preprocessing": {"canvas": data.image_size, "mean": data.mean, "std": data.std},
-        "eval_batch_size": config.eval_batch_size,
-        "data": {key: settings[key] for key in _KEPT if key in settings},
+        "config": {
+            "head": {**norms, **config.head},
+            "eval_batch_size": config.eval_batch_size,
+            "data": {key: settings[key] for key in _KEPT if key in settings},
+        },
     }

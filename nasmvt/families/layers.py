@@ -1,7 +1,6 @@
 """Small layers and reshapes shared by several families.
 
-Shapes: B batch, N tokens, M some of them, C channels, D channels of a head, H height, W width, S side of a window,
-h heads.
+Shapes: B batch, N tokens, C channels, H height, W width, S side of a window.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-_SCORES = 2**26
-"""Attention scores of a layer, 256 MB of float32, up to which they are kept for the backward pass."""
-_SCORES_AT_ONCE = 2**21
-"""Attention scores that are held at a time, if there are more."""
 
 
 def to_tokens(map_BCHW: Tensor) -> Tensor:
@@ -40,53 +34,6 @@ def from_windows(windows: Tensor, side: int, size: Sequence[int]) -> Tensor:
     rows, columns, c = size[0] // side, size[1] // side, windows.shape[-1]
     x = windows.view(-1, rows, columns, side, side, c)
     return x.transpose(2, 3).reshape(-1, size[0], size[1], c)
-
-
-def relative_position_index(height: int, width: int, device: torch.device) -> Tensor:
-    """Return, for each pair of tokens of a map, its row in a table of relative positions: (N, N) int64 (Swin).
-
-    Recomputed in every forward pass: a tensor cached during tracing (`torch.export`) would be a fake one.
-    """
-    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-    row = (rows[:, None] - rows[None, :] + height - 1)[:, None, :, None]
-    column = (columns[:, None] - columns[None, :] + width - 1)[None, :, None, :]
-    return (row * (2 * width - 1) + column).reshape(height * width, height * width)
-
-
-def relative_bias(table: Tensor, index: Tensor) -> Tensor:
-    """Return the bias (1, h, N, N) of attention logits.
-
-    Args:
-        table: one row per relative position, one column per head h.
-        index: `relative_position_index` of the N tokens.
-    """
-    return table[index].permute(2, 0, 1).unsqueeze(0)
-
-
-def biased_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, index: Tensor, *, training: bool) -> Tensor:
-    """Return multi-head attention with a relative position bias, (B, h, N, D).
-
-    On a CPU `scaled_dot_product_attention` keeps all B * h * N * N scores, several times over, for the gradient of a
-    bias. Where these are many, a few queries are attended for at a time, and their scores are computed again in the
-    backward pass: they stay in the processor's caches, which makes up for it.
-
-    Args:
-        q: queries (B, h, N, D); keys `k` and values `v` alike.
-        table: one row per relative position, one column per head h.
-        index: `relative_position_index` of the N tokens.
-        training: whether gradients may be wanted.
-    """
-    b, heads, tokens, _ = q.shape
-    if not (training and torch.is_grad_enabled() and q.device.type == "cpu" and b * heads * tokens**2 > _SCORES):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=relative_bias(table, index))
-    rows = max(1, _SCORES_AT_ONCE // (b * heads * tokens))
-    parts = zip(q.split(rows, dim=2), index.view(tokens, tokens).split(rows), strict=True)
-    return torch.cat([recomputed(True, _attend_for, part, k, v, table, positions) for part, positions in parts], dim=2)
-
-
-def _attend_for(q_BhMD: Tensor, k: Tensor, v: Tensor, table: Tensor, index_MN: Tensor) -> Tensor:
-    """Attend for some of the queries."""
-    return F.scaled_dot_product_attention(q_BhMD, k, v, attn_mask=table[index_MN].permute(2, 0, 1).unsqueeze(0))
 
 
 def recomputed(enabled: bool, function: Callable[..., Tensor], *args: Any) -> Tensor:

@@ -23,14 +23,8 @@ from torch import Tensor, nn
 
 from nasmvt.errors import UserError
 from nasmvt.families.axis import Axis
-from nasmvt.families.layers import (
-    biased_attention,
-    from_windows,
-    relative_position_index,
-    to_map,
-    to_tokens,
-    to_windows,
-)
+from nasmvt.families.biased_attention import biased_attention, relative_position_index
+from nasmvt.families.layers import from_windows, to_map, to_tokens, to_windows
 from nasmvt.families.registry import register
 from nasmvt.space import Arch, Role
 

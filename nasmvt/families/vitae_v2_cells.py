@@ -13,15 +13,8 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.families.layers import (
-    from_windows,
-    recomputed,
-    relative_bias,
-    relative_position_index,
-    to_map,
-    to_tokens,
-    to_windows,
-)
+from nasmvt.families.biased_attention import relative_bias, relative_position_index
+from nasmvt.families.layers import from_windows, recomputed, to_map, to_tokens, to_windows
 
 PCM_STRIDES = {2: (2, 1, 1), 4: (2, 2, 1)}
 """Strides of the three convolutions beside a reduction's attention, by the reduction's ratio."""

@@ -7,7 +7,7 @@ import torch
 
 from nasmvt.errors import UserError
 from nasmvt.families import family, published
-from nasmvt.families.layers import relative_bias, relative_position_index
+from nasmvt.families.biased_attention import relative_bias, relative_position_index
 from nasmvt.families.reference import load_reference
 from nasmvt.families.vitae_v2 import convert
 from nasmvt.families.vitae_v2_cells import Attention, ReductionAttention

@@ -48,7 +48,10 @@ def search(
     ] = None,
     maximize: Annotated[
         list[str] | None,
-        typer.Option(help="t-score, or a task, for its metric. May be repeated.", show_default="the experiment's"),
+        typer.Option(
+            help="t-score, a task, for its first metric, or TASK:METRIC. May be repeated.",
+            show_default="the experiment's",
+        ),
     ] = None,
     minimize: Annotated[
         list[str] | None,

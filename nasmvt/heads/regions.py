@@ -8,7 +8,7 @@ region, M side of a mask. Labels count the background as 0 in here.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,12 @@ class RegionDetector(nn.Module):
         self.rpn, self.rules, self.regions = rpn, rules, regions
         self.sampler = BalancedPositiveNegativeSampler(roi_batch, 0.25)
         self.score_threshold, self.nms, self.detections = score_threshold, nms, detections
+
+    def strip(self, parts: Collection[str]) -> None:
+        """Drop the mask branches, if `parts` names `masks`; detections have none then, and the losses no part for them."""
+        if "masks" in parts:
+            for stage in self.stages:
+                stage.mask_roi_pool = stage.mask_head = stage.mask_predictor = None
 
     def losses(self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], sizes: Sizes) -> dict[str, Tensor]:
         """Return the losses of a batch, drawing anchors and regions at random; needs `train()`.

@@ -82,7 +82,7 @@ def search(
     plain = {name: item.recalibration_images(config.recalibration_images) for name, item in data.items()}
     with (
         held(files.folder),
-        make_pool(config, supernet, costs.sharing, compared, plain, device, address) as pool,
+        make_pool(config, supernet, costs.sharing, compared, plain, device, address, objectives.figures) as pool,
     ):
         ranked = run_search(
             supernet,

@@ -1,6 +1,6 @@
 """From settings to a searcher and a pool."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from math import ceil
 
 import torch
@@ -41,6 +41,7 @@ def make_pool(
     recalibration: Mapping[str, Iterable[Batch]],
     device: torch.device | str = "cpu",
     address: str | None = None,
+    figures: Mapping[str, Collection[str]] | None = None,
 ) -> Pool:
     """Return the pool of the settings: in this process without workers, else on Ray.
 
@@ -52,18 +53,19 @@ def make_pool(
         recalibration: training images of every task.
         device: where networks run.
         address: a Ray cluster; None: a local Ray.
+        figures: the values of each task's metric that are needed (see `Objectives.figures`); None: all.
 
     Raises:
-        UserError: if Ray is missing, can't be reached or has too few CPUs or GPUs.
+        UserError: if a metric has no such value, or Ray is missing, can't be reached or has too few CPUs or GPUs.
     """
     if config.workers == 0:
-        evaluator = Evaluator(supernet, sharing, images, recalibration, device, config.precision)
+        evaluator = Evaluator(supernet, sharing, images, recalibration, device, config.precision, figures)
         return InProcessPool(evaluator, config.cpus_per_worker)
     from nasmvt.search.ray_pool import RayPool
     from nasmvt.search.recipe import Recipe
 
     return RayPool(
-        Recipe.of(supernet, sharing, images, recalibration, device, config.precision),
+        Recipe.of(supernet, sharing, images, recalibration, device, config.precision, figures),
         config.workers,
         address=address,
         cpus_per_worker=config.cpus_per_worker,

@@ -22,7 +22,7 @@ class SearchConfig(Config):
     `module:name` for one that a module of yours registers."""
 
     maximize: tuple[str, ...] = Field(default=("t-score",), min_length=1)
-    """What is to be high: `t-score`, or a task's first metric by the name of the task."""
+    """What is to be high: `t-score`, a task's first metric by the name of the task, or another one: `det:mask_map`."""
 
     minimize: tuple[str, ...] = ()
     """What is to be low: `parameters`, or `gmacs:TASK`. With more than one objective the result is a front."""

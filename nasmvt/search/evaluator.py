@@ -1,6 +1,6 @@
 """Evaluating a candidate on one task."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 
@@ -24,6 +24,10 @@ class Evaluator:
         recalibration: training images of every task that BatchNorm statistics are estimated on, in batches.
         device: where networks run.
         precision: in which they compute.
+        figures: the values of each task's metric that are needed; others may be missing. None: all.
+
+    Raises:
+        UserError: if a metric has no such value.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class Evaluator:
         recalibration: Mapping[str, Iterable[Batch]],
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
+        figures: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self.supernet = supernet
         self.images = images
@@ -41,6 +46,7 @@ class Evaluator:
         self.device = torch.device(device)
         self.precision: Precision = precision
         self.sharing = sharing
+        self.unread = {name: supernet.tasks[name].unread(needed) for name, needed in (figures or {}).items()}
 
     def __call__(self, arch: Arch, task: str) -> dict[str, float]:
         """Return the metrics of one task in percent.
@@ -49,5 +55,7 @@ class Evaluator:
             UserError: if the search split of the task is empty.
         """
         network = self.supernet.materialize(arch, self.sharing, (task,)).task(task).to(self.device)
+        if task in self.unread:
+            network.strip(self.unread[task])
         recalibrate(network, self.recalibration[task], self.device, precision=self.precision)
         return evaluate(network, self.images[task], self.supernet.tasks[task], self.device, self.precision)

@@ -35,11 +35,7 @@ class EvolutionSearcher(Searcher):
         if self._open or self._exhausted or self._all_planned:
             return number, []
         rng = np.random.default_rng((self.seed, number))
-        made: list[Arch] = []
-        if number:
-            parents = self._parents()
-            self._breed(made, self.config.mutants, lambda: self._mutant(parents, rng), rng)
-            self._breed(made, self.config.crossovers, lambda: self._crossover(parents, rng), rng)
+        made = self._children(rng) if number else []
         while len(made) < (self.config.per_generation if number else self.config.population):
             arch = self._sampler.random(self._records.keys() | made, rng)
             if arch is None:
@@ -47,6 +43,14 @@ class EvolutionSearcher(Searcher):
                 break
             made.append(arch)
         return number, made
+
+    def _children(self, rng: np.random.Generator, times: int = 1) -> list[Arch]:
+        """Return the next generation's mutants, then its crossovers; `times` as many as the settings say."""
+        made: list[Arch] = []
+        parents = self._parents()
+        self._breed(made, times * self.config.mutants, lambda: self._mutant(parents, rng), rng)
+        self._breed(made, times * self.config.crossovers, lambda: self._crossover(parents, rng), rng)
+        return made
 
     def _breed(self, made: list[Arch], count: int, draw: Callable[[], Arch], rng: np.random.Generator) -> None:
         """Add `count` new archs to `made`, or as many as there are."""

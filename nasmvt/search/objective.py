@@ -54,7 +54,7 @@ class Objectives:
     score: Objective
     """The T-score, also where it is no objective."""
     maximize: tuple[str, ...] = (SCORE,)
-    """`t-score`, or names of tasks, which stand for their first metrics."""
+    """`t-score`, names of tasks, which stand for their first metrics, or `TASK:METRIC`."""
     minimize: tuple[str, ...] = ()
     """`parameters`, or `gmacs:TASK`."""
 
@@ -65,7 +65,9 @@ class Objectives:
             ("--minimize", self.minimize, [PARAMETERS, *(GMACS + task for task in tasks)]),
         ):
             for name in given:
-                if name not in known:
+                task, colon, _ = name.partition(":")
+                figure = option == "--maximize" and colon and task in tasks  # its metric knows whether it has it
+                if name not in known and not figure:
                     raise UserError(f"{option} takes one of {listed(known)}, not {name!r}{nearest(name, known)}")
                 if given.count(name) > 1:
                     raise UserError(f"{option} names {name!r} twice: name an objective once")
@@ -74,6 +76,14 @@ class Objectives:
     def names(self) -> tuple[str, ...]:
         """The objectives in the order of their values."""
         return (*self.maximize, *self.minimize)
+
+    @property
+    def figures(self) -> dict[str, set[str]]:
+        """The values of each task's metric that are needed."""
+        needed = {task: {name} for task, name in self.score.primaries.items()}
+        for task, name in (self._figure(name) for name in self.maximize if name != SCORE):
+            needed[task].add(name)
+        return needed
 
     @property
     def counted(self) -> tuple[str, ...]:
@@ -98,8 +108,19 @@ class Objectives:
         least_M, most_M = np.array(ends).T
         return (values_NM - least_M) / np.maximum(most_M - least_M, 1)
 
-    def _metric(self, candidate: Candidate, task: str) -> float:
-        return candidate.metrics[task][self.score.primaries[task]]
+    def _figure(self, name: str) -> tuple[str, str]:
+        """Return the task and the value of its metric that a name stands for."""
+        task, _, figure = name.partition(":")
+        return task, figure or self.score.primaries[task]
+
+    def _metric(self, candidate: Candidate, name: str) -> float:
+        task, figure = self._figure(name)
+        if figure not in candidate.metrics[task]:
+            raise UserError(
+                f"--maximize names '{name}', but the data or the head of '{task}' give only "
+                f"{listed(candidate.metrics[task])}: name one of these"
+            )
+        return candidate.metrics[task][figure]
 
 
 def _cost(candidate: Candidate, name: str) -> int:

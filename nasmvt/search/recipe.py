@@ -1,6 +1,6 @@
 """What is sent to a worker: everything that an evaluator is rebuilt from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ class Recipe:
     """Device type of a worker's networks: `cpu` or `cuda`."""
     precision: Precision
     """In which they compute."""
+    figures: Mapping[str, Collection[str]] | None = None
+    """The values of each task's metric that are needed; None: all."""
 
     @classmethod
     def of(
@@ -44,6 +46,7 @@ class Recipe:
         recalibration: Mapping[str, Iterable[Batch]],
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
+        figures: Mapping[str, Collection[str]] | None = None,
     ) -> "Recipe":
         """Return the recipe of an evaluator; arguments are as for `Evaluator`. Ray numbers a worker's GPUs from 0."""
         return cls(
@@ -56,6 +59,7 @@ class Recipe:
             recalibration=dict(recalibration),
             device=torch.device(device).type,
             precision=precision,
+            figures=figures,
         )
 
     def __call__(self) -> Evaluator:
@@ -64,4 +68,6 @@ class Recipe:
             supernet = Supernet(self.space, self.tasks, self.config)
         once = {id(packed): unpack(packed).to(self.device) for packed in self.weights.values()}
         supernet.load_state_dict({name: once[id(packed)] for name, packed in self.weights.items()}, assign=True)
-        return Evaluator(supernet, self.sharing, self.images, self.recalibration, self.device, self.precision)
+        return Evaluator(
+            supernet, self.sharing, self.images, self.recalibration, self.device, self.precision, self.figures
+        )

@@ -26,6 +26,7 @@ class CocoMetric(TaskMetric):
     """
 
     primary = "box_map"
+    parts = {"mask_map": "masks", "mask_ap50": "masks"}
 
     def __init__(self, classes: int) -> None:
         self._masks = True

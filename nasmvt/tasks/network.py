@@ -4,7 +4,7 @@ Shapes: B batch, H canvas height, W canvas width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -41,6 +41,8 @@ class TaskMetric(ABC):
 
     primary: str
     """The value that enters the T-score."""
+    parts: ClassVar[Mapping[str, str]] = {}
+    """The part of predictions that only some values need, by value; no part is named that the primary one needs."""
 
     @abstractmethod
     def update(self, predictions: Sequence[Any], targets: Any) -> None:
@@ -80,6 +82,15 @@ class TaskNetwork(nn.Module, ABC):
         self.auxiliary: Any = parts.auxiliary
         self.classes = tuple(classes)
         self.mean, self.std = mean, std
+
+    def strip(self, parts: Collection[str]) -> None:
+        """Drop what serves only losses, or only these parts of predictions (see `TaskMetric.parts`).
+
+        Everything else is predicted as before, bit for bit. A head that can leave out a part has `strip(parts)`, too.
+        """
+        self.auxiliary = None
+        if hasattr(self.head, "strip"):
+            self.head.strip(parts)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn images (B, 3, H, W), uint8 in 0..255 or float in 0..1, into what the backbone reads."""

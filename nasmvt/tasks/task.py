@@ -1,11 +1,12 @@
 """A task: its name, its data, its network for any backbone, and its metric."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from torch import nn
 
 from nasmvt.data.types import DataInfo
-from nasmvt.errors import UserError
+from nasmvt.errors import UserError, listed, nearest
 from nasmvt.heads import MapNorms
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.heads import HEADS
@@ -79,6 +80,21 @@ class Task:
         protocol = self.config.data.test
         usual = Predictor if protocol.once else self.kind.predictor
         return (usual or Predictor)(network, protocol)
+
+    def unread(self, figures: Collection[str]) -> set[str]:
+        """Return the parts of predictions that none of some figures of the metric needs.
+
+        Raises:
+            UserError: if the metric has no such figure.
+        """
+        metric = self.metric()
+        known = [*metric.compute()]
+        for name in figures:
+            if name not in known:
+                raise UserError(
+                    f"the metric of '{self.name}' gives {listed(known)}, not {name!r}{nearest(name, known)}"
+                )
+        return {*metric.parts.values()} - {metric.parts.get(name) for name in figures}
 
     def metric(self) -> TaskMetric:
         """Return a fresh metric."""

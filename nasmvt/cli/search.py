@@ -42,7 +42,7 @@ def search(
     algorithm: Annotated[
         str | None,
         typer.Option(
-            help="evolution, nsga2 (for several objectives), random, or module:name for your own.",
+            help="evolution, predictor, nsga2 (for several objectives), random, or module:name for your own.",
             show_default="the experiment's",
         ),
     ] = None,
@@ -58,6 +58,12 @@ def search(
         typer.Option(help="parameters, or gmacs:TASK. May be repeated.", show_default="the experiment's"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.", show_default="the run's")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of another search of this supernet, to begin with what it found.", show_default="none"
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the search.", show_default="RUN/search")] = None,
     accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
@@ -77,11 +83,13 @@ def search(
     """
     from nasmvt.cli.display import console, parameters_table, say, search_progress
     from nasmvt.cost import Budget, Costs, parse_budget, parse_gmacs, parse_sharing
+    from nasmvt.errors import listed
     from nasmvt.pipeline.layout import SearchFiles
     from nasmvt.pipeline.run import Run, device_of
     from nasmvt.pipeline.search import search as search_run
     from nasmvt.pipeline.search import with_settings
     from nasmvt.pipeline.supernet import load_supernet
+    from nasmvt.search import Journal
     from nasmvt.tasks.precision import check_precision
 
     least, most = parse_budget(budget, at_least)
@@ -119,12 +127,16 @@ def search(
             seed=seed,
             listener=listener,
             accept_changed_data=accept_changed_data,
+            init=init,
         )
     best = ranked[0]
     console.print(parameters_table(best.parameters.to_dict()))
     put_json(json, [candidate.to_dict() for candidate in ranked])
     say(f"best of {len(ranked)} candidates: T-score {best.score:.2f}, {best.arch}")
     files = opened.search_files if out is None else SearchFiles(out)
+    if noted := Journal(files.journal).notes("correlation"):
+        figures = listed(f"{value:.2f}" for value in noted.values())
+        say(f"rank correlation of the surrogate's predictions with what was found, by generation: {figures}")
     arch = "" if out is None else f" --arch {quoted(files.best)}"
     if len(config.maximize) + len(config.minimize) > 1:
         where = "" if out is None else f" --search {quoted(out)}"

@@ -78,7 +78,7 @@ class RegionDetector(nn.Module):
         self.score_threshold, self.nms, self.detections = score_threshold, nms, detections
 
     def strip(self, parts: Collection[str]) -> None:
-        """Drop the mask branches, if `parts` names `masks`; detections have none then, and the losses no part for them."""
+        """Drop the mask branches, if `parts` names `masks`: detections and losses have none then."""
         if "masks" in parts:
             for stage in self.stages:
                 stage.mask_roi_pool = stage.mask_head = stage.mask_predictor = None

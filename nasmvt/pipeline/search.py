@@ -50,6 +50,7 @@ def search(
     seed: int | None = None,
     listener: SearchListener | None = None,
     accept_changed_data: bool = False,
+    init: Path | None = None,
 ) -> list[Candidate]:
     """Search a run's supernet for the best arch within a budget; return all candidates, best first.
 
@@ -68,10 +69,11 @@ def search(
         seed: of the search; None: the run's.
         listener: notified of every candidate.
         accept_changed_data: continue if the data changed since the run began.
+        init: the folder of another search of the same supernet, which this one begins with.
 
     Raises:
-        UserError: if the data changed, the folder holds another search, another process searches there, or an objective
-            does not exist.
+        UserError: if the data changed, `init` does not fit, the folder holds another search, another process searches
+            there, or an objective does not exist.
     """
     objectives = Objectives(Objective.of(supernet.tasks), config.maximize, config.minimize)
     start = run.experiment.seed if seed is None else seed
@@ -80,9 +82,10 @@ def search(
     files = run.search_files if out is None else SearchFiles(out)
     compared = {name: item.search_images(config.images) for name, item in data.items()}
     plain = {name: item.recalibration_images(config.recalibration_images) for name, item in data.items()}
+    needed = objectives.figures
     with (
         held(files.folder),
-        make_pool(config, supernet, costs.sharing, compared, plain, device, address, objectives.figures) as pool,
+        make_pool(config, supernet, costs.sharing, compared, plain, device, address, needed) as pool,
     ):
         ranked = run_search(
             supernet,
@@ -95,6 +98,7 @@ def search(
             ResultFiles(files.candidates, files.best),
             listener,
             run.train_identity,
+            None if init is None else SearchFiles(init).journal,
         )
         if len(objectives.names) > 1:
             Front(run, out).write()

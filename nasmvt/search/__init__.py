@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nasmvt.search.pool import Evaluation as Evaluation
     from nasmvt.search.pool import InProcessPool as InProcessPool
     from nasmvt.search.pool import Pool as Pool
+    from nasmvt.search.predictor import PredictorSearcher as PredictorSearcher
     from nasmvt.search.random_search import RandomSearcher as RandomSearcher
     from nasmvt.search.recipe import Recipe as Recipe
     from nasmvt.search.run import SearchListener as SearchListener

@@ -13,16 +13,19 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 _EXECUTION = {"workers", "cpus_per_worker", "gpus_per_worker"}
 """Settings that only distribute the work."""
 
+_SURROGATE = {"screening", "explored", "least_correlation"}
+_WITHOUT_SURROGATE = {"evolution", "nsga2", "random"}
+
 
 class SearchConfig(Config):
     """How to search for the best arch. The defaults are AutoFormer's (Chen et al., ICCV 2021)."""
 
     algorithm: Annotated[str, AfterValidator(SEARCHERS.check)] = "evolution"
-    """`evolution`; `nsga2` for several objectives; `random`: archs drawn independently, the baseline of both; or
-    `module:name` for one that a module of yours registers."""
+    """`evolution`; `predictor`: evolution whose children a surrogate screens; `nsga2` for several objectives; `random`:
+    archs drawn independently, the baseline of all; or `module:name` for one that a module of yours registers."""
 
     maximize: tuple[str, ...] = Field(default=("t-score",), min_length=1)
-    """What is to be high: `t-score`, a task's first metric by the name of the task, or another one: `det:mask_map`."""
+    """What is to be high: `t-score`, a task's first metric by the name of the task, or another: `det:mask_map`."""
 
     minimize: tuple[str, ...] = ()
     """What is to be low: `parameters`, or `gmacs:TASK`. With more than one objective the result is a front."""
@@ -49,6 +52,16 @@ class SearchConfig(Config):
 
     global_mutation_probability: Probability = 0.4
     """Probability that a mutant redraws a choice made once (depth, width)."""
+
+    screening: int = Field(default=10, ge=1)
+    """Children that `predictor` breeds for each one that it has evaluated."""
+
+    explored: Probability = 0.2
+    """Part of a generation that `predictor` takes from the children at random, whatever is predicted of them."""
+
+    least_correlation: float = Field(default=0.2, ge=-1.0, le=1.0)
+    """Kendall's rank correlation of what was predicted of a generation with what was found. Below it, `predictor`
+    breeds the next one as `evolution` does."""
 
     candidates: int | None = Field(default=None, ge=1)
     """Number of archs that random search evaluates; None: as many as evolution would. Ignored by evolution."""
@@ -80,7 +93,7 @@ class SearchConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.algorithm == "evolution" and self.parents > self.population:
+        if self.algorithm in ("evolution", "predictor") and self.parents > self.population:
             raise ValueError(
                 f"'parents' ({self.parents}) can't exceed 'population' ({self.population}): "
                 "lower 'parents' or raise 'population'"
@@ -102,7 +115,9 @@ class SearchConfig(Config):
     def identity(self) -> dict[str, Any]:
         """Return the settings that the result depends on: all except those that only distribute the work.
 
-        The usual precision is left out, as journals of 0.2 know of no other.
+        The usual precision is left out, as journals of 0.2 know of no other, and so are a surrogate's settings where
+        there is none.
         """
         exact = {"precision"} if self.precision == "fp32" else set()
-        return self.model_dump(mode="json", exclude=_EXECUTION | exact)
+        unused = _SURROGATE if self.algorithm in _WITHOUT_SURROGATE else set()
+        return self.model_dump(mode="json", exclude=_EXECUTION | exact | unused)

@@ -1,10 +1,13 @@
 """Evolution as in AutoFormer (Chen et al., ICCV 2021, section 3.4), which ViT-MVT's search follows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from nasmvt.search.searcher import Searcher
+from nasmvt.cost.feasible import FeasibleSet
+from nasmvt.search.config import SearchConfig
+from nasmvt.search.pareto import select
+from nasmvt.search.searcher import Record, Searcher
 from nasmvt.search.strategies import register_searcher
 from nasmvt.space import Arch
 
@@ -21,6 +24,10 @@ class EvolutionSearcher(Searcher):
 
     several_objectives = False
 
+    def __init__(self, feasible: FeasibleSet, config: SearchConfig, seed: int) -> None:
+        super().__init__(feasible, config, seed)
+        self._known: dict[Arch, Record] = {}
+
     @property
     def _all_planned(self) -> bool:
         return self._generations == self.config.generations
@@ -35,7 +42,7 @@ class EvolutionSearcher(Searcher):
         if self._open or self._exhausted or self._all_planned:
             return number, []
         rng = np.random.default_rng((self.seed, number))
-        made = self._children(rng) if number else []
+        made = self._children(rng) if number else self._ancestors()
         while len(made) < (self.config.per_generation if number else self.config.population):
             arch = self._sampler.random(self._records.keys() | made, rng)
             if arch is None:
@@ -43,6 +50,18 @@ class EvolutionSearcher(Searcher):
                 break
             made.append(arch)
         return number, made
+
+    def know(self, found: Mapping[Arch, Sequence[float]], terms: Mapping[Arch, Sequence[float]]) -> None:
+        """Take in what another search found: the first generation begins with the best of it."""
+        self._known = {arch: Record(-1, tuple(values), tuple(terms[arch])) for arch, values in found.items()}
+
+    def _ancestors(self) -> list[Arch]:
+        """Return the best feasible archs of another search; as many as a generation has, at most."""
+        feasible = [arch for arch in self._known if self._sampler.allows(arch)]
+        if not feasible:
+            return []
+        values_NM = np.array([self._known[arch].values for arch in feasible])
+        return [feasible[place] for place in select(values_NM, self.config.population)]
 
     def _children(self, rng: np.random.Generator, times: int = 1) -> list[Arch]:
         """Return the next generation's mutants, then its crossovers; `times` as many as the settings say."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from nasmvt.cost import ParameterCount
 from nasmvt.errors import UserError
+from nasmvt.files import write_text
 from nasmvt.search.candidate import Candidate
 from nasmvt.search.pool import Evaluation
 from nasmvt.space import Arch, SearchSpace
@@ -20,6 +21,10 @@ _KEYS: dict[Any, set[str]] = {
     "generation": {"generation", "hypervolume"},
 }
 """The keys that are read from each kind of line."""
+
+_EVALUATED = ("space", "choices", "weights", "sharing_rule", "data")
+_EVALUATED_BY = ("images", "recalibration_images", "precision")
+"""What metrics depend on: keys of a header, and of its settings."""
 
 
 class Journal:
@@ -35,30 +40,73 @@ class Journal:
         self._metrics: dict[tuple[str, str], dict[str, float]] = {}
         self._completed: set[str] = set()
         self._generations: set[int] = set()
+        self._taken: dict[str, dict[str, Any]] = {}
 
-    def begin(self, header: Mapping[str, Any]) -> None:
+    def begin(self, header: Mapping[str, Any], init: Path | None = None) -> None:
         """Read an existing journal, or start one.
 
         Args:
             header: what evaluations and archs depend on, as plain values: space, seed, budget, weights ...
+            init: the journal of another search, whose evaluations a new one starts with.
 
         Raises:
-            UserError: if the journal belongs to a search with another header, or is damaged.
+            UserError: if the journal belongs to a search with another header, or is damaged, or the other search
+                evaluated differently.
         """
-        wanted = json.loads(json.dumps({"format": FORMAT, **header}))
+        named = {} if init is None else {"init": str(init)}
+        wanted = json.loads(json.dumps({"format": FORMAT, **header, **named}))
         entries = self._read()
         if not entries:
+            taken = [] if init is None else Journal(init).evaluations(wanted)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._append(wanted)
-            return
+            lines = [wanted, *taken]
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+            entries = lines
         self._compare(entries[0], wanted)
         for entry in entries[1:]:
             if entry["kind"] == "evaluation":
                 self._metrics[entry["id"], entry["task"]] = entry["metrics"]
+                if entry.get("taken"):
+                    self._taken[entry["id"]] = entry["arch"]
             elif entry["kind"] == "candidate":
                 self._completed.add(entry["id"])
             else:
                 self._generations.add(entry["generation"])
+
+    def evaluations(self, header: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the lines of all evaluations, for a search that begins with them.
+
+        Args:
+            header: of that search.
+
+        Raises:
+            UserError: if there are none, or what is evaluated there has other weights, data or settings.
+        """
+        found, *entries = self._read(repair=False) or [{}]
+        lines = [{**entry, "taken": True} for entry in entries if entry["kind"] == "evaluation"]
+        if not lines:
+            raise UserError(f"{self.path} holds no evaluation: give --init the folder of a search that has begun")
+        for key in ("format", *_EVALUATED):
+            if found.get(key) != header.get(key):
+                raise UserError(
+                    f"a search begins with one of the same {key}, but that of {self.path} differs: leave out --init"
+                )
+        for key in _EVALUATED_BY:
+            there, here = (one["config"].get(key) for one in (found, header))
+            if there != here:
+                raise UserError(
+                    f"a search begins with one of the same '{key}', which is {there!r} in {self.path} and {here!r} "
+                    "here: change it, or leave out --init"
+                )
+        return lines
+
+    def taken(self, space: SearchSpace) -> dict[Arch, dict[str, dict[str, float]]]:
+        """Return the metrics by task of the archs that this search began with."""
+        found: dict[Arch, dict[str, dict[str, float]]] = {}
+        for values in self._taken.values():
+            arch = space.arch(values, str(self.path))
+            found[arch] = {task: metrics for (name, task), metrics in self._metrics.items() if name == arch.id}
+        return found
 
     def read(self, space: SearchSpace) -> tuple[dict[str, Any], list[Candidate]]:
         """Return the header and the completed candidates, in the order of completion.
@@ -86,6 +134,11 @@ class Journal:
                 found.setdefault(entry["task"], []).append(float(entry.get("seconds", 0.0)))
         return found
 
+    def notes(self, name: str) -> dict[int, float]:
+        """Return what the searcher noted under a name, by generation."""
+        entries = self._read(repair=False)[1:]
+        return {e["generation"]: e[name] for e in entries if e["kind"] == "generation" and name in e}
+
     def _candidate(self, space: SearchSpace, entry: Mapping[str, Any]) -> Candidate:
         parts = {name: entry["parameters"][name] for name in ("shared", "specific", "heads")}
         rest = {name: entry[name] for name in ("macs", "metrics", "score", "generation")}
@@ -108,11 +161,12 @@ class Journal:
             self._completed.add(candidate.arch.id)
             self._append({"kind": "candidate", "id": candidate.arch.id, **candidate.to_dict()})
 
-    def add_generation(self, generation: int, hypervolume: float) -> None:
-        """Write, once, what the search had reached with a generation."""
+    def add_generation(self, generation: int, hypervolume: float, notes: Mapping[str, float] | None = None) -> None:
+        """Write, once, what the search had reached with a generation, and what the searcher notes of it."""
         if generation not in self._generations:
             self._generations.add(generation)
-            self._append({"kind": "generation", "generation": generation, "hypervolume": hypervolume})
+            reached = {"generation": generation, "hypervolume": hypervolume}
+            self._append({"kind": "generation", **reached, **(notes or {})})
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -97,6 +97,13 @@ class Objectives:
             + [-float(_cost(candidate, name)) for name in self.minimize]
         )
 
+    def terms(self, candidate: Candidate) -> tuple[float, ...]:
+        """Return what the first of a candidate's values is the sum of: for the T-score, a term of each task."""
+        if self.maximize[0] != SCORE:
+            return self.values(candidate)[:1]
+        weights, primaries = self.score.weights, self.score.primaries
+        return tuple(weight * candidate.metrics[task][primaries[task]] for task, weight in weights.items())
+
     def shares(self, candidates: Sequence[Candidate], costs: Costs) -> np.ndarray:
         """Return values (N, M) on a scale from 0 to 1, on which hypervolumes of one space compare.
 

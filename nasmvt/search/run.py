@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from nasmvt.cost import Budget, Costs
@@ -38,6 +39,7 @@ def search(
     files: ResultFiles,
     listener: SearchListener | None = None,
     data: Mapping[str, Any] | None = None,
+    init: Path | None = None,
 ) -> list[Candidate]:
     """Evaluate the archs that the searcher proposes and return all candidates, best first.
 
@@ -55,9 +57,10 @@ def search(
         files: where the results are written.
         listener: notified of every completed candidate.
         data: identifies, as plain values, the data of the evaluations; the journal is bound to them.
+        init: the journal of another search of the same space and weights, which this one begins with.
 
     Raises:
-        UserError: if the journal belongs to another search, or an evaluation fails.
+        UserError: if the journal belongs to another search, or an evaluation fails, or `init` does not fit.
     """
     header = {
         "space": searcher.space.name,
@@ -73,8 +76,12 @@ def search(
         "score_metrics": dict(objectives.score.primaries),
         **({"data": data} if data else {}),
     }
-    journal.begin(header)
+    if init is not None:
+        searcher.know({}, {})  # refuses at once where it makes nothing of it
+    journal.begin(header, init)
     driver = _Driver(searcher, pool, objectives, costs, budget, journal, listener)
+    if init is not None:
+        driver.begin_with(journal.taken(searcher.space))
     complete = False
     try:
         driver.run()
@@ -113,6 +120,15 @@ class _Driver:
         self._partial: dict[Arch, dict[str, dict[str, float]]] = {}
         self._candidates: dict[Arch, Candidate] = {}
         self._generation = 0
+
+    def begin_with(self, taken: Mapping[Arch, Mapping[str, Mapping[str, float]]]) -> None:
+        """Tell the searcher what another search found."""
+        whole = {arch: metrics for arch, metrics in taken.items() if metrics.keys() >= self._score.weights.keys()}
+        found = [self._candidate(arch, metrics, -1) for arch, metrics in whole.items()]
+        self._searcher.know(
+            {one.arch: self._objectives.values(one) for one in found},
+            {one.arch: self._objectives.terms(one) for one in found},
+        )
 
     def run(self) -> None:
         while True:
@@ -154,29 +170,33 @@ class _Driver:
             return
         in_order = {name: self._partial[arch][name] for name in self._score.weights}
         del self._partial[arch]
-        candidate = Candidate(
-            arch=arch,
-            parameters=self._costs.parameters(arch),
-            macs={task: int(self._costs.macs(task).of(arch)[0]) for task in self._counted},
-            metrics=in_order,
-            score=self._score(in_order),
-            generation=self._searcher.generation(arch),
-        )
+        candidate = self._candidate(arch, in_order, self._searcher.generation(arch))
         if candidate.generation > self._generation:
             self._end_generation()
             self._generation = candidate.generation
         self._candidates[arch] = candidate
         self._journal.add_candidate(candidate)
-        self._searcher.tell([(arch, self._objectives.values(candidate))])
+        self._searcher.tell([(arch, self._objectives.values(candidate))], {arch: self._objectives.terms(candidate)})
         if self._listener is not None:
             best = self._candidates[self._searcher.best(1)[0][0]]
             self._listener.on_candidate(len(self._candidates), self._searcher.total, candidate, best)
+
+    def _candidate(self, arch: Arch, metrics: Mapping[str, Mapping[str, float]], generation: int) -> Candidate:
+        return Candidate(
+            arch=arch,
+            parameters=self._costs.parameters(arch),
+            macs={task: int(self._costs.macs(task).of(arch)[0]) for task in self._counted},
+            metrics=metrics,
+            score=self._score(metrics),
+            generation=generation,
+        )
 
     def _end_generation(self) -> None:
         """Write down what all generations so far have reached."""
         if self._candidates:
             shares_NM = self._objectives.shares([*self._candidates.values()], self._costs)
-            self._journal.add_generation(self._generation, hypervolume(shares_NM))
+            notes = self._searcher.notes(self._generation)
+            self._journal.add_generation(self._generation, hypervolume(shares_NM), notes)
 
     def ranked(self) -> list[Candidate]:
         return [self._candidates[arch] for arch, _ in self._searcher.best()]

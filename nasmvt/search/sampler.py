@@ -17,6 +17,10 @@ class FreshSampler:
     def __init__(self, feasible: FeasibleSet) -> None:
         self._feasible = feasible
 
+    def allows(self, arch: Arch) -> bool:
+        """Return whether an arch is feasible."""
+        return arch in self._feasible
+
     def fresh(self, draw: Callable[[], Arch], seen: Collection[Arch], rng: np.random.Generator) -> Arch | None:
         """Return an arch from `draw`, repaired to be feasible, that is not in `seen`; None after too many attempts."""
         for _ in range(TRIES):

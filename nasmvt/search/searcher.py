@@ -3,20 +3,24 @@
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from nasmvt.cost.feasible import FeasibleSet
+from nasmvt.errors import UserError
 from nasmvt.search.config import SearchConfig
 from nasmvt.search.sampler import FreshSampler
 from nasmvt.space import Arch
 
 
 @dataclass
-class _Record:
+class Record:
+    """What is known of an arch."""
+
     generation: int
     values: tuple[float, ...] = ()  # empty: not told yet
+    terms: tuple[float, ...] = ()  # what the first value is the sum of
 
 
 class Searcher(ABC):
@@ -39,7 +43,7 @@ class Searcher(ABC):
         self.config = config
         self.seed = seed
         self._sampler = FreshSampler(feasible)
-        self._records: dict[Arch, _Record] = {}  # in the order of proposal
+        self._records: dict[Arch, Record] = {}  # in the order of proposal
         self._queue: deque[Arch] = deque()
         self._open = 0  # proposed or queued, not told of
         self._exhausted = False
@@ -61,17 +65,23 @@ class Searcher(ABC):
                 generation, planned = self._plan()
                 if not planned:
                     break
-                self._records |= {arch: _Record(generation) for arch in planned}
+                self._records |= {arch: Record(generation) for arch in planned}
                 self._queue.extend(planned)
                 self._open += len(planned)
             archs.append(self._queue.popleft())
         return archs
 
-    def tell(self, found: Iterable[tuple[Arch, Sequence[float]]]) -> None:
+    def tell(
+        self, found: Iterable[tuple[Arch, Sequence[float]]], terms: Mapping[Arch, Sequence[float]] | None = None
+    ) -> None:
         """Take in what archs are worth, in any order: a value per objective.
 
         Higher is better, and not-a-number counts as the worst. The first value is the score; a searcher for one
         objective knows no other.
+
+        Args:
+            found: the archs and their values.
+            terms: what the first value of an arch is the sum of, such as the tasks' metrics; by default it is one term.
 
         Raises:
             KeyError: if an arch was never asked for.
@@ -80,6 +90,19 @@ class Searcher(ABC):
             record = self._records[arch]
             self._open -= not record.values
             record.values = tuple(-math.inf if math.isnan(value) else float(value) for value in values)
+            record.terms = tuple((terms or {}).get(arch, values[:1]))
+
+    def know(self, found: Mapping[Arch, Sequence[float]], terms: Mapping[Arch, Sequence[float]]) -> None:
+        """Take in what another search found, before the first question; its archs may be infeasible.
+
+        Raises:
+            UserError: if the algorithm makes nothing of it.
+        """
+        raise UserError(f"{self.config.algorithm} can't begin with what another search found: leave out --init")
+
+    def notes(self, generation: int) -> dict[str, float]:
+        """Return figures about a generation that was told of, to be written down with it; by default none."""
+        return {}
 
     @property
     def done(self) -> bool:

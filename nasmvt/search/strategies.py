@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="type[Searcher]")
 
 SEARCHERS: "Registry[type[Searcher]]" = Registry(
-    "search algorithm", [f"nasmvt.search.{name}" for name in ("evolution", "random_search", "nsga2")]
+    "search algorithm", [f"nasmvt.search.{name}" for name in ("evolution", "predictor", "random_search", "nsga2")]
 )
 """What `algorithm` may say."""
 

@@ -3,8 +3,8 @@
 Shapes: H, W of the image, n objects.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class CocoMetric(TaskMetric):
     """
 
     primary = "box_map"
-    parts = {"mask_map": "masks", "mask_ap50": "masks"}
+    parts: ClassVar[Mapping[str, str]] = {"mask_map": "masks", "mask_ap50": "masks"}
 
     def __init__(self, classes: int) -> None:
         self._masks = True

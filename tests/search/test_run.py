@@ -56,14 +56,16 @@ class Search:
     costs: Costs
     """Of the tiny space, measured once."""
 
-    def __init__(self, supernet, folder: Path, budget: int | None = None, seed: int = 0, **changes) -> None:
+    def __init__(
+        self, supernet, folder: Path, budget: int | None = None, seed: int = 0, init: Path | None = None, **changes
+    ) -> None:
         self.supernet = supernet
         self.folder = folder
         self.costs = Search.costs.under(supernet.sharing())
         self.budget = Budget(budget)
         sizes = {"population": 5, "parents": 2, "generations": 2, "mutants": 3, "crossovers": 2}
         self.config = SearchConfig(**{**sizes, **changes})
-        self.seed = seed
+        self.seed, self.init = seed, init
         self.toy = Named()
         self.heard: list[tuple[int, int | None, Candidate, Candidate]] = []
 
@@ -76,7 +78,9 @@ class Search:
         objectives = Objectives(score, self.config.maximize, self.config.minimize)
         pool = pool or InProcessPool(self.toy.evaluate)
         journal, files = search_files(self.folder)
-        return search(self.supernet, searcher, pool, objectives, self.costs, self.budget, journal, files, listener=self)
+        return search(
+            self.supernet, searcher, pool, objectives, self.costs, self.budget, journal, files, self, init=self.init
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -292,3 +296,39 @@ def test_a_hypervolume_compares_with_that_of_another_search(supernet, tiny_costs
 
     small, large = candidate(supernet.space.smallest, 25.0), candidate(supernet.space.largest, 75.0)
     assert objectives.shares([small, large], costs).tolist() == [[0.25, 1.0], [0.75, 0.0]]
+
+
+def test_a_search_begins_with_the_evaluations_of_another(supernet, tmp_path) -> None:
+    first = Search(supernet, tmp_path / "first", algorithm="random", candidates=6)
+    found = first.run()
+    settings = {"algorithm": "predictor", "population": 4}
+    second = Search(supernet, tmp_path / "second", seed=1, init=tmp_path / "first" / "journal.jsonl", **settings)
+    candidates = second.run()
+    begun = [candidate for candidate in candidates if candidate.generation == 0]
+    assert {candidate.score for candidate in begun} == {candidate.score for candidate in found[:4]}
+    assert not {candidate.arch.id for candidate in begun} & {name for name, _ in second.toy.calls}
+    lines = [json.loads(line) for line in (tmp_path / "second" / "journal.jsonl").read_text().splitlines()[1:]]
+    assert sum(line.get("taken", False) for line in lines) == 18
+    assert [line["correlation"] for line in lines if line["kind"] == "generation" and line["generation"]]
+    again = Search(supernet, tmp_path / "second", seed=1, init=tmp_path / "first" / "journal.jsonl", **settings)
+    (tmp_path / "first" / "journal.jsonl").unlink()  # what was taken over is kept
+    assert again.run() == candidates
+    assert again.toy.calls == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"images": 5},
+            "begins with one of the same 'images', which is None in .* and 5 here: change it, or leave out",
+        ),
+        ({"algorithm": "random"}, "random can't begin with what another search found"),
+    ],
+)
+def test_a_search_does_not_begin_with_one_that_does_not_fit(supernet, tmp_path, changes, sentence) -> None:
+    Search(supernet, tmp_path / "first", algorithm="random", candidates=1).run()
+    second = Search(supernet, tmp_path / "second", init=tmp_path / "first" / "journal.jsonl", **changes)
+    with pytest.raises(UserError, match=sentence):
+        second.run()
+    assert not (tmp_path / "second" / "journal.jsonl").exists()

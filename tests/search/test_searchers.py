@@ -11,7 +11,7 @@ from nasmvt.search import EvolutionSearcher, RandomSearcher, SearchConfig, make_
 from nasmvt.search.pareto import hypervolume
 from tests.search.toys import LARGE, SMALL, every_arch, fitness, make_space, play, size, small_config, within
 
-BOTH = pytest.mark.parametrize("algorithm", ["evolution", "random"])
+EVERY = pytest.mark.parametrize("algorithm", ["evolution", "predictor", "random"])
 
 
 def searcher(algorithm: str = "evolution", seed: int = 0, budget: float = 300, choices=LARGE, **changes):
@@ -24,7 +24,7 @@ def test_make_searcher() -> None:
     assert type(searcher("random")) is RandomSearcher
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("budget", [64, 80, 300, 10_000])  # 64 is the smallest arch itself
 def test_never_over_budget_and_never_twice(algorithm, budget) -> None:
     asked = play(searcher(algorithm, budget=budget))
@@ -33,14 +33,14 @@ def test_never_over_budget_and_never_twice(algorithm, budget) -> None:
     assert len(asked) == len(set(asked))
 
 
-@BOTH
+@EVERY
 def test_all_evaluations_are_made(algorithm) -> None:
     one = searcher(algorithm)
     assert len(play(one)) == one.total == one.config.evaluations == 32
     assert len(one.best()) == 32
 
 
-@BOTH
+@EVERY
 def test_a_small_space_is_exhausted(algorithm) -> None:
     budget = 6
     expected = {arch for arch in every_arch(make_space(SMALL)) if size(arch) <= budget}
@@ -50,13 +50,13 @@ def test_a_small_space_is_exhausted(algorithm) -> None:
     assert one.total == len(expected)
 
 
-@BOTH
+@EVERY
 def test_one_seed_one_search(algorithm) -> None:
     assert play(searcher(algorithm, seed=1)) == play(searcher(algorithm, seed=1))
     assert play(searcher(algorithm, seed=1)) != play(searcher(algorithm, seed=2))
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("ask", [1, 5, 100])
 def test_neither_the_order_of_scores_nor_the_size_of_questions_matters(algorithm, ask) -> None:
     def coarse(arch):
@@ -67,7 +67,7 @@ def test_neither_the_order_of_scores_nor_the_size_of_questions_matters(algorithm
     assert reference.best() == other.best()
 
 
-@BOTH
+@EVERY
 def test_many_workers_that_finish_at_random(algorithm) -> None:
     """Scores that come one by one in a random order, while more archs are asked for."""
     one, under_way, asked = searcher(algorithm), [], []
@@ -140,6 +140,59 @@ def test_evolution_finds_better_than_random(seed) -> None:
         assert len(play(one, ask=4)) == 160
         found[algorithm] = one.best(1)[0][1]
     assert found["evolution"] > found["random"]
+
+
+def noise(arch) -> float:
+    return int(arch.id, 16) % 1000 / 10
+
+
+def test_a_surrogate_that_is_right_finds_more_and_one_that_is_wrong_steps_aside() -> None:
+    sizes = {"population": 15, "parents": 5, "generations": 4, "mutants": 8, "crossovers": 7, "budget": 500}
+    found = {}
+    for algorithm in ("evolution", "predictor"):
+        one = searcher(algorithm, **sizes)
+        play(one)
+        found[algorithm] = sorted(score for _, score in one.best(20))
+    assert found["predictor"] > found["evolution"]
+    assert one.notes(0) == {}
+    assert one.notes(1)["correlation"] > 0.2
+    lost = searcher("predictor", **sizes, least_correlation=0.5)
+    assert play(lost, score=noise) == play(searcher("evolution", **sizes), score=noise)
+    assert lost.notes(3)["correlation"] < 0.5
+
+
+def test_a_surrogate_survives_figures_that_are_none() -> None:
+    one = searcher("predictor", screening=2, generations=3)
+    while archs := one.ask(4):
+        one.tell(
+            [(arch, [float("nan") if noise(arch) < 30 else fitness(arch)]) for arch in archs],
+            {arch: [float("nan"), fitness(arch)] for arch in archs},
+        )
+    assert one.done
+
+
+@pytest.mark.parametrize("algorithm", ["evolution", "predictor", "nsga2"])
+def test_a_search_that_begins_with_another_begins_with_its_best(algorithm) -> None:
+    archs = play(searcher("random", seed=5, budget=10_000))
+    values = {arch: [fitness(arch)] for arch in archs}
+    one = searcher(algorithm, budget=300)
+    one.know(values, values)
+    within_budget = sorted((arch for arch in archs if size(arch) <= 300), key=fitness, reverse=True)
+    assert set(within_budget) < set(archs)
+    first = one.ask(100)
+    assert {fitness(arch) for arch in first} >= {fitness(arch) for arch in within_budget[:8]}
+    assert len(first) == 8
+
+
+def test_random_search_makes_nothing_of_another_search() -> None:
+    with pytest.raises(UserError, match="random can't begin with what another search found: leave out --init"):
+        searcher("random").know({}, {})
+
+
+def test_without_scikit_learn_the_way_out_is_named(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(UserError, match=r"needs scikit-learn: pip install 'nasmvt\[predictor\]'"):
+        searcher("predictor")
 
 
 def two_values(arch):

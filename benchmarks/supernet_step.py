@@ -26,7 +26,6 @@ from torchvision.models import resnet50 as torchvision_resnet50
 from benchmarks.networks import convnext_atto, resnet50
 from nasmvt.config import parse
 from nasmvt.data import DataInfo
-from nasmvt.data.types import Batch, ImageInfo
 from nasmvt.seeding import seeded
 from nasmvt.space import SearchSpace, load_space
 from nasmvt.supernet import Supernet
@@ -57,7 +56,6 @@ class Ours:
     def __init__(self, space: SearchSpace, images: Tensor, targets: Tensor) -> None:
         self.space, self.batch = space, (images, targets)
         side = images.shape[-1]
-        self.infos = [ImageInfo(id=number, size=(side, side), valid=(side, side)) for number in range(len(images))]
         self.supernet = Supernet(space, {name: classification(name, side) for name in ("one", "two")})
         self.rng = np.random.default_rng(0)
         for _ in range(WARM_UP):
@@ -65,15 +63,11 @@ class Ours:
                 self.supernet.lenders["one"].lend_for_step(space.sample(self.rng), self.supernet.sharing())
 
     def round(self) -> dict[str, tuple[nn.Module, Step]]:
-        arch, (images, targets) = self.space.sample(self.rng), self.batch
-        batch = Batch(images=images, targets=targets, infos=self.infos)
+        arch = self.space.sample(self.rng)
         standalone = self.supernet.materialize(arch, tasks=("one",)).task("one").train()
         return {
             "standalone": (standalone, lambda: total(standalone.loss(*self.batch))),
-            "supernet": (
-                self.supernet,
-                lambda: total(self.supernet(arch, "one", batch)),
-            ),
+            "supernet": (self.supernet, lambda: total(self.supernet.network_for_step(arch, "one").loss(*self.batch))),
         }
 
 

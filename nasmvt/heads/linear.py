@@ -34,12 +34,16 @@ class LinearHead(nn.Module):
         return in_float32(self.fc(self.dropout(maps[-1].mean(dim=(2, 3)))))
 
     def losses(self, maps: Sequence[Tensor], targets: Tensor, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        """Return `loss_class`, the cross-entropy with smoothed labels.
+        """Return `loss_class` of maps, see `criterion`."""
+        return self.criterion(self.classify(maps, sizes), targets)
+
+    def criterion(self, logits_BK: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return `loss_class`, the cross-entropy of logits with smoothed labels.
 
         Targets are class indices (B,) int64, or class proportions (B, K) of mixed images. Smoothing after mixing
         equals mixing after smoothing, which timm's Mixup does.
         """
-        return {"loss_class": F.cross_entropy(self(maps), targets, label_smoothing=self.label_smoothing)}
+        return {"loss_class": F.cross_entropy(logits_BK, targets, label_smoothing=self.label_smoothing)}
 
     def classify(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Return logits (B, K)."""

@@ -73,8 +73,12 @@ class SegmentationHead(nn.Module):
         self.loss = loss or PixelLoss()
 
     def losses(self, maps: Sequence[Tensor], targets: Tensor, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """Return the losses of maps, see `criterion`."""
+        return self.criterion(self.segment(maps, sizes), targets)
+
+    def criterion(self, logits_BKhw: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return the cross-entropy over the counted pixels of label maps (B, H, W); 0 if there are none."""
-        losses: dict[str, Tensor] = self.loss(in_float32(self(maps)), targets)
+        losses: dict[str, Tensor] = self.loss(logits_BKhw, targets)
         return losses
 
     def segment(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:

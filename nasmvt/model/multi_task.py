@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nasmvt.data.types import Batch
 from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.space.sharing import layer_of
 from nasmvt.tasks.build import Slot, buffer_slots, build_network, build_skeleton, parameter_slots
@@ -108,11 +107,11 @@ class MultiTaskModel(nn.Module):
         """Return the model's only arch."""
         return self.arch
 
-    def forward(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of a task; `arch` is the model's own."""
+    def network_for_step(self, arch: Arch, task: str) -> TaskNetwork:
+        """Return a task's network in training mode; `arch` is the model's own."""
         network = self.task(task)
         train_mode(network, self.frozen_norms)
-        return network.loss(batch.images, batch.targets, batch.infos)
+        return network
 
     def probes(self, seed: int) -> Iterator[Probe]:
         """Yield the model as it is: its BatchNorm statistics are its own."""

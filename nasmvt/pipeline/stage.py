@@ -19,6 +19,7 @@ from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.norms import check_norms
 from nasmvt.tasks.precision import check_precision, tensor_floats
 from nasmvt.tasks.recalibrate import recalibrate
+from nasmvt.tasks.teaching import check_lessons
 from nasmvt.tasks.trainable import Probe, Trainable
 from nasmvt.training.checkpoint import Checkpoints
 from nasmvt.training.config import TrainingConfig
@@ -82,6 +83,8 @@ class Stage:
             recorders=[TensorBoard(self.files.tensorboard)] if self.config.tensorboard else [],
         )
         _check_parts(trainable, loaders, trainer.parts)
+        if self.config.distillation is not None:
+            check_lessons(trainable.space, trainable.tasks)
         if self.resume:
             trainer.resume()
         if self.processes.first:

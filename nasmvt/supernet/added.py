@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nasmvt.data.types import Batch
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.families import family
 from nasmvt.model import MultiTaskModel
@@ -192,11 +191,12 @@ class AddedTask(nn.Module):
         """Return the model's arch."""
         return self.arch
 
-    def forward(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of the new task; `arch` is the model's own."""
+    def network_for_step(self, arch: Arch, task: str) -> TaskNetwork:
+        """Return the new task's network in training mode, for one forward and one backward pass; `arch` is the
+        model's own."""
         network = self._lent()
         train_mode(network, self.frozen_norms)
-        return network.loss(batch.images, batch.targets, batch.infos)
+        return network
 
     def probes(self, seed: int) -> Iterator[Probe]:
         """Yield the new task's network: its BatchNorm statistics are its own."""

@@ -93,7 +93,8 @@ def gather_gradients(supernet: Supernet, batches: Iterable[tuple[str, Batch]]) -
     """
     kept = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
     for task, batch in batches:
-        torch.stack(list(supernet(supernet.space.largest, task, batch).values())).sum().backward()
+        network = supernet.network_for_step(supernet.space.largest, task)
+        torch.stack(list(network.loss(batch.images, batch.targets, batch.infos).values())).sum().backward()
     with torch.no_grad():
         for name, buffer in supernet.named_buffers():
             buffer.copy_(kept[name])

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nasmvt.data.types import Batch
 from nasmvt.errors import UserError
 from nasmvt.families import family
 from nasmvt.model import MultiTaskModel
@@ -175,12 +174,12 @@ class Supernet(nn.Module):
         """Draw the arch of a step, uniformly."""
         return self.space.sample(rng)
 
-    def forward(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of a task's subnet; its gradients flow into the store."""
+    def network_for_step(self, arch: Arch, task: str) -> TaskNetwork:
+        """Return a task's subnet whose gradients flow into the store, for one forward and one backward pass."""
         network = self.lenders[task].lend_for_step(arch, self._present_sharing())
         if self.frozen_norms:
             train_mode(network, self.frozen_norms)
-        return network.loss(batch.images, batch.targets, batch.infos)
+        return network
 
     def probes(self, seed: int) -> Iterator[Probe]:
         """Yield the smallest subnet, a fixed random one, and the largest."""

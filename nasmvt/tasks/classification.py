@@ -16,7 +16,8 @@ from nasmvt.data.protocols import CentreCropProtocol
 from nasmvt.data.types import DataInfo, ImageInfo
 from nasmvt.tasks.drawing import enlarge, with_caption
 from nasmvt.tasks.kinds import KINDS, Kind
-from nasmvt.tasks.network import Prediction, TaskMetric, TaskNetwork, whole
+from nasmvt.tasks.logits import LogitsNetwork
+from nasmvt.tasks.network import Prediction, TaskMetric
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,21 +43,13 @@ class ClassificationPrediction(Prediction):
         return with_caption(enlarge(image), *(f"{name} {p:.2f}" for name, p in self.top(2)))
 
 
-class ClassificationNetwork(TaskNetwork):
+class ClassificationNetwork(LogitsNetwork):
     """A network whose head has `classify(maps, sizes) -> logits (B, K)`."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Turn images (B, 3, H, W) into logits (B, K)."""
-        logits_BK: Tensor = self.head.classify(self.maps(images), whole(images))
-        return logits_BK
-
-    def outputs(self, images: Tensor, infos: Sequence[ImageInfo]) -> dict[str, Tensor]:
-        """Return `logits` (B, K)."""
-        return {"logits": self.head.classify(self.maps(images), [info.valid for info in infos])}
-
-    def static(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
-        """Return `logits` (B, K)."""
-        return {"logits": self.head.classify(self._maps(images), sizes)}
+    def logits(self, maps: tuple[Tensor, ...], sizes: Any) -> Tensor:
+        """Return logits (B, K)."""
+        logits: Tensor = self.head.classify(maps, sizes)
+        return logits
 
     def read(
         self, outputs: Mapping[str, Tensor], infos: Sequence[ImageInfo], canvas: tuple[int, int]

@@ -19,6 +19,7 @@ from nasmvt.errors import UserError
 from nasmvt.tasks.coco_metric import CocoMetric
 from nasmvt.tasks.drawing import draw_objects
 from nasmvt.tasks.kinds import KINDS, Kind
+from nasmvt.tasks.lessons import Learned
 from nasmvt.tasks.masks import paste_masks
 from nasmvt.tasks.matching import disagreement
 from nasmvt.tasks.modes import evaluating
@@ -81,9 +82,9 @@ class DetectionNetwork(TaskNetwork):
         found: list[dict[str, Tensor]] = self.head.detect(self.maps(images), whole(images))
         return found
 
-    def loss(self, images: Tensor, targets: Any, infos: Sequence[ImageInfo] | None = None) -> dict[str, Tensor]:
-        """Return the head's losses; crowds and empty boxes are left out, an image may have no objects."""
-        return super().loss(images, [_trainable(target) for target in targets], infos)
+    def learn(self, images: Tensor, targets: Any, infos: Sequence[ImageInfo] | None = None) -> Learned:
+        """Return losses and maps; crowds and empty boxes are left out, an image may have no objects."""
+        return super().learn(images, [_trainable(target) for target in targets], infos)
 
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[DetectionPrediction]:
         found = self.head.detect(self.maps(images), valid_sizes(images, infos))

@@ -15,6 +15,7 @@ from nasmvt.data.types import ImageInfo
 from nasmvt.errors import UserError
 from nasmvt.heads.sizes import Sizes
 from nasmvt.tasks.heads import HeadParts
+from nasmvt.tasks.lessons import Features, Learned
 from nasmvt.tasks.modes import evaluating
 
 Triple = tuple[float, float, float]
@@ -126,11 +127,24 @@ class TaskNetwork(nn.Module, ABC):
             targets: as in a training `Batch`, in canvas pixels.
             infos: which part of the canvas each image covers; None: all of it.
         """
+        return self.learn(images, targets, infos).losses
+
+    def learn(self, images: Tensor, targets: Any, infos: Sequence[ImageInfo] | None = None) -> Learned:
+        """Return the losses, and from the same pass what the network can teach; the arguments are those of `loss`."""
         maps, sizes = self.maps(images), valid_sizes(images, infos)
-        losses: dict[str, Tensor] = self.head.losses(maps, targets, sizes)
+        learned = self._learn(maps, targets, sizes)
         if self.auxiliary is not None:
-            losses = {**losses, **self.auxiliary.losses(maps, targets, sizes)}
-        return losses
+            learned = learned._replace(losses={**learned.losses, **self.auxiliary.losses(maps, targets, sizes)})
+        return learned
+
+    def _learn(self, maps: tuple[Tensor, ...], targets: Any, sizes: Sizes) -> Learned:
+        """Implement `learn` without the auxiliary head."""
+        return Learned(self.head.losses(maps, targets, sizes), Features(maps, sizes))
+
+    @property
+    def teaches_maps(self) -> bool:
+        """Whether the lesson is the maps after the neck, which then have to be as wide in all archs."""
+        return True
 
     def predict(self, images: Tensor, infos: Sequence[ImageInfo] | None = None) -> list[Any]:
         """Predict in evaluation mode, without gradients; the network's mode is restored.

@@ -18,8 +18,9 @@ from nasmvt.data.segmentation import PackedLabels
 from nasmvt.data.types import IGNORE, DataInfo, ImageInfo
 from nasmvt.tasks.drawing import draw_regions
 from nasmvt.tasks.kinds import KINDS, Kind
+from nasmvt.tasks.logits import LogitsNetwork
 from nasmvt.tasks.modes import evaluating
-from nasmvt.tasks.network import Prediction, TaskMetric, TaskNetwork, whole
+from nasmvt.tasks.network import Prediction, TaskMetric
 from nasmvt.tasks.pixels import label_map, shares, slide
 from nasmvt.tasks.predictor import Predictor
 
@@ -54,21 +55,13 @@ class SegmentationPrediction(Prediction):
         return {"labels": Image.fromarray(self.labels.cpu().numpy())}
 
 
-class SegmentationNetwork(TaskNetwork):
+class SegmentationNetwork(LogitsNetwork):
     """A network whose head has `segment(maps, sizes) -> logits (B, K, h, w)` at the stride of the finest map."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Turn images (B, 3, H, W) into logits (B, K, h, w)."""
-        logits_BKhw: Tensor = self.head.segment(self.maps(images), whole(images))
-        return logits_BKhw
-
-    def outputs(self, images: Tensor, infos: Sequence[ImageInfo]) -> dict[str, Tensor]:
-        """Return `logits` (B, K, h, w)."""
-        return {"logits": self.head.segment(self.maps(images), [info.valid for info in infos])}
-
-    def static(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
-        """Return `logits` (B, K, h, w)."""
-        return {"logits": self.head.segment(self._maps(images), sizes)}
+    def logits(self, maps: tuple[Tensor, ...], sizes: Any) -> Tensor:
+        """Return logits (B, K, h, w)."""
+        logits: Tensor = self.head.segment(maps, sizes)
+        return logits
 
     def read(
         self, outputs: Mapping[str, Tensor], infos: Sequence[ImageInfo], canvas: tuple[int, int]

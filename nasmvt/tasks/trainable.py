@@ -6,7 +6,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from nasmvt.data.types import Batch
 from nasmvt.space import Arch, SearchSpace
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
@@ -62,8 +61,8 @@ class Trainable(Protocol):
         """Return the arch of a step."""
         ...
 
-    def __call__(self, arch: Arch, task: str, batch: Batch) -> dict[str, Tensor]:
-        """Return named scalars whose sum is the loss of a task's network of this arch."""
+    def network_for_step(self, arch: Arch, task: str) -> TaskNetwork:
+        """Return a task's network of this arch in training mode, for one forward and one backward pass."""
         ...
 
     def probes(self, seed: int) -> Iterator[Probe]:

@@ -17,11 +17,11 @@ from nasmvt.tasks.trainable import Trainable
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 _WITHOUT_NAMES = 1
 """The format of nasmvt 0.1.0, whose optimizer state is by index; its weights are still read."""
-_READ = (_WITHOUT_NAMES, 2, FORMAT)
-"""Format 2, of nasmvt 0.2, lacks what has a default."""
+_READ = (_WITHOUT_NAMES, 2, 3, FORMAT)
+"""Formats 2 and 3, of nasmvt 0.2 and 0.3, lack what has a default."""
 
 _STRUCTURE = ("family", "choices", "fixed", "roles")
 """The parts of a space that the shapes of the weights depend on: neither its name nor its named archs."""
@@ -45,6 +45,9 @@ class Checkpoint:
     """State dict of the `Update`: what fp16 multiplies the losses by."""
     averaged: dict[str, torch.Tensor] = field(default_factory=dict)
     """Moving averages of the weights, where they are wanted: what is evaluated, searched and exported."""
+
+    processes: int | None = None
+    """How many processes drew archs of their own; None: all trained the same archs."""
 
     def save(self, path: Path) -> None:
         """Write the checkpoint to `path`, whole or not at all.
@@ -108,6 +111,23 @@ class Checkpoint:
                         f"{path} was written for task {name!r} with {key} {written.get(key)}, but this run "
                         f"has {value}: use the run's own checkpoint, or start a new run"
                     )
+
+    def check_processes(self, path: Path, count: int | None) -> None:
+        """Refuse to go on with archs per process where they were another number, which draws other archs.
+
+        Args:
+            path: of the checkpoint.
+            count: number of processes that draw archs of their own now; None: they don't.
+
+        Raises:
+            UserError: naming both numbers.
+        """
+        if None not in (self.processes, count) and self.processes != count:
+            raise UserError(
+                f"with training.archs: per-process a training goes on with the same number of processes, but {path} "
+                f"was written by {self.processes} and there {'is' if count == 1 else 'are'} {count}: start "
+                f"{self.processes}"
+            )
 
 
 @dataclass(frozen=True)

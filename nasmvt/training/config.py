@@ -1,11 +1,12 @@
 """Settings of a training."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from nasmvt.config import Config, images_for_batches
 from nasmvt.precision import Precision
+from nasmvt.tasks.lessons import DistillationConfig
 
 
 class TrainingConfig(Config):
@@ -54,6 +55,11 @@ class TrainingConfig(Config):
     `random_archs` random ones, their gradients averaged (BigNAS). A step costs as many forward and backward passes."""
     random_archs: int = Field(default=2, ge=0)
     """`sandwich`: how many of the archs are random."""
+    distillation: DistillationConfig | None = None
+    """`sandwich`: what the others learn from the largest arch of the step; null: nothing. `{}` takes the defaults."""
+    archs: Literal["common", "per-process"] = "common"
+    """Several processes: whether all train the same archs in a step, or each draws its own, so that a step trains as
+    many times more. Such a training goes on with the same number of processes alone."""
     accumulate: int = Field(default=1, ge=1)
     """Parts into which a step is cut, one after the other, to save memory: the same images, and one optimizer step."""
     precision: Precision = "fp32"
@@ -82,3 +88,12 @@ class TrainingConfig(Config):
     @classmethod
     def _accept_batches(cls, values: Any) -> Any:
         return images_for_batches(values)
+
+    @model_validator(mode="after")
+    def _pupils(self) -> Self:
+        if self.distillation is not None and self.sampling != "sandwich":
+            raise ValueError(
+                "distillation teaches the other archs of a step, but 'sampling' is 'uniform', which trains one: set it "
+                "to sandwich, or leave 'distillation' out"
+            )
+        return self

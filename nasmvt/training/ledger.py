@@ -13,6 +13,9 @@ from nasmvt.space import Arch
 Losses = dict[str, dict[str, float]]
 """Losses by task and name."""
 
+_NAMED = 8
+"""Archs that a sentence names at most."""
+
 
 class _Entry(NamedTuple):
     step: int
@@ -59,7 +62,8 @@ class Ledger:
 
 def named(archs: Sequence[Arch]) -> str:
     """Return the archs of a step for a sentence."""
-    return "; ".join(map(str, archs))
+    more = [f"{len(archs) - _NAMED} more"] if len(archs) > _NAMED else []
+    return "; ".join([*map(str, archs[:_NAMED]), *more])
 
 
 def _losses(entry: _Entry, row: list[float]) -> Losses:

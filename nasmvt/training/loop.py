@@ -120,6 +120,7 @@ class Trainer:
                     f"{path} was written in the middle of a training by nasmvt 0.1.0, whose optimizer state can't be "
                     "used: finish the training with that version, or start a new run"
                 )
+            checkpoint.check_processes(path, self._own_archs)
             self._update.load_state_dict(checkpoint.update)
             if self._averaged is not None:
                 self._averaged.load(checkpoint.averaged)
@@ -205,11 +206,16 @@ class Trainer:
             optimizer=self.optimizer.state_dict(),
             update=self._update.state_dict(),
             averaged={} if self._averaged is None else self._averaged.values,
+            processes=self._own_archs,
         )
         try:
             self.checkpoints.save(checkpoint)
         except UserError as error:
             raise Failed(f"{error}; the last checkpoint is kept", self.checkpoints.newest) from None
+
+    @property
+    def _own_archs(self) -> int | None:
+        return self.processes.count if self.config.archs == "per-process" else None
 
     @property
     def _done(self) -> bool:
@@ -229,7 +235,7 @@ class Trainer:
         self.optimizer.schedule(self.step)
         archs = self._take.archs(self.step)
         try:
-            taken = self._take(self.step, archs, batches)
+            taken = self._take(self.step, batches)
         except (torch.OutOfMemoryError, MemoryError):
             raise Failed(
                 f"the memory does not suffice for step {self.step + 1} (arch {named(archs)}): raise "

@@ -59,6 +59,10 @@ class Processes:
         self.average([result])
         return result
 
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Return for each flag whether any process raised it; all give equally many."""
+        return list(flags)
+
     def gather(self, value: Any) -> list[Any]:
         """Return what each process gives, in their order; nobody goes on before all have given."""
         return [value]
@@ -96,6 +100,13 @@ class ProcessGroup(Processes):
                 sums = flat.split([tensor.numel() for tensor in bucket])
                 for tensor, total in zip(bucket, sums, strict=True):
                     tensor.copy_(total.view_as(tensor))
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Return for each flag whether any process raised it; all give equally many."""
+        raised = torch.tensor(flags, dtype=torch.uint8)
+        with _told():
+            dist.all_reduce(raised, dist.ReduceOp.MAX, group=self._beside)
+        return [bool(flag) for flag in raised.tolist()]
 
     def gather(self, value: Any) -> list[Any]:
         """Return what each process gives, in their order; nobody goes on before all have given."""

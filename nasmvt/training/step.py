@@ -10,6 +10,7 @@ from torch import Tensor
 from nasmvt.data.types import Batch
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch
+from nasmvt.tasks.lessons import Lesson
 from nasmvt.tasks.precision import autocast
 from nasmvt.tasks.trainable import Trainable
 from nasmvt.training.config import TrainingConfig
@@ -22,7 +23,7 @@ class Taken(NamedTuple):
     """What came of a step, on the device."""
 
     losses: dict[str, dict[str, Tensor]]
-    """By task and name, averaged over archs and parts."""
+    """By task and name, averaged over the parts and over the archs that have them."""
     norm: Tensor
     """Of all gradients, before clipping."""
 
@@ -35,6 +36,8 @@ class Step:
     The loss of a part counts by its share of the images, so the gradients of losses that are means over images (or over
     equally many things of every image) are those of the whole batch. Running statistics are averaged over the processes
     in every step, so that all hold the same state between two.
+
+    With distillation the first arch, the largest, teaches the others what it said in the same step.
 
     Args:
         trainable: what is trained.
@@ -63,34 +66,64 @@ class Step:
         self._parts = processes.parts(config.accumulate)
         self._statistics = _statistics(trainable)
         self._sample = make_sampling(config)
+        self._common = config.archs == "common"
+        self._distillation = config.distillation
 
     def archs(self, step: int) -> list[Arch]:
-        """Return the archs of a step, counted from 0."""
-        return self._sample(self._trainable, np.random.default_rng(derive_seed(self._seed, "arch", step)))
+        """Return the archs of a step, counted from 0, of all processes."""
+        ranks = range(1 if self._common else self._processes.count)
+        return list(dict.fromkeys(arch for rank in ranks for arch in self._drawn(step, rank)))
 
-    def __call__(self, step: int, archs: Sequence[Arch], batches: Sequence[Mapping[str, Batch]]) -> Taken:
+    def __call__(self, step: int, batches: Sequence[Mapping[str, Batch]]) -> Taken:
         """Take a step, counted from 0, on the batches of each part wanted.
 
         What is random in a part depends on the seed, the step and the part, not on the process that computes it.
         """
-        found = []
+        archs = self._drawn(step, self._processes.rank)
+        found: list[dict[str, dict[str, Tensor]]] = []
         self._update.begin()
         for part, tasks in zip(self._parts.wanted, batches, strict=True):
             place = (part, self._parts.of) if self._parts.of > 1 else ()
+            share = 1 / (self._parts.of * len(archs))
             with seeded(self._seed, "step", step, *place):
-                for arch in archs:
-                    share = 1 / (self._parts.of * len(archs))
-                    found.append({name: self._backward(arch, name, batch, share) for name, batch in tasks.items()})
+                found += self._teach(archs, {name: batch.to(self._device) for name, batch in tasks.items()}, share)
+        if not self._common:
+            self._update.touch(self._processes.any(self._update.touched()))
         self._processes.add_up(self._update.gradients())
         self._processes.average(self._statistics)
         return Taken(_mean(found), self._update.step())
 
-    def _backward(self, arch: Arch, task: str, batch: Batch, share: float) -> dict[str, Tensor]:
+    def _drawn(self, step: int, rank: int) -> list[Arch]:
+        """Return the archs that a process trains in a step."""
+        own = () if self._common else (rank,)
+        return self._sample(self._trainable, np.random.default_rng(derive_seed(self._seed, "arch", step, *own)))
+
+    def _teach(
+        self, archs: Sequence[Arch], batches: Mapping[str, Batch], share: float
+    ) -> list[dict[str, dict[str, Tensor]]]:
+        """Run every task on every arch, backwards too; return the losses of each arch by task."""
+        lessons: dict[str, Lesson] = {}
+        found = []
+        for arch in archs:
+            losses = {}
+            for name, batch in batches.items():
+                losses[name], lesson = self._backward(arch, name, batch, share, lessons.get(name))
+                if self._distillation is not None:
+                    lessons.setdefault(name, lesson.detached())
+            found.append(losses)
+        return found
+
+    def _backward(
+        self, arch: Arch, task: str, batch: Batch, share: float, teacher: Lesson | None
+    ) -> tuple[dict[str, Tensor], Lesson]:
         with autocast(self._precision, self._device):
-            losses = self._trainable(arch, task, batch.to(self._device))
+            network = self._trainable.network_for_step(arch, task)
+            losses, lesson = network.learn(batch.images, batch.targets, batch.infos)
+        if teacher is not None and self._distillation is not None:
+            losses = lesson.taught(losses, teacher, self._distillation)
         total = torch.stack(list(losses.values())).sum()
         self._update.backward(total * (self._trainable.tasks[task].config.loss_weight * share))
-        return {name: loss.detach() for name, loss in losses.items()}
+        return {name: loss.detach() for name, loss in losses.items()}, lesson
 
 
 def _statistics(trainable: Trainable) -> list[Tensor]:
@@ -100,8 +133,11 @@ def _statistics(trainable: Trainable) -> list[Tensor]:
     return [tensor for tensor in tensors if tensor.is_floating_point() and tensor.data_ptr() not in trained]
 
 
-def _mean(parts: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> dict[str, dict[str, Tensor]]:
-    return {
-        task: {name: torch.stack([part[task][name] for part in parts]).mean() for name in losses}
-        for task, losses in parts[0].items()
-    }
+def _mean(found: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> dict[str, dict[str, Tensor]]:
+    """Return the mean of each loss over the archs and parts that have it."""
+    every: dict[str, dict[str, list[Tensor]]] = {}
+    for tasks in found:
+        for task, losses in tasks.items():
+            for name, loss in losses.items():
+                every.setdefault(task, {}).setdefault(name, []).append(loss)
+    return {task: {name: torch.stack(values).mean() for name, values in own.items()} for task, own in every.items()}

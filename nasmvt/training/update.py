@@ -1,6 +1,6 @@
 """From the losses of a step to the weights after it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,16 @@ class Update:
     def gradients(self) -> list[Tensor]:
         """Return the gradients summed so far, in the order of the parameters; they may be changed in place."""
         return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+
+    def touched(self) -> list[bool]:
+        """Return for each parameter whether it has a gradient."""
+        return [parameter.grad is not None for parameter in self._parameters()]
+
+    def touch(self, wanted: Sequence[bool]) -> None:
+        """Give zeros as gradients to parameters that others touched and this process did not."""
+        for parameter, needed in zip(self._parameters(), wanted, strict=True):
+            if needed and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     def step(self) -> Tensor:
         """Clip the gradients and update the weights; return the norm before clipping, a scalar on the device.

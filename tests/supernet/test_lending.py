@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from nasmvt.config import parse
-from nasmvt.data.types import Batch
 from nasmvt.errors import UserError
 from nasmvt.space import Role, SearchSpace
 from nasmvt.space.sharing import layer_of
@@ -153,11 +152,10 @@ def test_a_step_uses_the_modules_again_once_backward_has_come_back(supernet, spa
 
 def test_a_copy_of_a_supernet_in_training_trains_itself_alone(supernet, space):
     images, targets = make_batch("classification")
-    batch = Batch(images=images, targets=targets, infos=[])
-    sum(supernet(space.smallest, "cls", batch).values()).backward()
+    sum(supernet.network_for_step(space.smallest, "cls").loss(images, targets).values()).backward()
     supernet.zero_grad()
     copied = copy.deepcopy(supernet)
-    sum(copied(space.smallest, "cls", batch).values()).backward()
+    sum(copied.network_for_step(space.smallest, "cls").loss(images, targets).values()).backward()
     assert copied.networks["cls"].backbone.patch_embed.weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in supernet.parameters())
 

@@ -53,7 +53,7 @@ def test_anchors_of_a_map_in_16_bits_are_whole_pixels_everywhere():
 def test_the_scores_gradient_is_the_product_in_float32(supernet, space):
     images, targets = make_batch("classification")
     with autocast("bf16", "cpu"):
-        losses = supernet(space.largest, "cls", Batch(images=images, targets=targets, infos=[]))
+        losses = supernet.network_for_step(space.largest, "cls").loss(images, targets)
     losses["loss_class"].backward()
     score = supernet.scores["backbone/blocks/0/fc1"]
     own = supernet.networks["cls"].backbone.blocks[0].fc1

@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 import torch
 
+from nasmvt.tasks.network import TaskNetwork
 from nasmvt.training.checkpoint import Checkpoint
 from nasmvt.training.interrupt import Failed, Interrupted, Signals
 from nasmvt.training.processes import ALONE
@@ -123,16 +124,16 @@ def test_a_killed_process_is_told_in_a_sentence_and_its_checkpoint_kept(tmp_path
     assert Checkpoint.load(left.checkpoint).step == 2
 
 
-def test_what_is_random_differs_between_parts(tmp_path):
+def test_what_is_random_differs_between_parts(tmp_path, monkeypatch):
     trainer, drawn = make(tmp_path, accumulate=2), []
-    forward = trainer.trainable.forward
+    learn = TaskNetwork.learn
 
-    def watch(arch, task, batch):
-        drawn.append((task, len(batch.images), torch.rand(1).item()))
-        return forward(arch, task, batch)
+    def watch(network, images, *rest):
+        drawn.append((type(network).__name__[:3], len(images), torch.rand(1).item()))
+        return learn(network, images, *rest)
 
-    trainer.trainable.forward = watch
+    monkeypatch.setattr(TaskNetwork, "learn", watch)
     streams = {name: loader.batches(0, trainer.parts) for name, loader in trainer.loaders.items()}
     trainer._step(trainer._next(streams))
-    assert [place[:2] for place in drawn] == [("cls", 2), ("det", 1), ("seg", 1)] * 2
+    assert [place[:2] for place in drawn] == [("Cla", 2), ("Det", 1), ("Seg", 1)] * 2
     assert len({number for *_, number in drawn}) == 6

@@ -33,7 +33,9 @@ def step(trainable: Supernet | MultiTaskModel, config: TrainingConfig) -> None:
     optimizer = NamedOptimizer(selected(trainable, config), config)
     optimizer.schedule(config.warmup_steps)
     for name, task in trainable.tasks.items():
-        sum(trainable(trainable.space.largest, name, batch_of(task.config.kind)).values()).backward()
+        batch = batch_of(task.config.kind)
+        network = trainable.network_for_step(trainable.space.largest, name)
+        sum(network.loss(batch.images, batch.targets, batch.infos).values()).backward()
     optimizer.optimizer.step()
 
 

@@ -196,7 +196,7 @@ def test_damaged_and_missing_checkpoints_are_refused(tmp_path):
     with pytest.raises(UserError, match="not a readable checkpoint"):
         Checkpoint.load(path)
     torch.save({"format": 7}, path)
-    with pytest.raises(UserError, match="not a checkpoint of format 3"):
+    with pytest.raises(UserError, match="not a checkpoint of format 4"):
         Checkpoint.load(path)
 
 

@@ -2,13 +2,16 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from nasmvt.data.loader import WHOLE, Parts
 from nasmvt.data.types import Batch
+from nasmvt.heads.sizes import Sizes
 from nasmvt.space import Arch
+from nasmvt.tasks.lessons import Features, Learned
 from nasmvt.tasks.trainable import Trained
 from tests.conftest import make_tasks
 
@@ -31,12 +34,25 @@ class Toy(nn.Module):
         out = self.own[task](torch.tanh(self.common(batch.images)))
         return {"square": (out - batch.targets).square().mean(), "size": 0.01 * out.abs().mean()}
 
+    def network_for_step(self, arch: Arch, task: str) -> "ToyNetwork":
+        return ToyNetwork(self, arch, task)
+
     def probes(self, seed: int):
         return iter(())
 
     def trained(self) -> Iterator[Trained]:
         for name, parameter in self.named_parameters():
             yield Trained(name, parameter, decays=parameter.ndim > 1)
+
+
+class ToyNetwork(NamedTuple):
+    toy: Toy
+    arch: Arch
+    task: str
+
+    def learn(self, images, targets, infos) -> Learned:
+        losses = self.toy(self.arch, self.task, Batch(images=images, targets=targets, infos=infos))
+        return Learned(losses, Features([], Sizes([], (1, 1))))
 
 
 class ToyLoader:

@@ -1,0 +1,33 @@
+"""Whether the networks of a supernet can teach one another."""
+
+from collections.abc import Mapping
+
+import torch
+
+from nasmvt.errors import UserError
+from nasmvt.space import SearchSpace
+from nasmvt.tasks.build import build_skeleton
+from nasmvt.tasks.task import Task
+
+
+def check_lessons(space: SearchSpace, tasks: Mapping[str, Task]) -> None:
+    """Refuse tasks that teach maps which depend on the arch.
+
+    The smallest and the largest network of every such task are run on `meta` up to the head.
+
+    Raises:
+        UserError: naming the task and the channels.
+    """
+    for name, task in tasks.items():
+        image = torch.empty(1, 3, *task.nominal_size, device="meta")
+        networks = [build_skeleton(space, task, arch, "meta").eval() for arch in (space.smallest, space.largest)]
+        if not networks[0].teaches_maps:
+            continue
+        with torch.no_grad():
+            small, large = ([map_BCHW.shape[1] for map_BCHW in network.maps(image)] for network in networks)
+        if small != large:
+            raise UserError(
+                "distillation compares the maps after the neck, which need the same channels in every arch, but the "
+                f"task '{name}' has {small} in the smallest and {large} in the largest: give it a neck of one width, "
+                "or a method 'criterion' (docs/new-head.md), or leave training.distillation out"
+            )

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -233,9 +234,10 @@ class Trainer:
     def _step(self, batches: Sequence[Mapping[str, Batch]]) -> None:
         """Run every task on one arch and take one optimizer step, without waiting for the device."""
         self.optimizer.schedule(self.step)
-        archs = self._take.archs(self.step)
+        drawn = self._take.archs(self.step)
+        archs = list(dict.fromkeys(chain.from_iterable(drawn)))
         try:
-            taken = self._take(self.step, batches)
+            taken = self._take(self.step, drawn, batches)
         except (torch.OutOfMemoryError, MemoryError):
             raise Failed(
                 f"the memory does not suffice for step {self.step + 1} (arch {named(archs)}): raise "

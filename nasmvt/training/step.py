@@ -69,17 +69,18 @@ class Step:
         self._common = config.archs == "common"
         self._distillation = config.distillation
 
-    def archs(self, step: int) -> list[Arch]:
-        """Return the archs of a step, counted from 0, of all processes."""
-        ranks = range(1 if self._common else self._processes.count)
-        return list(dict.fromkeys(arch for rank in ranks for arch in self._drawn(step, rank)))
+    def archs(self, step: int) -> list[list[Arch]]:
+        """Return the archs of a step, counted from 0: those of each process, or once those of all."""
+        places = [()] if self._common else [(rank,) for rank in range(self._processes.count)]
+        rngs = (np.random.default_rng(derive_seed(self._seed, "arch", step, *place)) for place in places)
+        return [self._sample(self._trainable, rng) for rng in rngs]
 
-    def __call__(self, step: int, batches: Sequence[Mapping[str, Batch]]) -> Taken:
-        """Take a step, counted from 0, on the batches of each part wanted.
+    def __call__(self, step: int, drawn: Sequence[Sequence[Arch]], batches: Sequence[Mapping[str, Batch]]) -> Taken:
+        """Take a step, counted from 0, on the archs of that step and the batches of each part wanted.
 
         What is random in a part depends on the seed, the step and the part, not on the process that computes it.
         """
-        archs = self._drawn(step, self._processes.rank)
+        archs = drawn[0 if self._common else self._processes.rank]
         found: list[dict[str, dict[str, Tensor]]] = []
         self._update.begin()
         for part, tasks in zip(self._parts.wanted, batches, strict=True):
@@ -92,11 +93,6 @@ class Step:
         self._processes.add_up(self._update.gradients())
         self._processes.average(self._statistics)
         return Taken(_mean(found), self._update.step())
-
-    def _drawn(self, step: int, rank: int) -> list[Arch]:
-        """Return the archs that a process trains in a step."""
-        own = () if self._common else (rank,)
-        return self._sample(self._trainable, np.random.default_rng(derive_seed(self._seed, "arch", step, *own)))
 
     def _teach(
         self, archs: Sequence[Arch], batches: Mapping[str, Batch], share: float

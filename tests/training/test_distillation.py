@@ -173,7 +173,7 @@ def test_processes_with_archs_of_their_own(whole, tmp_path, monkeypatch):
     assert all(torch.equal(first[name], second[name]) for name in first)
     space = whole.trainable.space
     drawn = [space.sample(np.random.default_rng(derive_seed(0, "arch", 1, rank))) for rank in range(2)]
-    assert archs == others == [space.largest, space.smallest, *drawn]
+    assert archs == others == [[space.largest, space.smallest, arch] for arch in drawn]
     assert difference(first, whole.trainable.state_dict()) > 1e-4
     alone = make(tmp_path, steps=4, **SANDWICH, archs="per-process")
     with pytest.raises(UserError, match="was written by 2 and there is 1: start 2"):

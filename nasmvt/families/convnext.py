@@ -121,6 +121,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
 @register(
     "convnext",
     choices=choices_per_stage(embed_dim=Count, depth=Count, mlp_ratio=tuple[Ratio, ...]),
+    blocks=r"backbone\.stages\.(\d+)\.blocks\.(\d+)",
     roles={f"backbone.stages.*.blocks.*.{layer}": Role.ADAPTIVE for layer in ("conv_dw", "mlp.fc1", "mlp.fc2")},
     convert=convert,
     axes=[

@@ -151,6 +151,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
             "kernel_size": tuple[Literal[3, 5, 7], ...],
         }.items()
     },
+    blocks=r"backbone\.blocks\.(\d+)\.(\d+)",
     roles={
         f"backbone.blocks.*.*.{layer}": Role.ADAPTIVE
         for layer in ("conv_pw", "conv_dw", "conv_pwl", "se.conv_reduce", "se.conv_expand")

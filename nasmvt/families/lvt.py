@@ -221,6 +221,7 @@ class MLP(nn.Module):
         **choices_per_stage(embed_dim=Count, depth=Count, mlp_ratio=Ratio),
         "recursions": Count,
     },
+    blocks=r"backbone\.stages\.(\d+)\.blocks\.(\d+)",
     roles={
         f"backbone.stages.*.blocks.*.{layer}": Role.ADAPTIVE
         for layer in ("attn.logits", "attn.values", "attn.q", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")

@@ -336,6 +336,7 @@ def _head_major(parameter: Tensor, sizes: tuple[int, ...], dim: int = 0) -> Tens
 @register(
     "mpvit",
     choices=choices_per_stage(embed_dim=Count, depth=Count, num_paths=Count, mlp_ratio=Ratio),
+    blocks=r"backbone\.stages\.(\d+)\.paths\.\d+\.blocks\.(\d+)",
     roles={
         f"backbone.stages.*.paths.*.blocks.*.{layer}": Role.ADAPTIVE
         for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")

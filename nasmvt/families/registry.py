@@ -50,6 +50,10 @@ class Family:
     axes: tuple[Axis, ...] = ()
     """Axes whose units may be put in the order of their importance."""
 
+    blocks: str | None = None
+    """Regular expression of the names of the blocks that a network is a chain of; the numbers in its groups, read as a
+    tuple, give their order. Activations are recomputed by block, and learning rates decay by block; None: neither."""
+
     def centred_dims(self, parameter: str) -> tuple[int, ...]:
         """Return the dimensions along which a smaller parameter of that name is the middle of the larger one."""
         return next((dims for pattern, dims in self.centred.items() if fits(pattern, parameter)), ())
@@ -110,6 +114,7 @@ def register(
     centred: Mapping[str, tuple[int, ...]] | None = None,
     tables: Sequence[str] = (),
     axes: Sequence[Axis] = (),
+    blocks: str | None = None,
 ) -> Callable[[Builder], Builder]:
     """Register a builder as the family `name`.
 
@@ -121,6 +126,7 @@ def register(
         centred: parameters whose smaller versions are the middle of the larger, by pattern, with the dimensions.
         tables: tables of positions (1, C, H, W) that may be resized, by pattern.
         axes: axes whose units may be put in the order of their importance.
+        blocks: regular expression of the names of blocks, see `Family`.
 
     Raises:
         UserError: when it decorates, if another module has registered a family of that name.
@@ -136,6 +142,7 @@ def register(
             centred=centred or {},
             tables=tuple(tables),
             axes=tuple(axes),
+            blocks=blocks,
         )
         FAMILIES.add(name, known, build.__module__)
         return build

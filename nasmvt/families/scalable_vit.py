@@ -278,6 +278,7 @@ def _by_heads(rows: Tensor, parts: int, heads: int) -> Tensor:
 @register(
     "scalable_vit",
     choices=choices_per_stage(embed_dim=Count, depth=Count, num_heads=Count, mlp_ratio=Ratio, c_ratio=Ratio),
+    blocks=r"backbone\.stages\.(\d+)\.blocks\.(\d+)",
     roles={
         f"backbone.stages.*.blocks.*.{layer}": Role.ADAPTIVE
         for layer in ("attn.qkv", "attn.q", "attn.k", "attn.v", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")

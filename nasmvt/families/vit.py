@@ -256,6 +256,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
         "num_heads": tuple[Count, ...],
         "mlp_ratio": tuple[Annotated[float, Field(gt=0)], ...],
     },
+    blocks=r"backbone\.blocks\.(\d+)",
     roles={f"backbone.blocks.*.{layer}": Role.ADAPTIVE for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")},
     convert=convert,
     tables=[_POSITIONS],

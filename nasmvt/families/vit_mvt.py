@@ -264,6 +264,7 @@ def stage_ends(depth: int) -> tuple[int, ...]:
         "num_heads": tuple[Count, ...],
         "mlp_ratio": tuple[Annotated[float, Field(ge=0.125)], ...],
     },
+    blocks=r"backbone\.blocks\.(\d+)",
     roles={
         "backbone.blocks.*.attn.qkv": Role.ADAPTIVE,
         "backbone.blocks.*.attn.proj": Role.ADAPTIVE,

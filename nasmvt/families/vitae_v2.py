@@ -219,6 +219,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
         "embed_dim": Count,
         **choices_per_stage(depth=Count, num_heads=Count, mlp_ratio=Ratio, pyramid_dim=Count),
     },
+    blocks=r"backbone\.stages\.(\d+)\.blocks\.(\d+)",
     roles={
         f"backbone.stages.*.{cell}.{layer}": Role.ADAPTIVE
         for cell in ("reduction", "blocks.*")

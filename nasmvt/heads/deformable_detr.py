@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -81,6 +82,9 @@ class DeformableDETRHead(nn.Module):
         two_stage: whether the best cells of the encoder give the queries; needs refinement.
         detections: detections per image.
     """
+
+    heavy: ClassVar[tuple[str, ...]] = ("encoder.*", "decoder.*")
+    """Patterns of the modules whose activations may be recomputed."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ Shapes: B batch, C channels, H, W canvas height and width, K things, S classes o
 
 from collections.abc import Sequence
 from functools import partial, reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ class PanopticFPNHead(nn.Module):
         weight: factor of its loss, `loss_semantic`.
         fusion: makes one map of objects and stuff.
     """
+
+    heavy: ClassVar[tuple[str, ...]] = ("detector.rpn.head", "**.box_head", "**.mask_head", "branches.*")
+    """Patterns of the modules whose activations may be recomputed."""
 
     def __init__(
         self,

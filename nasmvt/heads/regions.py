@@ -10,7 +10,7 @@ region, M side of a mask. Labels count the background as 0 in here.
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,9 @@ class RegionDetector(nn.Module):
         detections: most detections kept per image.
         across_classes: whether detections of other classes are dropped, too.
     """
+
+    heavy: ClassVar[tuple[str, ...]] = ("rpn.head", "**.box_head", "**.mask_head")
+    """Patterns of the modules whose activations may be recomputed."""
 
     stages: Any  # a sequence of RegionStage, of the subclass
 

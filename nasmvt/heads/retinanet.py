@@ -11,7 +11,7 @@ Shapes: B batch, C channels, H, W of a level, A anchors of all levels, a of one,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +77,9 @@ class RetinaNetHead(nn.Module):
         detections: most detections kept per image.
         convention: "detectron2" or "mmdetection", see `Rules`.
     """
+
+    heavy: ClassVar[tuple[str, ...]] = ("towers.*",)
+    """Patterns of the modules whose activations may be recomputed."""
 
     normalizer: Tensor
 

@@ -7,6 +7,7 @@ Shapes: B batch, C channels, H height, W width, K classes.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,9 @@ class SegFormerHead(SegmentationHead):
             its checkpoints and published counts of parameters. 0: none.
         loss: what it learns by.
     """
+
+    heavy: ClassVar[tuple[str, ...]] = ("fusion",)
+    """Patterns of the modules whose activations may be recomputed."""
 
     def __init__(
         self,

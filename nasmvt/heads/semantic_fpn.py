@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H height, W width, K classes.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -25,6 +26,9 @@ class SemanticFPNHead(SegmentationHead):
         dropout: probability of dropping a channel before the classifier while training.
         loss: what it learns by.
     """
+
+    heavy: ClassVar[tuple[str, ...]] = ("branches.*",)
+    """Patterns of the modules whose activations may be recomputed."""
 
     def __init__(
         self,

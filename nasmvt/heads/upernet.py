@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H height, W width, K classes.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,9 @@ class UPerNetHead(SegmentationHead):
             +1 and -1 whatever they are.
         loss: what it learns by.
     """
+
+    heavy: ClassVar[tuple[str, ...]] = ("bottleneck", "fpn_convs.*", "fusion")
+    """Patterns of the modules whose activations may be recomputed."""
 
     def __init__(
         self,

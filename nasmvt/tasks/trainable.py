@@ -19,6 +19,8 @@ class Trained(NamedTuple):
     parameter: nn.Parameter
     decays: bool
     """Whether weight decay applies to it."""
+    scale: float = 1.0
+    """Factor of its learning rate by its depth."""
 
     @property
     def plain(self) -> str:

@@ -37,6 +37,9 @@ class TrainingConfig(Config):
     lr_scale: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Factors of the learning rate by pattern of parameters' names, as in a task network (`backbone.**: 0.1`); `*`
     stands for anything but a dot, `**` for anything. The last pattern that fits wins; without one the factor is 1."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor of the learning rate from each block of the backbone to the one before it (BEiT, arXiv:2106.08254: 0.65 to
+    0.9 for published weights); neck and head have 1. It multiplies `lr_scale`."""
     freeze: tuple[str, ...] = ()
     """Patterns of the names of parameters that are not trained, such as `backbone.conv_stem.*`."""
     frozen_norms: tuple[str, ...] = ()
@@ -62,6 +65,9 @@ class TrainingConfig(Config):
     many times more. Such a training goes on with the same number of processes alone."""
     accumulate: int = Field(default=1, ge=1)
     """Parts into which a step is cut, one after the other, to save memory: the same images, and one optimizer step."""
+    activation_checkpointing: bool = False
+    """Whether the backward pass runs the blocks of the backbone and the heavy parts of the head once more instead of
+    keeping what is inside them: the same gradients in less memory and about a third more time."""
     precision: Precision = "fp32"
     """In which numbers networks compute, here and in the evaluations of the training: `fp32`, or `bf16` or `fp16` by
     autocast. Weights, norms' statistics, scores, losses, gradients and the optimizer's state stay in float32. With fp16

@@ -5,6 +5,7 @@ from typing import Any
 
 from nasmvt.errors import UserError, nearest
 from nasmvt.space.sharing import fits
+from nasmvt.tasks.blocks import blocks_of, depths
 from nasmvt.tasks.trainable import Trainable, Trained
 from nasmvt.training.config import TrainingConfig
 
@@ -26,14 +27,26 @@ def selected(trainable: Trainable, config: TrainingConfig) -> list[Trained]:
     for item in parameters:
         item.parameter.requires_grad_(id(item.parameter) not in frozen)
     trainable.frozen_norms = config.frozen_norms
-    return kept
+    return kept if config.layer_decay == 1 else _decayed(trainable, parameters, kept, config.layer_decay)
+
+
+def _decayed(trainable: Trainable, every: Sequence[Trained], kept: Sequence[Trained], decay: float) -> list[Trained]:
+    """Give parameters the factor of their learning rate that follows from their depth; neck, head and scores have 1."""
+    blocks = blocks_of(trainable.space, "training.layer_decay")
+    networks: dict[str, list[str]] = {}
+    for item in every:
+        if item.name.startswith("networks."):
+            networks.setdefault(item.name.split(".")[1], []).append(item.plain)
+    found = depths(networks.values(), blocks)
+    deepest = max(found.values())
+    return [item._replace(scale=decay ** (deepest - found.get(item.plain, deepest))) for item in kept]
 
 
 def groups_of(parameters: Iterable[Trained], scales: Mapping[str, float]) -> list[dict[str, Any]]:
     """Return parameter groups of an optimizer: one for each factor of the learning rate, with and without decay."""
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for item in parameters:
-        scale = lr_scale(item, scales)
+        scale = lr_scale(item, scales) * item.scale
         settings = {"lr_scale": scale} if scale != 1 else {}
         still = {} if item.decays else {"weight_decay": 0.0}
         groups.setdefault((scale, item.decays), {"params": [], **settings, **still})["params"].append(item.parameter)

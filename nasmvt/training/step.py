@@ -1,6 +1,7 @@
 """One optimizer step: every task on every arch of the step, part by part."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from nasmvt.data.types import Batch
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch
+from nasmvt.tasks.blocks import blocks_of, recomputing
 from nasmvt.tasks.lessons import Lesson
 from nasmvt.tasks.precision import autocast
 from nasmvt.tasks.trainable import Trainable
@@ -68,6 +70,8 @@ class Step:
         self._sample = make_sampling(config)
         self._common = config.archs == "common"
         self._distillation = config.distillation
+        setting = "training.activation_checkpointing"
+        self._recomputed = blocks_of(trainable.space, setting) if config.activation_checkpointing else None
 
     def archs(self, step: int) -> list[list[Arch]]:
         """Return the archs of a step, counted from 0: those of each process, or once those of all."""
@@ -114,7 +118,8 @@ class Step:
     ) -> tuple[dict[str, Tensor], Lesson]:
         with autocast(self._precision, self._device):
             network = self._trainable.network_for_step(arch, task)
-            losses, lesson = network.learn(batch.images, batch.targets, batch.infos)
+            with nullcontext() if self._recomputed is None else recomputing(network, self._recomputed):
+                losses, lesson = network.learn(batch.images, batch.targets, batch.infos)
         if teacher is not None and self._distillation is not None:
             losses = lesson.taught(losses, teacher, self._distillation)
         total = torch.stack(list(losses.values())).sum()

@@ -34,7 +34,7 @@ def together(count: int, function: Callable[..., Any], *arguments: Any) -> list[
     results = []
     for pipe, process in zip(pipes, started, strict=True):
         try:
-            results.append(pickle.loads(pipe.recv_bytes()) if pipe.poll(60) else TimeoutError())
+            results.append(pickle.loads(pipe.recv_bytes()) if pipe.poll(180) else TimeoutError())
         except EOFError:
             results.append(None)
         process.join(5)

@@ -13,12 +13,16 @@ from nasmvt.data.config import AugmentationConfig, DataConfig
 from nasmvt.data.geometry import Geometry, Size
 from nasmvt.data.report import LabelCounts, count_indices
 from nasmvt.data.targets import TARGETS, Placed, Targets
-from nasmvt.data.types import ImageInfo, Sample
-from nasmvt.errors import UserError
+from nasmvt.data.timm_transform import TimmTransform
+from nasmvt.data.token_labels import TokenLabel, TokenLabelTransform, check_classes, collate_labels
+from nasmvt.data.types import Sample
 
 
 class ClassTargets(Targets):
-    """A sample holds a class index; a batch holds indices (B,) int64, or shares (B, K) float32 after mixing."""
+    """A sample holds a class index; a batch holds indices (B,) int64, or shares (B, K) float32 after mixing.
+
+    With `data.token_labels` a training batch holds a dictionary (see `nasmvt.data.token_labels`).
+    """
 
     advice_for_one_class = "set root to the folder that holds the splits, and give every class a folder"
 
@@ -26,11 +30,14 @@ class ClassTargets(Targets):
         """Return the class, which placing an image does not change."""
         return target
 
-    def collate(self, targets: Sequence[int], canvas: Size) -> torch.Tensor:
+    def collate(self, targets: Sequence[int | TokenLabel], canvas: Size) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Return the indices (B,) int64, or the token labels."""
+        labelled = [target for target in targets if isinstance(target, TokenLabel)]
+        return collate_labels(labelled) if labelled else torch.tensor(targets, dtype=torch.int64)
+
+    def gather(self, targets: Sequence[int], canvas: Size) -> torch.Tensor:
         """Return the indices (B,) int64."""
         return torch.tensor(targets, dtype=torch.int64)
-
-    gather = collate
 
     def count(self, targets: Iterable[int], classes: int) -> LabelCounts:
         """Count the images of each class."""
@@ -39,19 +46,23 @@ class ClassTargets(Targets):
 
     def train_transform(self, config: DataConfig) -> Callable[[Sample], Placed]:
         """Return timm's training pipeline: random resized crop, flip, automatic augmentation, erasing."""
-        return _TimmTransform(config)
+        if config.token_labels is not None:
+            return TokenLabelTransform(config, config.token_labels)
+        return TimmTransform(config)
 
     def mixes(self, augmentation: AugmentationConfig) -> bool:
         """Return whether mixup or cutmix is on."""
         return bool(augmentation.mixup or augmentation.cutmix)
 
     def mix(
-        self, images: torch.Tensor, targets: torch.Tensor, augmentation: AugmentationConfig, classes: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, images: torch.Tensor, targets: Any, augmentation: AugmentationConfig, classes: int
+    ) -> tuple[torch.Tensor, Any]:
         """Mix pairs of images by timm's Mixup; in a batch of odd size the last image is left unchanged.
 
         Labels are smoothed by the loss, for hard and soft targets alike: smoothing before the mixing gives the same.
         """
+        if isinstance(targets, dict):
+            check_classes(targets["maps"], classes)
         if not self.mixes(augmentation):
             return images, targets
         from timm.data import Mixup
@@ -62,46 +73,6 @@ class ClassTargets(Targets):
             mixup = Mixup(augmentation.mixup, augmentation.cutmix, label_smoothing=0.0, num_classes=classes)
             images[:even], soft[:even] = mixup(images[:even], targets[:even])
         return images, soft
-
-
-class _TimmTransform:
-    """timm's training pipeline, from a sample to float32 (3, H, W) in 0..1.
-
-    It normalises, which is undone here: timm fills what a rotation uncovers, and erases, around the mean it is given,
-    which would be black with a mean of 0.
-    """
-
-    def __init__(self, config: DataConfig) -> None:
-        from timm.data import create_transform
-
-        augmentation = config.augmentation
-        self._canvas = config.image_size
-        self._mean = torch.tensor(config.mean).view(3, 1, 1)
-        self._std = torch.tensor(config.std).view(3, 1, 1)
-        try:
-            self._pipeline: Any = create_transform(
-                input_size=(3, *config.image_size),
-                is_training=True,
-                scale=(augmentation.crop_scale, 1.0),
-                hflip=augmentation.hflip,
-                color_jitter=augmentation.color_jitter or None,
-                auto_augment=augmentation.auto_augment,
-                interpolation="random",
-                mean=config.mean,
-                std=config.std,
-                re_prob=augmentation.erasing,
-                re_mode="pixel",
-            )
-        except (AssertionError, KeyError, ValueError):
-            raise UserError(
-                f"auto_augment must be a policy of timm's, but is {augmentation.auto_augment!r}: use one such as "
-                f"'rand-m9-mstd0.5', or null for none"
-            ) from None
-
-    def __call__(self, sample: Sample) -> Placed:
-        image = (self._pipeline(sample.image) * self._std + self._mean).clamp(0.0, 1.0)
-        size = (sample.image.height, sample.image.width)
-        return Placed(image, sample.target, ImageInfo(id=sample.id, size=size, valid=self._canvas))
 
 
 TARGETS.add("classification", ClassTargets(), __name__)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nasmvt.data.dataset import Classes, Dataset, Request
+from nasmvt.data.dataset import Classes, Dataset, Request, text_digest
 from nasmvt.data.folders import FileList, LeftOut, find_split_folder, images_in, scan, split_folder
 from nasmvt.data.formats import register_format
 from nasmvt.data.pictures import look_at, read_picture
 from nasmvt.data.report import LabelCounts, Look, count_indices
+from nasmvt.data.token_labels import check_files, label_file
 from nasmvt.data.types import DataInfo, Sample
 from nasmvt.errors import UserError
 
@@ -49,6 +50,10 @@ class ImageFolder(Dataset):
                 yield from (prefix + image for image in images)
 
         self._files = FileList(root, names())
+        self._token_labels: FileList | None = None
+        if config.token_labels is not None and request.of_training:
+            check_files(config.token_labels, self._files.names)
+            self._token_labels = FileList(config.token_labels, map(label_file, self._files.names))
         self._labels = np.repeat(labels.astype(np.int32), counts)
         self.left_out = left_out.names()
         self.info = DataInfo(kind="classification", classes=classes.names)
@@ -72,8 +77,9 @@ class ImageFolder(Dataset):
         return LabelCounts(unit="images", images=len(indices), classes=counts)
 
     def digest(self) -> str:
-        """Return a digest over the names and sizes of the images."""
-        return self._files.digest()
+        """Return a digest over the names and sizes of the images and of their token labels."""
+        images = self._files.digest()
+        return images if self._token_labels is None else text_digest(images, self._token_labels.digest())
 
 
 def _split_folder(request: Request, name: str) -> Path:

@@ -14,7 +14,7 @@ works; upstream it never reaches the blocks.
 Shapes: B batch, N tokens, C channels, H height and W width in tokens, h heads, c head width, M positions of CSA.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -33,6 +33,7 @@ from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.space import Arch, Role
 
 Mixer = Literal["csa", "rasa"]
+Mix = Callable[[Tensor, int], Tensor]
 Count = Annotated[int, Field(ge=1)]
 Ratio = Annotated[float, Field(gt=0)]
 _FOUR = Field(min_length=4, max_length=4)
@@ -123,8 +124,13 @@ class LVT(nn.Module):
         )
         self.apply(_init_weights)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, mix: Mix | None = None) -> tuple[Tensor, ...]:
         """Map images (B, 3, H', W') to the maps (B, C, H, W) of the four stages, at strides 4, 8, 16 and 32.
+
+        Args:
+            images: the images.
+            mix: takes the first patch embedding and its stride, and returns what to go on with: a training that mixes
+                tokens of different images does it here.
 
         Raises:
             UserError: if the images are too small for the reduction of keys and values.
@@ -135,8 +141,8 @@ class LVT(nn.Module):
                 f"{images.shape[-2]} x {images.shape[-1]}: enlarge them or lower sr_ratios"
             )
         x, maps = images, []
-        for stage, norm in zip(self.stages, self.out_norms, strict=True):
-            x = stage(x)
+        for stage, norm, mixed in zip(self.stages, self.out_norms, (mix, None, None, None), strict=True):
+            x = stage(x, mixed)
             x = to_map(norm(to_tokens(x)), x.shape[-2:])
             maps.append(x)
         return tuple(maps)
@@ -170,9 +176,11 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.gradient_checkpointing = gradient_checkpointing
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C', H', W') to (B, C, H, W)."""
+    def forward(self, x: Tensor, mix: Mix | None = None) -> Tensor:
+        """Map (B, C', H', W') to (B, C, H, W); `mix` as in `LVT.forward`."""
         x = self.patch_embed(x)
+        if mix is not None:
+            x = mix(x, STRIDES[0])
         size, tokens = x.shape[-2:], to_tokens(x)
         for block in self.blocks:
             tokens = recomputed(self.gradient_checkpointing, block, tokens, size)
@@ -242,8 +250,11 @@ def build(
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     gradient_checkpointing: bool = False,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-5,
+    final_norm: bool | None = None,
 ) -> LVT:
     """Build the backbone of an arch for one kind of task: four maps, the last one normed for classification.
+
+    `final_norm` says otherwise: false for heads that norm it themselves.
 
     The width of a head is fixed, so the number of heads of a stage follows from its channels, a multiple of that width.
 
@@ -265,7 +276,7 @@ def build(
         recursions=arch["recursions"],  # type: ignore[arg-type]
         qkv_bias=qkv_bias,
         drop_path=drop_path,
-        final_norm=kind == "classification",
+        final_norm=kind == "classification" if final_norm is None else final_norm,
         gradient_checkpointing=gradient_checkpointing,
         norm_eps=norm_eps,
     )

@@ -3,8 +3,8 @@
 The classifiers are the plain one, and one with class attention ("Going deeper with image
 transformers", ICCV 2021, as in VOLO) and an auxiliary head over the tokens.
 
-In training the second returns the logits of the class token and of every token, as a token labelling loss needs
-them; the mix-token box of the released code belongs to that loss and is not included.
+In training the second returns the logits of the class token and of every token, as token labelling needs them; the
+training itself is the head `class_attention`.
 Differences: the rows of `kv` lie head by head, as in `lvt.py`.
 
 Shapes: B batch, N tokens, C channels, H height, W width, K classes, h heads, c head width.

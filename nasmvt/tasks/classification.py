@@ -6,6 +6,7 @@ Shapes: B batch, K classes.
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from nasmvt.data.protocols import CentreCropProtocol
 from nasmvt.data.types import DataInfo, ImageInfo
 from nasmvt.tasks.drawing import enlarge, with_caption
 from nasmvt.tasks.kinds import KINDS, Kind
+from nasmvt.tasks.lessons import Features, Learned
 from nasmvt.tasks.logits import LogitsNetwork
-from nasmvt.tasks.network import Prediction, TaskMetric
+from nasmvt.tasks.network import Prediction, TaskMetric, valid_sizes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +52,20 @@ class ClassificationNetwork(LogitsNetwork):
         """Return logits (B, K)."""
         logits: Tensor = self.head.classify(maps, sizes)
         return logits
+
+    def learn(self, images: Tensor, targets: Any, infos: Sequence[ImageInfo] | None = None) -> Learned:
+        """Return the head's losses and the lesson; a head with `mixing(stride)` mixes the images of the batch.
+
+        They are mixed where the backbone takes it, in its patch embedding (`forward(images, mix)`), else as pixels.
+        """
+        mixing = getattr(self.head, "mixing", None)
+        mix = None if mixing is None else mixing(self.backbone.strides[-1])  # type: ignore[index]
+        if mix is None:
+            return super().learn(images, targets, infos)
+        normed, sizes = self.normalize(images), valid_sizes(images, infos)
+        embeds = "mix" in signature(self.backbone.forward).parameters
+        maps = self.neck(self.backbone(normed, mix=mix) if embeds else self.backbone(mix(normed, 1)))
+        return Learned(self.head.losses(maps, targets, sizes, box=mix.box), Features(maps, sizes))
 
     def read(
         self, outputs: Mapping[str, Tensor], infos: Sequence[ImageInfo], canvas: tuple[int, int]
@@ -104,7 +120,7 @@ class ClassificationMetric(TaskMetric):
 
 def draw_target(image: Tensor, target: Any, info: DataInfo) -> Image.Image:
     """Write the class below an image uint8 (3, H, W), or the two largest class proportions of a mixed image."""
-    target = torch.as_tensor(target).cpu()
+    target = torch.as_tensor(target["labels"] if isinstance(target, dict) else target).cpu()
     if target.ndim == 0:
         return with_caption(enlarge(image), info.classes[int(target)])
     shares, labels = target.topk(min(2, len(info.classes)))

@@ -70,6 +70,11 @@ class TaskConfig(Config):
                 f"a {self.kind} task needs a head for it, '{usual}' by default, but 'head.type' is '{self.head.type}', "
                 f"which serves {served}: change it or leave it out"
             )
+        if self.data.token_labels is not None and not self.head.reads_token_labels:
+            raise ValueError(
+                f"token labels train a head that reads them, 'class_attention', but 'head.type' is '{self.head.type}': "
+                "change it, or leave data.token_labels out"
+            )
         self.head.check_batch(self.batch_size)
         KINDS.get(self.kind).check_data(self.kind, self.data)
         return self

@@ -1,6 +1,7 @@
 """Images for people: training targets and predictions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -22,7 +23,12 @@ def draw_targets(batch: Batch, info: DataInfo, most: int = 16) -> Image.Image:
     """
     draw = KINDS.get(info.kind).draw_target
     count = min(most, len(batch.images))
-    return draw_grid([draw(to_bytes(batch.images[i]), batch.targets[i], info) for i in range(count)])
+    return draw_grid([draw(to_bytes(batch.images[i]), _of_one(batch.targets, i), info) for i in range(count)])
+
+
+def _of_one(targets: Any, place: int) -> Any:
+    """Return the target of one image of a training batch."""
+    return {key: value[place] for key, value in targets.items()} if isinstance(targets, dict) else targets[place]
 
 
 def draw_beside(batch: Batch, predictions: Sequence[Prediction], info: DataInfo, min_score: float = 0.3) -> Image.Image:
@@ -36,8 +42,8 @@ def draw_beside(batch: Batch, predictions: Sequence[Prediction], info: DataInfo,
     """
     draw = KINDS.get(info.kind).draw_target
     cells = []
-    for image, target, prediction in zip(batch.images, batch.targets, predictions, strict=False):
-        cells += [draw(to_bytes(image), target, info), draw_prediction(image, prediction, min_score)]
+    for i, (image, prediction) in enumerate(zip(batch.images, predictions, strict=False)):
+        cells += [draw(to_bytes(image), _of_one(batch.targets, i), info), draw_prediction(image, prediction, min_score)]
     return draw_grid(cells, columns=2 * max(round((len(cells) / 2) ** 0.5), 1))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import nn
 
@@ -13,6 +13,9 @@ from nasmvt.registry import Registry
 
 class HeadConfig(Config):
     """Settings of a head; base class of every head's settings."""
+
+    reads_token_labels: ClassVar[bool] = False
+    """Whether it is trained on the token labels of `data.token_labels`."""
 
     type: str
     """Which head this is: a registered name, or `module:name` for one that a module of yours registers."""
@@ -78,7 +81,17 @@ class HeadType:
 
 
 _BUILTIN = (
-    *("linear", "mask_rcnn", "cascade", "retinanet", "deformable_detr", "upernet", "semantic_fpn", "segformer"),
+    *(
+        "linear",
+        "class_attention",
+        "mask_rcnn",
+        "cascade",
+        "retinanet",
+        "deformable_detr",
+        "upernet",
+        "semantic_fpn",
+        "segformer",
+    ),
     "panoptic_fpn",
 )
 

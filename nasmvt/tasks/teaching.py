@@ -11,16 +11,22 @@ from nasmvt.tasks.task import Task
 
 
 def check_lessons(space: SearchSpace, tasks: Mapping[str, Task]) -> None:
-    """Refuse tasks that teach maps which depend on the arch.
+    """Refuse tasks that teach maps which depend on the arch, or whose head mixes images.
 
     The smallest and the largest network of every such task are run on `meta` up to the head.
 
     Raises:
-        UserError: naming the task and the channels.
+        UserError: naming the task.
     """
     for name, task in tasks.items():
         image = torch.empty(1, 3, *task.nominal_size, device="meta")
         networks = [build_skeleton(space, task, arch, "meta").eval() for arch in (space.smallest, space.largest)]
+        mixing = getattr(networks[0].head, "mixing", None)
+        if mixing is not None and mixing(1) is not None:
+            raise UserError(
+                "distillation compares what two archs say of the same images, but the head of the task "
+                f"'{name}' mixes them anew for each: set its mix_alpha to 0, or leave training.distillation out"
+            )
         if not networks[0].teaches_maps:
             continue
         with torch.no_grad():

@@ -88,13 +88,17 @@ def undecayed(network: TaskNetwork) -> set[str]:
     """Return the names of a plain network's parameters to which no weight decay applies.
 
     These are biases of any shape (tables of relative position biases too), everything with fewer than two dimensions
-    (norms, layer scales), and what the backbone declares in `no_weight_decay()` (position tables, class tokens).
+    (norms, layer scales), and what backbone and head declare in `no_weight_decay()` (position tables, class tokens).
     """
-    declared: set[str] = getattr(network.backbone, "no_weight_decay", set)()
+    declared = {
+        f"{part}.{name}"
+        for part in ("backbone", "head")
+        for name in getattr(getattr(network, part), "no_weight_decay", set)()
+    }
     return {
         name
         for name, parameter in network.named_parameters(remove_duplicate=False)
-        if parameter.ndim < 2 or "bias" in name.rpartition(".")[2] or name.removeprefix("backbone.") in declared
+        if parameter.ndim < 2 or "bias" in name.rpartition(".")[2] or name in declared
     }
 
 

@@ -32,8 +32,11 @@ def _absolute_roots(tasks: Any) -> Any:
     """Make data roots absolute, so that settings hold in any folder."""
     for task in tasks.values() if isinstance(tasks, dict) else ():
         data = task.get("data") if isinstance(task, dict) else None
-        if isinstance(data, dict) and isinstance(data.get("root"), str):
-            data["root"] = _absolute(data["root"])
+        if not isinstance(data, dict):
+            continue
+        for key in ("root", "token_labels"):
+            if isinstance(data.get(key), str):
+                data[key] = _absolute(data[key])
     return tasks
 
 
@@ -123,6 +126,8 @@ class Experiment(Config):
 def load_experiment(name: str | Path | None = None, changes: Sequence[str] = (), seed: int | None = None) -> Experiment:
     """Load an experiment by the name of a shipped one or from a YAML file.
 
+    A file may name others as its `base`, whose values it changes: mappings are merged, all else is replaced.
+
     Args:
         name: name or path; None: the built-in default.
         changes: settings such as "training.steps=100", each value read as YAML.
@@ -132,12 +137,43 @@ def load_experiment(name: str | Path | None = None, changes: Sequence[str] = (),
         UserError: if there is no such file, or a key or value breaks a rule.
     """
     path = find("experiments", name or DEFAULT)
-    values = {"name": path.stem, **read_yaml(path)}
+    values = {"name": path.stem, **_inherited(path)}
     for change in changes:
         apply_change(values, change)
     if seed is not None:
         values["seed"] = seed
     return parse(Experiment, values, f"{path} and --set" if changes else str(path))
+
+
+def _inherited(path: Path, heirs: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return the values of an experiment's file: those of the experiments that it names as its `base`, and its own.
+
+    Raises:
+        UserError: if there is no such base, or a file is its own base.
+    """
+    own = read_yaml(path)
+    bases = own.pop("base", [])
+    names = bases if isinstance(bases, list) else [bases]
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: 'base' must be the name of an experiment, or a list of names, but is {bases!r}")
+    if path.resolve() in heirs:
+        raise UserError(f"{path} must not be its own base: remove it from 'base'")
+    values: dict[str, Any] = {}
+    for name in names:
+        below = path.parent / name
+        base = below if below.suffix and below.is_file() else find("experiments", name)
+        values = _merged(values, _inherited(base, (*heirs, path.resolve())))
+    return _merged(values, own)
+
+
+def _merged(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return values with others in their place; mappings are merged key by key."""
+    both = {key: _merged(values[key], own[key]) for key in values.keys() & own.keys() if _mappings(values, own, key)}
+    return {**values, **own, **both}
+
+
+def _mappings(values: dict[str, Any], own: dict[str, Any], key: str) -> bool:
+    return isinstance(values[key], dict) and isinstance(own[key], dict)
 
 
 def apply_change(values: dict[str, Any], change: str) -> None:

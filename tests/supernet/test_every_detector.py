@@ -11,14 +11,13 @@ from nasmvt.config import parse
 from nasmvt.cost import Costs, count_macs, count_parameters
 from nasmvt.data import DataInfo
 from nasmvt.export import save
-from nasmvt.resources import shipped
-from nasmvt.space import SearchSpace, load_space
+from nasmvt.space import SearchSpace
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.task import Task
 from tests.conftest import CLASSES, make_batch, randomize
+from tests.families.small_spaces import SMALL
 
-NANO = [name for name in shipped("search_spaces") if name.endswith("_nano")]
 _DENSE = {"width": 8, "score_threshold": 0, "anchor_octaves": 1}
 _REGIONS = {
     "width": 8,
@@ -64,10 +63,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def narrow(name: str) -> SearchSpace:
     """A space with two options for the width of the last map alone: what is asked here does not need more."""
-    values = load_space(name).model_dump()
-    last = [choice for choice in values["choices"] if choice.startswith("embed_dim")][-1]
+    values = SMALL[name].model_dump()
+    last = [choice for choice in values["choices"] if choice.startswith("embed_dim")][-1:]
     for choice, content in values["choices"].items():
-        content["options"] = content["options"][: 2 if choice == last else 1]
+        content["options"] = content["options"][: 2 if choice in last else 1]
     return parse(SearchSpace, {**values, "archs": {}}, name)
 
 
@@ -79,7 +78,7 @@ def make_supernet(space: str, head: str) -> Supernet:
 
 
 @pytest.mark.parametrize(
-    ("space", "head"), [(space, head) for space in NANO for head in HEADS] + [("lvt_nano", head) for head in VARIANTS]
+    ("space", "head"), [(space, head) for space in SMALL for head in HEADS] + [("lvt_nano", head) for head in VARIANTS]
 )
 def test_a_step_an_evaluation_and_the_exported_model(space: str, head: str, tmp_path: Any) -> None:
     supernet = make_supernet(space, head)

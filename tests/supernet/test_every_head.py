@@ -11,16 +11,16 @@ from nasmvt.config import parse
 from nasmvt.cost import Costs, count_parameters
 from nasmvt.data.types import DataInfo
 from nasmvt.export import save
-from nasmvt.resources import shipped
-from nasmvt.space import SearchSpace, Sharing, load_space
+from nasmvt.space import SearchSpace, Sharing
 from nasmvt.supernet import Supernet
 from nasmvt.tasks import Task, TaskConfig
 from nasmvt.tasks.heads import HEADS
 from tests.conftest import CLASSES, make_batch, randomize
+from tests.families.small_spaces import SMALL
 
-NANO = [name for name in shipped("search_spaces") if name.endswith("_nano")]
 LEVELS = {"strides": [4, 8, 8, 16], "channels": 8}
 SETTINGS: dict[str, dict[str, Any]] = {
+    "class_attention": {"blocks": 1, "head_dim": 4},
     "semantic_fpn": {**LEVELS, "width": 8, "aux_weight": 0.4, "aux_levels": [0, 2], "class_weights": {"two": 2.0}},
     "segformer": {**LEVELS, "neck_width": 8, "loss_over": "all"},
     "panoptic_fpn": {
@@ -57,10 +57,10 @@ def test_every_shipped_head_is_tested() -> None:
     assert shipped_heads - others == set(SETTINGS)
 
 
-@pytest.mark.parametrize("nano", NANO)
+@pytest.mark.parametrize("family", SMALL)
 @pytest.mark.parametrize("head", SETTINGS)
-def test_a_head_trains_and_is_exported(nano: str, head: str, tmp_path: Path) -> None:
-    task, space = make_task(head), load_space(nano)
+def test_a_head_trains_and_is_exported(family: str, head: str, tmp_path: Path) -> None:
+    task, space = make_task(head), SMALL[family]
     supernet = Supernet(space, {head: task})
     randomize(supernet)
     images, targets = make_batch(task.config.kind)

@@ -134,15 +134,12 @@ def ellipses(boxes: Tensor, side: int) -> Tensor:
 def reference(pictures: list[Picture]) -> dict[str, float]:
     """What pycocotools says of the same images, written to COCO's format without our code."""
 
-    def item(image: int, box: Tensor, label: Tensor, mask: Tensor) -> dict[str, Any]:
+    def item(image: int, box: Tensor, label: Tensor, mask: Tensor | None) -> dict[str, Any]:
         x0, y0, x1, y1 = box.double().tolist()
-        rle = reference_masks.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
-        return {
-            "image_id": image,
-            "category_id": 10 + int(label),
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "segmentation": rle,
-        }
+        record = {"image_id": image, "category_id": 10 + int(label), "bbox": [x0, y0, x1 - x0, y1 - y0]}
+        if mask is not None:
+            record["segmentation"] = reference_masks.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+        return record
 
     images, objects, found = [], [], []
     for image, (prediction, target) in enumerate(pictures):
@@ -151,9 +148,9 @@ def reference(pictures: list[Picture]) -> dict[str, float]:
             record = item(image, target["boxes"][i], target["labels"][i], target["masks"].dense()[i])
             area = int(target["masks"].dense()[i].sum())
             objects.append({**record, "id": len(objects) + 1, "iscrowd": int(target["crowd"][i]), "area": area})
-        assert prediction.masks is not None
         for i in range(len(prediction.boxes)):
-            record = item(image, prediction.boxes[i], prediction.labels[i], prediction.masks[i])
+            mask = None if prediction.masks is None else prediction.masks[i]
+            record = item(image, prediction.boxes[i], prediction.labels[i], mask)
             found.append({**record, "score": float(prediction.scores[i])})
     figures: dict[str, float] = {}
     with contextlib.redirect_stdout(io.StringIO()):
@@ -165,7 +162,8 @@ def reference(pictures: list[Picture]) -> dict[str, float]:
             "categories": [{"id": 10 + i, "name": name} for i, name in enumerate(CLASSES)],
         }
         truth.createIndex()
-        for kind, prefix in (("bbox", "box"), ("segm", "mask")):
+        drawn = pictures[0][0].masks is not None
+        for kind, prefix in (("bbox", "box"), ("segm", "mask"))[: 2 if drawn else 1]:
             results = [{k: v for k, v in r.items() if kind == "bbox" or k != "bbox"} for r in found]
             evaluation = COCOeval(truth, truth.loadRes(results), kind)
             evaluation.evaluate()

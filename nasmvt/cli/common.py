@@ -45,6 +45,13 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto uses CUDA
 Precision = Annotated[
     str, typer.Option(help="In which numbers networks compute: fp32, or bf16 or fp16 where the device has them.")
 ]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="How test images are placed: fit (one canvas), paper (as published figures were measured).",
+        show_default="as the model was made",
+    ),
+]
 Runtime = Annotated[
     str,
     typer.Option(help="What computes: torch, or onnx, int8 or pt2 for files that 'nasmvt export' adds (on the CPU)."),

@@ -11,6 +11,7 @@ from nasmvt.cli.common import (
     Json,
     ModelArgument,
     Precision,
+    Protocol,
     Runtime,
     model_folder,
     put_json,
@@ -25,13 +26,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="JSON file for the metrics.", show_default="FOLDER/evaluation.json")
     ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="How test images are placed: fit (one canvas), paper (as published figures were measured).",
-            show_default="as the model was made",
-        ),
-    ] = None,
+    protocol: Protocol = None,
     changes: Changes = None,
     device: Device = "auto",
     precision: Precision = "fp32",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Device, ModelArgument, Precision, Runtime, model_folder, reports_errors
+from nasmvt.cli.common import Device, ModelArgument, Precision, Protocol, Runtime, model_folder, reports_errors
 
 
 @reports_errors
@@ -29,6 +29,7 @@ def predict(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Skip images that can't be decoded.")
     ] = False,
+    protocol: Protocol = None,
     device: Device = "auto",
     precision: Precision = "fp32",
     runtime: Runtime = "torch",
@@ -57,5 +58,5 @@ def predict(
     else:
         configs = data_configs(loaded, ())
         chosen = {name: val_pictures(configs[name], count, loaded.config["seed"]) for name in tasks}
-    drawn = list(run(loaded, chosen, out, skip_unreadable=skip_unreadable, precision=numbers))
+    drawn = list(run(loaded, chosen, out, skip_unreadable=skip_unreadable, precision=numbers, protocol=protocol))
     say(f"{len(drawn)} images drawn: {out}")

@@ -88,16 +88,30 @@ class CocoPanoptic(Dataset):
         target = Segments.of(turn_array(ids, turn), self._segments[index])
         return Sample(id=self._ids[index], image=turn_image(image, orientation), target=target)
 
+    def occupied(self, indices: np.ndarray) -> np.ndarray:
+        """Return which of some images, bool, hold a thing that is no crowd."""
+        segments = (self._segments[index] for index in indices)
+        return np.array([any(s.thing and not s.crowd and not s.flat for s in held) for held in segments], dtype=bool)
+
     def digest(self) -> str:
         """Return a digest over the names and sizes of the images, and the content of the annotation file."""
         annotations = FileList(self._source.parent, [self._source.name])
         return text_digest(self._images.digest(), annotations.digest(contents=True))
 
     def _parse(self, record: dict[str, Any]) -> tuple[Segment, ...]:
-        segments = []
-        for item in record["segments_info"]:
+        segments, listed = [], record["segments_info"]
+        if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
+            raise UserError(
+                f"{self._source}: 'segments_info' of {record['file_name']} must be a list of objects: fix it"
+            )
+        for item in listed:
             number, category = whole(item.get("id")), whole(item.get("category_id"))
             box, crowd = item.get("bbox", (0, 0, 1, 1)), flag(item.get("iscrowd"))
+            if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
+                raise UserError(
+                    f"{self._source}: the bbox of a segment is four numbers, but one of {record['file_name']} has "
+                    f"{box!r}: fix it"
+                )
             if number is None or number <= VOID or category not in self._categories or crowd is None:
                 raise UserError(
                     f"{self._source}: a segment has an id above 0 and a category of the list, but one of "

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nasmvt.config import Config
 from nasmvt.data.formats import FORMATS
@@ -110,6 +110,11 @@ class DataConfig(Config):
     """Segmentation: what a label map's name has in place of that suffix and the image's extension, such as
     `_gtFine_labelIds.png`."""
 
+    token_labels: Path | None = None
+    """Classification: folder of token labels for the training images, `<class folder>/<name up to the first dot>.pt`
+    each, as published for ImageNet with "All tokens matter"; null: none. Needs a head that is trained on them,
+    `class_attention`, and neither mixup nor cutmix."""
+
     train_images: Annotated[int, Field(ge=1)] = 512
     """Number of training images drawn; `shapes` only."""
 
@@ -125,6 +130,9 @@ class DataConfig(Config):
 
     search_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Fraction of the training split that is set aside to compare candidates in the search."""
+
+    skip_empty: bool = False
+    """Detection, panoptic: leave images without objects, or things, out of the training, as mmdetection does."""
 
     skip_unreadable: bool = False
     """Skip images that can't be decoded (and log them) instead of stopping."""
@@ -198,6 +206,15 @@ class DataConfig(Config):
         if not all(0 < value <= 1 for value in std):
             raise ValueError("std must be three values above 0 and at most 1 (divide by 255)")
         return std
+
+    @model_validator(mode="after")
+    def _check_token_labels(self) -> Self:
+        if self.token_labels is not None and (self.augmentation.mixup or self.augmentation.cutmix):
+            raise ValueError(
+                "token_labels say what is where in one image, but mixup or cutmix is on: set augmentation.mixup and "
+                "augmentation.cutmix to 0"
+            )
+        return self
 
     @property
     def train_placement(self) -> Placement:

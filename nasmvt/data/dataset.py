@@ -78,6 +78,10 @@ class Dataset(ABC):
         """Count the labels of some images, if all are in memory; None: the targets of `look` are to be counted."""
         return None
 
+    def occupied(self, indices: np.ndarray) -> np.ndarray:
+        """Return which of some images, bool, hold an object to train on; where a format has no objects, all do."""
+        return np.ones(len(indices), dtype=bool)
+
     def identity(self) -> Identity:
         """Return which data these are, read from the files as they are now; no image is decoded.
 
@@ -111,6 +115,10 @@ class Limited(Dataset):
     def label_counts(self, indices: np.ndarray) -> LabelCounts | None:
         """Count labels of the underlying data set."""
         return self._dataset.label_counts(self._indices[indices])
+
+    def occupied(self, indices: np.ndarray) -> np.ndarray:
+        """Tell images of the underlying data set."""
+        return self._dataset.occupied(self._indices[indices])
 
     def digest(self) -> str:
         """Return a digest of the underlying data set and the selection."""

@@ -142,6 +142,13 @@ class Detected(Dataset):
             },
         )
 
+    def occupied(self, indices: np.ndarray) -> np.ndarray:
+        """Return which of some images, bool, hold an object that is no crowd and has an area."""
+        objects = self._objects
+        usable = ~objects.crowds & (objects.boxes[:, 2:] > objects.boxes[:, :2]).all(axis=1)
+        owners = np.repeat(np.arange(len(self)), np.diff(objects.starts))
+        return np.bincount(owners[usable], minlength=len(self))[indices] > 0
+
     def _turn(self, index: int, stored: tuple[int, int], orientation: int) -> int:
         """Return the orientation by which the labels of an image must be turned to lie on the upright image.
 

@@ -23,13 +23,15 @@ class KeepRatio:
     """Sides of the canvas are multiples of it."""
     stretch: bool = False
     """Whether the image is resized, once more, to multiples of `divisor`; else it is padded to them."""
+    truncate: bool = False
+    """Whether the longer side is rounded down (DETR)."""
     flip: bool = False
     """Whether it is mirrored from left to right."""
     resampling: Resampling = OPENCV
 
     def place(self, size: Size, balanced: Balanced = always) -> Geometry:
         """Return the placement of an image of a given size."""
-        scaled = keep_ratio(size, self.short, self.long)
+        scaled = keep_ratio(size, self.short, self.long, truncate=self.truncate)
         before, final = None, up_to_multiple(scaled, self.divisor) if self.stretch else scaled
         if final != scaled:
             before = Geometry(size=size, scaled=scaled, valid=scaled, resampling=self.resampling)
@@ -84,6 +86,8 @@ class RandomShortSide:
     """Longest side before a crop; None: any."""
     crop_sides: tuple[int, int] = (384, 600)
     """Least and greatest side of a crop."""
+    truncate: bool = False
+    """Whether longer sides are rounded down (DETR)."""
     hflip: float = 0.0
     """Probability of a horizontal flip."""
     resampling: Resampling = OPENCV
@@ -92,7 +96,8 @@ class RandomShortSide:
         """Return the placement of an image of a given size."""
         flip, cropped = torch.rand(2).tolist()
         before = self._crop(size) if self.crop_shorts and cropped < 0.5 else None
-        scaled = keep_ratio(size if before is None else before.valid, _one(self.shorts), self.long)
+        given = size if before is None else before.valid
+        scaled = keep_ratio(given, _one(self.shorts), self.long, truncate=self.truncate)
         return Geometry(
             size=size,
             scaled=scaled,
@@ -107,7 +112,7 @@ class RandomShortSide:
         return up_to_multiple(largest(sizes), self.divisor)
 
     def _crop(self, size: Size) -> Geometry:
-        scaled = keep_ratio(size, _one(self.crop_shorts), self.crop_long)
+        scaled = keep_ratio(size, _one(self.crop_shorts), self.crop_long, truncate=self.truncate)
         least, most = self.crop_sides
         height, width = (_between(min(side, least), min(side, most)) for side in scaled)
         return _cropped(Geometry(size=size, scaled=scaled, valid=(height, width), resampling=self.resampling))
@@ -170,11 +175,18 @@ def _one(values: Sequence[int]) -> int:
     return values[_between(0, len(values) - 1)]
 
 
-def keep_ratio(size: Size, short: float, long: float | None) -> Size:
+def keep_ratio(size: Size, short: float, long: float | None, *, truncate: bool = False) -> Size:
     """Return the height and width of an image of a size whose shorter side becomes `short`, the longer at most `long`.
 
-    The sides are rounded as mmcv's `imrescale` does it.
+    The sides are rounded as mmcv's `imrescale` does it; with `truncate` as DETR does: a shorter side that gives way to
+    the nearest number, the longer one down.
     """
+    if truncate:
+        least, most = min(size), max(size)
+        if long is not None and most / least * short > long:
+            short = round(long * least / most)
+        sides = int(short), int(short * most / least)
+        return sides if size[0] <= size[1] else (sides[1], sides[0])
     factor = short / min(size) if long is None else min(long / max(size), short / min(size))
     return max(int(size[0] * factor + 0.5), 1), max(int(size[1] * factor + 0.5), 1)
 

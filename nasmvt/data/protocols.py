@@ -101,6 +101,9 @@ class KeepRatioProtocol(Protocol):
     """Whether images are resized to multiples of `divisor`, after the first resize; else they are padded to them, with
     the mean colour at the right and the bottom."""
 
+    truncate: bool = False
+    """Whether the longer side is rounded down, as in DETR; else it is rounded."""
+
     antialias: bool = False
     """Whether images are smoothed where they are scaled down; published figures were measured without."""
 
@@ -161,6 +164,7 @@ class KeepRatioProtocol(Protocol):
             long=long,
             divisor=self.divisor,
             stretch=self.stretch,
+            truncate=self.truncate,
             flip=flip,
             resampling=SMOOTH if self.antialias else OPENCV,
         )

@@ -70,6 +70,9 @@ class ShortSideTraining(TrainPlacement):
     crop_sides: tuple[Side, Side] = (384, 600)
     """Least and greatest height and width of a crop."""
 
+    truncate: bool = False
+    """Whether the longer side is rounded down, as in DETR; else it is rounded."""
+
     antialias: bool = False
     """Whether images are smoothed where they are scaled down; published trainings don't."""
 
@@ -88,6 +91,7 @@ class ShortSideTraining(TrainPlacement):
             crop_shorts=self.crop_shorts,
             crop_long=self.crop_long,
             crop_sides=self.crop_sides,
+            truncate=self.truncate,
             hflip=hflip,
             resampling=SMOOTH if self.antialias else OPENCV,
         )

@@ -47,10 +47,14 @@ class Rules:
     """Whether the offsets that shrink a box are bounded like those that enlarge it."""
 
 
-_D2_PROPOSALS = ProposalRules(beta=0, sampled=False, low_quality=0, moving=False, anchors="all", min_size=TINY)
-_MM_PROPOSALS = ProposalRules(beta=0, sampled=True, low_quality=0.3, moving=True, anchors="padded", min_size=0)
+_D2_PROPOSALS = ProposalRules(
+    beta=0, sampled=False, least_one=False, low_quality=0, moving=False, anchors="all", min_size=TINY
+)
+_MM_PROPOSALS = ProposalRules(
+    beta=0, sampled=True, least_one=True, low_quality=0.3, moving=True, anchors="padded", min_size=0
+)
 _REGIONS = RegionRules(
-    low_quality=None, binary_masks=True, min_size=0, draws_anew=True, mean_logits=True, pooled_gradient=1
+    low_quality=None, binary_masks=True, min_size=0, draws_anew=True, mean_logits=True, shares_gradient=False
 )
 
 RULES: Mapping[Convention, Rules] = {
@@ -86,7 +90,7 @@ RULES: Mapping[Convention, Rules] = {
 CASCADE_RULES: Mapping[Convention, Rules] = {
     "detectron2": replace(
         RULES["detectron2"],
-        regions=replace(RULES["detectron2"].regions, draws_anew=False, mean_logits=False, pooled_gradient=1 / 3),
+        regions=replace(RULES["detectron2"].regions, draws_anew=False, mean_logits=False, shares_gradient=True),
     ),
     "mmdetection": replace(
         RULES["mmdetection"],

@@ -26,6 +26,8 @@ class ProposalRules:
     """Where smooth L1 of the offsets turns from a square into a line; 0: L1."""
     sampled: bool
     """Whether losses are divided by the number of anchors drawn, or by the most that may be drawn."""
+    least_one: bool
+    """Whether an image without anchors for an object, or for the background, counts as if it had one."""
     low_quality: float
     """Least overlap (IoU) at which an object takes its best anchors, though they overlap it less than 0.7."""
     moving: bool
@@ -123,9 +125,12 @@ class RegionProposals(RegionProposalNetwork):
         self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Return the losses of logits and offsets over anchors drawn at random."""
-        positive, negative = (torch.where(torch.cat(drawn))[0] for drawn in self.fg_bg_sampler(labels))
+        masks = self.fg_bg_sampler(labels)
+        positive, negative = (torch.where(torch.cat(drawn))[0] for drawn in masks)
         drawn = torch.cat((positive, negative))
         number = len(drawn) if self.rules.sampled else self.batch * len(labels)
+        if self.rules.least_one:
+            number += sum(int(not mask_A.any()) for drawn_B in masks for mask_A in drawn_B)
         boxes = F.smooth_l1_loss(
             pred_bbox_deltas[positive], torch.cat(regression_targets)[positive], beta=self.rules.beta, reduction="sum"
         )

@@ -39,8 +39,8 @@ class RegionRules:
     (detectron2)."""
     mean_logits: bool
     """Whether the stages' logits are averaged, or their probabilities."""
-    pooled_gradient: float
-    """Factor of the gradient that a stage sends through its pooled regions."""
+    shares_gradient: bool
+    """Whether each of n stages sends but the nth part of its gradient through its pooled regions."""
 
 
 class RegionDetector(nn.Module):
@@ -110,11 +110,12 @@ class RegionDetector(nn.Module):
             for target, size in zip(targets, sizes, strict=True)
         ]
         regions, losses = self.rpn(images, features, targets)
+        gradient = 1 / len(self.stages) if self.rules.shares_gradient else 1.0
         for number, stage in enumerate(self.stages):
             draws = self.rules.draws_anew or number == 0
             samples = [self._sample(stage, *image, draws=draws) for image in zip(regions, targets, strict=True)]
             boxes = [sample.boxes for sample in samples]
-            logits, offsets = stage.boxes(features, boxes, images.image_sizes, self.rules.pooled_gradient)
+            logits, offsets = stage.boxes(features, boxes, images.image_sizes, gradient)
             suffix = f"_{number + 1}" if len(self.stages) > 1 else ""
             own = box_losses(stage, logits, offsets, samples, targets)
             if stage.mask_head is not None:

@@ -58,7 +58,10 @@ class TaskData:
         """Return the augmented training batches."""
         seed = derive_seed("train", self.name, self.seed)
         size = batch_size or self.config.batch_size
-        return TrainLoader(self.train, self.division[0], self.config.data, size, seed)
+        indices = self.division[0]
+        if self.config.data.skip_empty:
+            indices = indices[self.train.occupied(indices)]
+        return TrainLoader(self.train, indices, self.config.data, size, seed)
 
     def recalibration_images(self, images: int) -> EvalSet:
         """Return training images, placed as for evaluation, for BatchNorm statistics: as many as given, by seed."""

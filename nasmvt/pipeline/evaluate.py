@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from nasmvt.config import parse
 from nasmvt.data.eval_set import EvalSet
 from nasmvt.data.formats import FORMATS
-from nasmvt.data.protocols import FitProtocol
+from nasmvt.data.protocols import FitProtocol, Protocol
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export.loading import LoadedModel
 from nasmvt.model import MultiTaskModel
@@ -94,7 +93,7 @@ def data_configs(loaded: LoadedModel, changes: Sequence[str], protocol: str | No
             tasks[name]["data"]["root"] = str(root)
     if protocol is not None:
         for name in tasks:
-            tasks[name]["data"]["test"] = _protocol(loaded.model.tasks[name], protocol)
+            tasks[name]["data"]["test"] = named_protocol(loaded.model.tasks[name], protocol).model_dump(mode="json")
     values = {"tasks": tasks}
     for change in changes:
         key = change.partition("=")[0]
@@ -113,8 +112,24 @@ def data_configs(loaded: LoadedModel, changes: Sequence[str], protocol: str | No
     return configs
 
 
-def _protocol(task: Task, name: str) -> dict[str, Any]:
-    """Return the settings of a protocol that is called by name."""
+def with_protocol(task: Task, name: str | None) -> Task:
+    """Return a task whose images are placed by a protocol that is called by name; None: as the task says it.
+
+    Raises:
+        UserError: if the task's kind has no such protocol.
+    """
+    if name is None:
+        return task
+    data = task.config.data.model_copy(update={"test": named_protocol(task, name)})
+    return replace(task, config=task.config.model_copy(update={"data": data}))
+
+
+def named_protocol(task: Task, name: str) -> Protocol:
+    """Return a protocol that is called by name.
+
+    Raises:
+        UserError: if the task's kind has no such protocol.
+    """
     known = {"fit": FitProtocol(), "paper": task.kind.paper}
     protocol = known.get(name)
     if protocol is None:
@@ -122,4 +137,4 @@ def _protocol(task: Task, name: str) -> dict[str, Any]:
             f"a protocol is one of {listed([key for key, value in known.items() if value])} for the task "
             f"'{task.name}', not {name!r}: name one of them, or set tasks.{task.name}.data.test"
         )
-    return protocol.model_dump(mode="json")
+    return protocol

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from nasmvt.data import UnreadableImage
-from nasmvt.export.loading import LoadedModel
+from nasmvt.export.loading import LoadedModel, TaskModel
 from nasmvt.files import atomic, write_json
+from nasmvt.pipeline.evaluate import with_protocol
 from nasmvt.pipeline.inputs import Picture, part_name
 from nasmvt.precision import Precision
 from nasmvt.tasks.draw import draw_prediction
@@ -22,6 +23,7 @@ def predict(
     *,
     skip_unreadable: bool = False,
     precision: Precision = "fp32",
+    protocol: str | None = None,
 ) -> Iterator[Path]:
     """Predict the images of each task and write the results; yield the path of each drawn image.
 
@@ -29,10 +31,13 @@ def predict(
     segmentation `<name>_labels.png` (the class index of every pixel; the JSON says its name). A kind whose data sets
     have a format for predictions also gets `results.json`, of all images.
 
+    Images are placed as the model says, or by a protocol that is called by name (see `with_protocol`).
+
     Raises:
-        UserError: if the model has no such task, or an image can't be read (and may not be skipped).
+        UserError: if the model has no such task or protocol, or an image can't be read (and may not be skipped).
     """
-    models = {task: loaded.task(task) for task in pictures}
+    held = {task: loaded.task(task) for task in pictures}
+    models = {name: TaskModel(model.network, with_protocol(model.task, protocol)) for name, model in held.items()}
     for task, model in models.items():
         chosen, records = list(pictures[task]), []
         names = {picture.name.casefold() for picture in chosen}

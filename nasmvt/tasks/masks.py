@@ -16,7 +16,7 @@ def paste_masks(masks_nMM: Tensor, boxes_n4: Tensor, size: tuple[int, int], thre
         masks_nMM: probabilities inside each box, which the M x M cells divide evenly.
         boxes_n4: xyxy in pixels of the image.
         size: height and width of the image.
-        threshold: pixels of a higher probability belong to the object.
+        threshold: pixels of this or a higher probability belong to the object.
 
     Returns:
         Bool (n, H, W).
@@ -29,7 +29,7 @@ def paste_masks(masks_nMM: Tensor, boxes_n4: Tensor, size: tuple[int, int], thre
         x0, y0, x1, y1 = boxes_n4[part].to(masks_nMM.dtype).unbind(1)
         rows_nHM = _weights(y0, y1, height, masks_nMM.shape[1])
         columns_nWM = _weights(x0, x1, width, masks_nMM.shape[2])
-        pasted[part] = rows_nHM @ masks_nMM[part] @ columns_nWM.transpose(1, 2) > threshold
+        pasted[part] = rows_nHM @ masks_nMM[part] @ columns_nWM.transpose(1, 2) >= threshold
     return pasted
 
 

@@ -9,6 +9,7 @@ from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError
 from nasmvt.heads import MaskRCNNHead
 from nasmvt.heads.fusion import Fusion
+from nasmvt.heads.layers import start_normal
 from nasmvt.heads.mask_rcnn import Convention
 from nasmvt.heads.panoptic_fpn import PanopticFPNHead
 from nasmvt.tasks.heads import HeadParts, register_head
@@ -34,6 +35,10 @@ class PanopticFPNConfig(RegionHeadConfig):
 
     semantic_weight: Annotated[float, Field(ge=0.0)] = 0.5
     """Weight of its loss."""
+
+    semantic_std: Annotated[float, Field(gt=0.0)] | None = None
+    """Standard deviation of the weights that its classifier starts with, 0.01 as published; null: PyTorch's usual
+    start."""
 
     score_threshold: Share = 0.6
     """Detections with a lower score are dropped."""
@@ -65,8 +70,9 @@ def build(widths: Sequence[int], strides: Sequence[int], config: PanopticFPNConf
     if len(set(strides)) == 1:  # a plain backbone may give several maps of one stride: the pyramid reads the last
         widths, strides = widths[-1:], strides[-1:]
     neck = config.neck(widths, strides)
-    own = ("masks", "strides", "semantic_channels", "semantic_groups", "semantic_weight", "overlap", "least_stuff")
-    detector = MaskRCNNHead(neck.strides, info.things, across_classes=True, **config.own(*own))
+    semantic = ("semantic_channels", "semantic_groups", "semantic_weight", "semantic_std")
+    settings = config.own("masks", "strides", "overlap", "least_stuff", *semantic)
+    detector = MaskRCNNHead(neck.strides, info.things, across_classes=True, **settings)
     levels = len(neck.strides) - 1  # the last one serves region proposals only
     head = PanopticFPNHead(
         detector,
@@ -79,4 +85,6 @@ def build(widths: Sequence[int], strides: Sequence[int], config: PanopticFPNConf
         config.semantic_weight,
         Fusion(overlap=config.overlap, least_stuff=config.least_stuff),
     )
+    if config.semantic_std is not None:
+        start_normal(head.classifier, config.semantic_std)
     return HeadParts(neck=neck, head=head)

@@ -9,6 +9,7 @@ from torch import nn
 from nasmvt.data.types import IGNORE, DataInfo
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.heads import FCNHead, FCNHeads
+from nasmvt.heads.layers import start_normal
 from nasmvt.heads.segmentation import PixelLoss
 from nasmvt.tasks.heads import HeadConfig, HeadParts
 
@@ -40,6 +41,10 @@ class SegmentationHeadConfig(HeadConfig):
 
     class_weights: Mapping[str, Weight] | None = None
     """Weights of classes in the loss, by name; those not named have 1."""
+
+    classifier_std: Annotated[float, Field(gt=0.0)] | None = None
+    """Standard deviation of the weights that classifiers start with; published UPerNets and Semantic FPNs: 0.01, which
+    suits long trainings. Null: PyTorch's usual start."""
 
     aux_weight: Weight = 0.0
     """Weight in the loss of auxiliary heads, which are used in training only; 0 builds none."""
@@ -77,6 +82,7 @@ class SegmentationHeadConfig(HeadConfig):
         Raises:
             UserError: if one of them reads a map that the neck does not give.
         """
+        self._start(head)
         if not self.aux_weight:
             return HeadParts(neck=neck, head=head)
         count = len(widths)
@@ -99,4 +105,12 @@ class SegmentationHeadConfig(HeadConfig):
             )
             for place, level in enumerate(self.aux_levels)
         ]
+        for auxiliary in heads:
+            self._start(auxiliary)
         return HeadParts(neck=neck, head=head, auxiliary=heads[0] if single else FCNHeads(heads))
+
+    def _start(self, head: nn.Module) -> None:
+        """Draw the weights of a head's classifier."""
+        classifier = head.get_submodule("classifier")
+        if self.classifier_std is not None and isinstance(classifier, nn.Conv2d):
+            start_normal(classifier, self.classifier_std)

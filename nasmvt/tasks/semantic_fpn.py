@@ -6,6 +6,7 @@ from torch import nn
 
 from nasmvt.data.types import DataInfo
 from nasmvt.heads import FeaturePyramid, SemanticFPNHead, segmentation_neck
+from nasmvt.heads.layers import start_xavier
 from nasmvt.heads.upernet import NORMS
 from nasmvt.tasks.heads import HeadParts, register_head
 from nasmvt.tasks.segmentation_heads import Count, SegmentationHeadConfig
@@ -35,6 +36,7 @@ def build(widths: Sequence[int], strides: Sequence[int], config: SemanticFPNConf
     """
     maps = segmentation_neck(widths, strides, config.strides, config.neck_width)
     pyramid = FeaturePyramid(maps.widths, maps.strides, config.width, top=None)
+    pyramid.apply(start_xavier)
     head = SemanticFPNHead(
         pyramid.widths,
         pyramid.strides,

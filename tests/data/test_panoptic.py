@@ -112,6 +112,14 @@ def test_the_built_in_data_have_things_and_stuff() -> None:
             {"annotations": [{"image_id": 1, "file_name": "1.png", "segments_info": [{"id": 1, "category_id": 4}]}]},
             "a segment has an id above 0 and a category of the list",
         ),
+        (
+            {"annotations": [{"image_id": 1, "file_name": "1.png", "segments_info": [{"id": 1, "bbox": [1]}]}]},
+            r"the bbox of a segment is four numbers, but one of 1.png has \[1\]",
+        ),
+        (
+            {"annotations": [{"image_id": 1, "file_name": "1.png", "segments_info": [3]}]},
+            "'segments_info' of 1.png must be a list of objects",
+        ),
     ],
 )
 def test_annotations_that_contradict_themselves_get_a_sentence(
@@ -128,3 +136,14 @@ def test_a_png_with_ids_that_the_json_lacks_gets_a_sentence(tmp_path: Path) -> N
     (tmp_path / "annotations" / "panoptic_train" / "1.png").unlink()
     with pytest.raises(UserError, match="needs a PNG of"):
         _ = dataset[0]
+
+
+def test_images_without_things_are_told(tmp_path: Path) -> None:
+    """A crowd is no thing to train on."""
+    dataset = opened(write(tmp_path))
+    assert dataset.occupied(np.array([0])).tolist() == [True]
+    path = tmp_path / "annotations/panoptic_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segments_info"][2]["iscrowd"] = 1
+    path.write_text(json.dumps(content))
+    assert opened(tmp_path).occupied(np.array([0])).tolist() == [False]

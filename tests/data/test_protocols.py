@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from nasmvt.config import parse
 from nasmvt.data import DataConfig, EvalSet, EvalTransform, open_dataset
 from nasmvt.data.geometry import OPENCV, Geometry
+from nasmvt.data.protocols import KeepRatioProtocol
 from nasmvt.errors import UserError
 from nasmvt.tasks import TaskConfig
 
@@ -44,6 +45,17 @@ def test_sizes_are_those_of_the_released_code(name: str, test: dict[str, Any]) -
     table = json.loads(VECTORS.read_text())["geometry"][name]
     for ratio, rows in (table if isinstance(table, dict) else {"1": table}).items():
         assert sizes_of(test, float(ratio), rows) == rows
+
+
+@pytest.mark.parametrize(
+    ("size", "short", "long", "expected"),
+    [((480, 640), 800, 1333, (800, 1066)), ((427, 640), 800, 1333, (800, 1199)), ((640, 300), 800, 1333, (1333, 625)),
+     ((500, 333), 480, 1333, (720, 480)), ((7, 7), 480, None, (480, 480))],
+)  # fmt: skip
+def test_sizes_of_detr_are_rounded_down(size: Any, short: int, long: int | None, expected: Any) -> None:
+    """As `get_size_with_aspect_ratio` of the released code says."""
+    protocol = parse(KeepRatioProtocol, {"short": short, "long": long, "truncate": True}, "x")
+    assert protocol.single((16, 16)).place(size).scaled == expected
 
 
 def test_resizing_is_opencvs_to_within_a_grey_level() -> None:

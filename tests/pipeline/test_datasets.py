@@ -10,9 +10,11 @@ from PIL import Image
 
 from nasmvt.config import parse
 from nasmvt.data import EvalTransform
+from nasmvt.data.dataset import Limited
 from nasmvt.errors import UserError
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.tasks.config import TaskConfig
+from tests.data.writers import annotation, write_coco
 
 
 def folder_of_classes(root: Path) -> Path:
@@ -79,3 +81,13 @@ def test_val_opens_without_train_for_a_model_that_knows_its_classes(tmp_path):
     assert len(val) > 0
     with pytest.raises(UserError, match="the split 'train' needs a folder"):
         _ = task_data(tmp_path).val
+
+
+@pytest.mark.parametrize(("skip", "seen"), [(False, {1, 2}), (True, {1})])
+def test_images_without_objects_are_left_out_of_the_training_if_asked(tmp_path, skip, seen):
+    write_coco(tmp_path, "train", [annotation(1, 1, 7, [2, 3, 10, 5]), annotation(2, 2, 2, [1, 1, 4, 4], iscrowd=1)])
+    settings = {"format": "coco", "root": str(tmp_path), "image_size": 16, "skip_empty": skip}
+    data = TaskData("det", parse(TaskConfig, {"kind": "detection", "data": settings, "batch_size": 2}, "t"), 0)
+    vars(data)["division"] = (np.arange(2), np.arange(1))
+    assert {info.id for info in data.train_loader().batch(0).infos} == seen
+    assert Limited(data.train, [1, 0]).occupied(np.array([1, 0])).tolist() == [True, False]

@@ -1,5 +1,6 @@
 """A model is measured as its settings, a name or `--set` say, and its folder keeps the settings."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from nasmvt.data.shapes import SHAPES
 from nasmvt.errors import UserError
 from nasmvt.export import save
 from nasmvt.pipeline.evaluate import data_configs, data_of, evaluate_on_val
+from nasmvt.pipeline.inputs import find_pictures
+from nasmvt.pipeline.predict import predict
 from nasmvt.supernet import Supernet
 from nasmvt.tasks import KINDS, TaskConfig
+from tests.data.writers import write_picture
 
 SLIDING = {"type": "keep_ratio", "short": 40, "slide": 32, "stride": 24, "ratios": [1.0, 1.5], "flip": True}
 
@@ -62,3 +66,16 @@ def test_figures_are_measured_by_the_protocol_that_is_asked_for(folder: Path) ->
         configs = data_configs(loaded, only, protocol)
         figures[protocol] = evaluate_on_val(loaded.model, data_of(loaded, configs), torch.device("cpu"))["seg"]
     assert figures[None] != figures["fit"]
+
+
+def test_predictions_are_made_by_the_protocol_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    write_picture(tmp_path / "in/a.png", (50, 70))
+    loaded, found = nasmvt.load(folder), find_pictures([tmp_path / "in"])
+    shares = {}
+    for protocol in (None, "fit", "paper"):
+        (drawn,) = predict(loaded, {"seg": found}, tmp_path / str(protocol), protocol=protocol)
+        shares[protocol] = json.loads(drawn.with_suffix(".json").read_text())
+    assert shares[None]["size"] == shares["fit"]["size"] == shares["paper"]["size"]
+    assert len({str(content["shares"]) for content in shares.values()}) == 3
+    with pytest.raises(UserError, match="a protocol is one of fit, paper for the task 'seg', not 'papr'"):
+        next(predict(loaded, {"seg": found}, tmp_path / "none", protocol="papr"))

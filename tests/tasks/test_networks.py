@@ -168,6 +168,7 @@ def test_masks_are_pasted_as_by_grid_sampling() -> None:
     assert torch.equal(pasted[clear], (expected > 0.5)[clear])
     assert clear.float().mean() > 0.99
     assert paste_masks(masks[:0], boxes[:0], size).shape == (0, 40, 50)
+    assert paste_masks(torch.full((1, 2, 2), 0.5), torch.tensor([[0.0, 0, 4, 4]]), (4, 4))[0, 1:3, 1:3].all()
 
 
 class _Logits(SegmentationHead):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import nasmvt
 from nasmvt.errors import UserError
@@ -90,6 +91,28 @@ def test_figures_of_the_papers_that_their_code_does_not_give(name: str, changes:
     """The published 17, 28, 37 and 75M are those of networks that were not released."""
     with torch.device("meta"):
         assert count(nasmvt.published(name, **changes)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "gmacs"),
+    [
+        ("retinanet_mpvit_base", (800, 1280), 482),
+        ("mask_rcnn_mpvit_small", (800, 1280), 268),
+        ("retinanet_scalable_vit_base", (800, 1280), 330),
+        ("mask_rcnn_scalable_vit_large", (800, 1280), 477),
+        ("upernet_mpvit_base", (512, 2048), 1185),
+        ("semantic_fpn_scalable_vit_base", (512, 2048), 270),
+    ],
+)
+def test_work_is_the_published_without_products_of_activations(name: str, size: tuple[int, int], gmacs: float) -> None:
+    """The counters of the papers see layers alone: neither attention's products nor, as ours, norms and resizing."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network = nasmvt.published(name).eval()
+        assert isinstance(network, TaskNetwork)
+        network.workload(torch.empty(1, 3, *size))
+    counts = {str(operation): flops for operation, flops in counter.get_flop_counts()["Global"].items()}
+    layers = sum(flops for name, flops in counts.items() if "bmm" not in name and "attention" not in name)
+    assert layers / 2e9 == pytest.approx(gmacs, rel=0.005)
 
 
 def published_keys(name: str) -> dict[str, list[int]]:

@@ -11,6 +11,7 @@ from nasmvt.families.reference import load_reference
 from nasmvt.heads.token_labels import MixToken, dense_targets, mixed, smoothed, token_losses
 from nasmvt.supernet import Supernet
 from nasmvt.tasks import Task, TaskConfig
+from nasmvt.tasks.teaching import check_lessons
 from nasmvt.tasks.trainable import undecayed
 from tests.conftest import CLASSES, make_batch, randomize
 from tests.families.reference import load_vectors
@@ -162,3 +163,8 @@ def test_the_class_token_does_not_decay_and_widths_must_fit():
     assert "head.cls_token" in undecayed(make_task(len(CLASSES)).network(backbone))
     with pytest.raises(UserError, match=r"'head_dim' of class attention must divide .* but 3 doesn't divide 8"):
         make_task(len(CLASSES), head_dim=3).network(backbone)
+
+
+def test_mixed_images_teach_nothing(space):
+    with pytest.raises(UserError, match="the head of the task 'cls' mixes them anew for each: set its mix_alpha to 0"):
+        check_lessons(space, {"cls": make_task(len(CLASSES))})

@@ -63,12 +63,12 @@ class DataConfig(Config):
     """Where the images of one task come from and how they become batches."""
 
     format: Annotated[str, AfterValidator(FORMATS.check)] = "shapes"
-    """Layout of the files: `shapes` (drawn on the fly, any task), `imagefolder` (classification), `coco`, `yolo`
-    (detection), `ade20k`, `cityscapes` (segmentation), `voc` (both), `coco_panoptic` (panoptic); or `module:name` for
-    one that a module of yours registers."""
+    """Layout of the files: `shapes`, `shapes_hard` (drawn on the fly, any task), `imagefolder` (classification),
+    `coco`, `yolo` (detection), `ade20k`, `cityscapes` (segmentation), `voc` (both), `coco_panoptic` (panoptic); or
+    `module:name` for one that a module of yours registers."""
 
     root: Path | None = None
-    """Folder of the data set; required for every format but `shapes`."""
+    """Folder of the data set; required for every format that reads files."""
 
     train_split: str = "train"
     """Name of the training split in the data set's folders and files."""
@@ -116,10 +116,10 @@ class DataConfig(Config):
     `class_attention`, and neither mixup nor cutmix."""
 
     train_images: Annotated[int, Field(ge=1)] = 512
-    """Number of training images drawn; `shapes` only."""
+    """Number of training images drawn; `shapes` and `shapes_hard` only."""
 
     val_images: Annotated[int, Field(ge=1)] = 128
-    """Number of validation images drawn; `shapes` only."""
+    """Number of validation images drawn; `shapes` and `shapes_hard` only."""
 
     split: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Data without a validation split: the fraction of the training split that becomes it, chosen by the seed. An image
@@ -136,6 +136,10 @@ class DataConfig(Config):
 
     skip_unreadable: bool = False
     """Skip images that can't be decoded (and log them) instead of stopping."""
+
+    cache: bool = False
+    """Keep every image with its labels in memory once it was read, decoded and at its full size: for data that fit, in
+    every process that reads them. The batches are the same."""
 
     mean: Triple = (0.485, 0.456, 0.406)
     """Mean of red, green and blue in 0..1 (ImageNet's), for normalisation; also the colour of padding."""

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -123,6 +123,27 @@ class Limited(Dataset):
     def digest(self) -> str:
         """Return a digest of the underlying data set and the selection."""
         return text_digest(self._dataset.digest(), self._indices.tobytes().hex())
+
+
+class Cached(Limited):
+    """Another data set whose samples stay in memory once they were read; a copy for another process begins without."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset, np.arange(len(dataset)))
+        self._samples: dict[int, Sample] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_samples": {}}
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return a sample of the underlying data set, which is read once."""
+        if index not in self._samples:
+            self._samples[index] = self._dataset[index]
+        return self._samples[index]
+
+    def digest(self) -> str:
+        """Return the digest of the underlying data set."""
+        return self._dataset.digest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Opener = TypeVar("Opener", bound="Callable[[Request], Dataset]")
 
-_BUILTIN = ("shapes", "imagefolder", "coco", "coco_panoptic", "yolo", "voc", "ade20k", "cityscapes")
+_BUILTIN = ("shapes", "shapes_hard", "imagefolder", "coco", "coco_panoptic", "yolo", "voc", "ade20k", "cityscapes")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nasmvt.data.config import DataConfig
-from nasmvt.data.dataset import Dataset, Limited, Request, Split
+from nasmvt.data.dataset import Cached, Dataset, Limited, Request, Split
 from nasmvt.data.folders import some
 from nasmvt.data.formats import FORMATS, Format
 from nasmvt.data.targets import TARGETS
@@ -47,10 +47,10 @@ def open_dataset(config: DataConfig, kind: str, split: Split, seed: int, known: 
             f"a task of {kind} needs two classes or more, but {config.root or config.format} has only "
             f"{listed(classes)}: {advice}"
         )
-    if config.limit is None or config.limit >= len(dataset):
-        return dataset
-    generator = np.random.default_rng(derive_seed("limit", seed, split))
-    return Limited(dataset, np.sort(generator.permutation(len(dataset))[: config.limit]))
+    if config.limit is not None and config.limit < len(dataset):
+        generator = np.random.default_rng(derive_seed("limit", seed, split))
+        dataset = Limited(dataset, np.sort(generator.permutation(len(dataset))[: config.limit]))
+    return Cached(dataset) if config.cache else dataset
 
 
 def _divided(chosen: Format, request: Request) -> Dataset:

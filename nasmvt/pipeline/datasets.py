@@ -54,9 +54,9 @@ class TaskData:
         """The first training batch."""
         return self.train_loader().batch(0)
 
-    def train_loader(self, batch_size: int | None = None) -> TrainLoader:
-        """Return the augmented training batches."""
-        seed = derive_seed("train", self.name, self.seed)
+    def train_loader(self, batch_size: int | None = None, order: int = 0) -> TrainLoader:
+        """Return the augmented training batches; another `order` has the same images in another order and form."""
+        seed = derive_seed("train", self.name, self.seed, *([order] if order else []))
         size = batch_size or self.config.batch_size
         indices = self.division[0]
         if self.config.data.skip_empty:

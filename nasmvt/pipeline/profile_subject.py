@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from nasmvt.data import DataInfo
+from nasmvt.data.formats import FORMATS
 from nasmvt.data.opening import open_dataset
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export.loading import read_config
@@ -136,7 +137,7 @@ def _class_counts(given: Sequence[str], tasks: Mapping[str, Any]) -> dict[str, i
 
 def _info(config: TaskConfig, count: int | None, seed: int) -> DataInfo:
     """Return what a network needs to know about a data set, without reading files."""
-    if count is None and config.data.format == "shapes":
+    if count is None and not FORMATS.get(config.data.format).files:
         return open_dataset(config.data, config.kind, "train", seed).info
     nominal = KINDS.get(config.kind).nominal
     if count is not None:

@@ -109,6 +109,7 @@ def retrain(
         seed=derive_seed(run.experiment.seed, "retrain", *([seed] if seed else [])),
         data=data,
         device=device,
+        order=seed,
         resume=resume,
         listener=listener,
         processes=processes,

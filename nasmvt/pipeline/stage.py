@@ -42,6 +42,8 @@ class Stage:
     seed: int
     data: Mapping[str, TaskData]
     device: torch.device
+    order: int = 0
+    """Another number has the training images in another order, augmented otherwise."""
     resume: bool = False
     """Resume from the checkpoint, if there is one."""
     listener: Listener | None = None
@@ -67,7 +69,7 @@ class Stage:
             self._run(trainable, begin)
 
     def _run(self, trainable: Trainable, begin: Callable[[], None]) -> None:
-        loaders = {name: data.train_loader() for name, data in self.data.items()}
+        loaders = {name: data.train_loader(order=self.order) for name, data in self.data.items()}
         metrics = MetricsLog(self.files.metrics)
         trainer = Trainer(
             trainable,

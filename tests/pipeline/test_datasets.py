@@ -91,3 +91,14 @@ def test_images_without_objects_are_left_out_of_the_training_if_asked(tmp_path, 
     vars(data)["division"] = (np.arange(2), np.arange(1))
     assert {info.id for info in data.train_loader().batch(0).infos} == seen
     assert Limited(data.train, [1, 0]).occupied(np.array([1, 0])).tolist() == [True, False]
+
+
+def test_another_order_has_the_same_images_otherwise(tmp_path):
+    data = task_data(folder_of_classes(tmp_path))
+
+    def epoch(order: int) -> list[str]:
+        return [info.id for info in data.train_loader(len(data.division[0]), order).batch(0).infos]
+
+    assert epoch(0) == epoch(0)
+    assert epoch(1) != epoch(0)
+    assert set(epoch(1)) == set(epoch(0))

@@ -12,4 +12,5 @@ from nasmvt.families.registry import register as register
 from nasmvt.families.scalable_vit import ScalableViT as ScalableViT
 from nasmvt.families.vit import ViT as ViT
 from nasmvt.families.vit_mvt import ViTMVT as ViTMVT
+from nasmvt.families.vit_published import DistilledLinear as DistilledLinear
 from nasmvt.families.vitae_v2 import ViTAEv2 as ViTAEv2

@@ -4,7 +4,8 @@ Tan and Le, ICML 2019 (arXiv:1905.11946). A stem, a stage of depthwise separable
 inverted residual blocks, whose depth, expansion and kernel sizes are those that once-for-all varies (Cai et al., ICLR
 2020, arXiv:1908.09791). For classification a 1x1 convolution widens the last map, as published.
 
-Kernels of 3 are the middle of those of 5 and 7. Nothing depends on the size of the images.
+Kernels of 3 are the middle of those of 5 and 7. Nothing depends on the size of the images. Maps lie channels last in
+memory, which takes a third off the time of depthwise convolutions on a CPU.
 
 Shapes: B batch, C channels, H height, W width.
 """
@@ -13,18 +14,30 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
-from timm.layers import get_norm_act_layer
+from timm.layers import (
+    BatchNormAct2d,
+    Conv2dSame,
+    DropPath,
+    HardSwish,
+    SelectAdaptivePool2d,
+    Sigmoid,
+    Swish,
+    get_norm_act_layer,
+)
 from timm.layers.create_conv2d import create_conv2d
+from timm.models import efficientnet as timm_efficientnet
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual, SqueezeExcite
 from torch import Tensor, nn
 
-from nasmvt.errors import UserError
+from nasmvt.errors import UserError, listed
 from nasmvt.families.axis import Axis
 from nasmvt.families.layers import Classifier, MeanLinear
-from nasmvt.families.published import publishes
+from nasmvt.families.published import reads
 from nasmvt.families.reference import State, rename
 from nasmvt.families.registry import register
+from nasmvt.families.timm_networks import check_layers, one_of, refused
 from nasmvt.space import Arch, Role
 
 Count = Annotated[int, Field(ge=1)]
@@ -118,7 +131,7 @@ class EfficientNet(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H', W') to maps (B, C, H, W) at strides 4 to 32, or to the widened one at stride 32."""
-        x = self.bn1(self.conv_stem(images))
+        x = self.bn1(self.conv_stem(images.contiguous(memory_format=torch.channels_last)))
         maps = []
         for index, stage in enumerate(self.blocks):
             x = stage(x)
@@ -212,29 +225,52 @@ def build(
     )
 
 
-_LITE0: dict[str, Any] = {"widths": (16, 24, 40, 80, 112, 192, 320), "depths": (1, 2, 2, 3, 3, 4, 1)}
-_B0 = {**_LITE0, "se_ratio": 0.25, "act": "swish"}
-_B1 = {**_B0, "depths": (2, 3, 3, 4, 4, 5, 2)}
-_TENSORFLOW = {"same_padding": True, "norm_eps": 1e-3}
+_ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.SiLU: "swish",
+    Swish: "swish",
+    nn.Hardswish: "hard_swish",
+    HardSwish: "hard_swish",
+}
+_LAYERS = {
+    *(timm_efficientnet.EfficientNet, DepthwiseSeparableConv, InvertedResidual, SqueezeExcite, BatchNormAct2d),
+    *(nn.Conv2d, Conv2dSame, nn.Linear, nn.Sigmoid, Sigmoid, DropPath, *_ACTIVATIONS),
+    *(SelectAdaptivePool2d, nn.AdaptiveAvgPool2d, nn.Flatten),
+}
 
 
-@publishes(
-    {
-        "efficientnet_lite0": _LITE0,
-        "tf_efficientnet_lite0": {**_LITE0, **_TENSORFLOW},
-        "efficientnet_b0": _B0,
-        "tf_efficientnet_b0": {**_B0, **_TENSORFLOW},
-        "efficientnet_b1": _B1,
-        "tf_efficientnet_b1": {**_B1, **_TENSORFLOW},
-    },
-    convert=convert,
-)
-def build_classifier(*, classes: int, depths: Sequence[int], head_width: int = 1280, **sizes: Any) -> Classifier:
-    """Build a published network; `depths` has the number of blocks of each stage."""
-    backbone = EfficientNet(
-        expansions=[(1 if stage == 0 else 6,) * depth for stage, depth in enumerate(depths)],
-        kernel_sizes=[(side,) * depth for side, depth in zip((3, 3, 5, 3, 5, 5, 3), depths, strict=True)],
-        head_width=head_width,
-        **sizes,
-    )
-    return Classifier(backbone, MeanLinear(head_width, classes))
+def _read(name: str, network: Any) -> dict[str, Any]:
+    """Return the sizes of one of timm's networks."""
+    check_layers(name, network, _LAYERS)
+    stages = [list(stage) for stage in network.blocks]
+    strides = tuple(max(stage[0].conv_dw.stride) for stage in stages)
+    separable = [all(type(block) is DepthwiseSeparableConv for block in stage) for stage in stages]
+    both = list(zip(stages, separable, strict=True))
+    if strides != STAGE_STRIDES or separable != [index == 0 for index in range(len(stages))]:
+        raise refused(name, f"stages of the strides {listed(strides)}, or separable blocks in others than the first")
+    every = [block for stage in stages for block in stage]
+    norms = [module for module in network.modules() if isinstance(module, BatchNormAct2d)]
+    acts = [norm.act for norm in norms if not isinstance(norm.act, nn.Identity)]
+    acts += [block.se.act1 for block in every if isinstance(block.se, SqueezeExcite)]
+    squeezed = stages[0][0].se
+    return {
+        "widths": tuple((stage[-1].conv_pw if first else stage[-1].conv_pwl).out_channels for stage, first in both),
+        "expansions": [(1,) * len(stages[0])]
+        + [tuple(b.conv_pw.out_channels / b.conv_pw.in_channels for b in stage) for stage in stages[1:]],
+        "kernel_sizes": [tuple(b.conv_dw.kernel_size[0] for b in stage) for stage in stages],
+        "stem_width": network.conv_stem.out_channels,
+        "head_width": network.num_features,
+        "se_ratio": squeezed.conv_reduce.out_channels / network.conv_stem.out_channels
+        if isinstance(squeezed, SqueezeExcite)
+        else 0.0,
+        "act": one_of(name, "activation", (_ACTIVATIONS[type(act)] for act in acts)),
+        "same_padding": isinstance(network.conv_stem, Conv2dSame),
+        "norm_eps": one_of(name, "epsilon", (norm.eps for norm in norms)),
+    }
+
+
+@reads(timm_efficientnet.EfficientNet, read=_read, convert=convert)
+def build_classifier(*, classes: int, head_width: int, **sizes: Any) -> Classifier:
+    """Build a published network."""
+    return Classifier(EfficientNet(head_width=head_width, **sizes), MeanLinear(head_width, classes))

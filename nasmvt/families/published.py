@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
 from torch import Tensor, nn
 
+from nasmvt.errors import listed
 from nasmvt.families.layers import Classifier
-from nasmvt.families.reference import Converter, State, load_reference, read_state
+from nasmvt.families.reference import Converter, State, load_reference, misfits, read_state
+from nasmvt.families.timm_networks import Reader, refused, skeleton
 from nasmvt.registry import Registry
 
 ClassifierBuilder = Callable[..., Classifier]
@@ -44,8 +48,60 @@ def publishes(
     return decorate
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """How the networks of a class of timm's are made."""
+
+    build: ClassifierBuilder
+    read: Reader
+    convert: Converter
+
+
+_READ: dict[type[nn.Module], _Read] = {}
+
+
+def reads(
+    *classes: type[nn.Module], read: Reader, convert: Converter
+) -> Callable[[ClassifierBuilder], ClassifierBuilder]:
+    """Register a builder of classifiers for all networks of classes of timm's.
+
+    Args:
+        classes: the classes.
+        read: gives the builder's arguments for one of them.
+        convert: converts its tensors.
+    """
+
+    def decorate(build: ClassifierBuilder) -> ClassifierBuilder:
+        _READ.update(dict.fromkeys(classes, _Read(build=build, read=read, convert=convert)))
+        return build
+
+    return decorate
+
+
+def _entry(name: str) -> Published:
+    """Return a network by its name, or by timm's.
+
+    Raises:
+        UserError: if there is none of that name, or no family makes it.
+    """
+    if name in set(_NETWORKS) or not timm.is_model(name.partition(".")[0]):
+        return _NETWORKS.get(name)
+    theirs = skeleton(name)
+    known = _READ.get(type(theirs))
+    if known is None:
+        classes = listed(sorted(cls.__name__ for cls in _READ))
+        raise refused(name, f"the class {type(theirs).__name__}, where families know {classes}")
+    entry = Published(name=name, build=known.build, sizes=known.read(name, theirs), convert=known.convert)
+    with torch.device("meta"):
+        ours = entry.build(classes=1, **entry.sizes).backbone
+    unlike = misfits(_of_backbone(entry.convert)(theirs.state_dict(), ours), ours.state_dict())
+    if unlike:
+        raise refused(name, f"other tensors ({unlike})")
+    return entry
+
+
 def published_names() -> list[str]:
-    """Return the names that `published` knows."""
+    """Return the names that `published` knows; it knows those of timm's networks besides that a family makes."""
     return sorted(_NETWORKS)
 
 
@@ -55,16 +111,17 @@ def published(
     """Return a published network.
 
     Args:
-        name: one of `published_names()`, "mpvit_small" for example.
+        name: one of `published_names()`, "mpvit_small" for example, or timm's name of a vision transformer, ConvNeXt
+            or EfficientNet, "deit_small_patch16_224" for example.
         classes: outputs of the classifier; None: the backbone alone, which returns its maps.
         weights: a checkpoint of the authors, as a file or as tensors by name; None: fresh weights. A classifier's
             checkpoint also serves the backbone alone.
         changes: sizes that differ from the published ones, `drop_path=0.2` for example.
 
     Raises:
-        UserError: if there is no network of that name, or the checkpoint does not fit it.
+        UserError: if there is no network of that name, no family makes it, or the checkpoint does not fit it.
     """
-    entry = _NETWORKS.get(name)
+    entry = _entry(name)
     network = entry.build(classes=classes or 1, **{**entry.sizes, **changes})
     if classes is None:
         target, convert = network.backbone, _of_backbone(entry.convert)
@@ -83,7 +140,7 @@ def published_backbone_converter(name: str) -> Converter:
     Raises:
         UserError: if there is no network of that name.
     """
-    return _of_backbone(_NETWORKS.get(name).convert)
+    return _of_backbone(_entry(name).convert)
 
 
 def _of_backbone(convert: Converter) -> Converter:

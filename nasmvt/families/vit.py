@@ -1,9 +1,10 @@
 """The plain vision transformer (Dosovitskiy et al., ICLR 2021, arXiv:2010.11929), as timm has it.
 
-With the published weights of DeiT, AugReg and DINOv2 in mind: class token, register tokens, layer scale, patches of any
-size. For classification the normed class token is the last map, of a single cell; otherwise the maps after each quarter
-of the depth are returned, normed by the last norm. For detection the blocks may attend inside windows but for the last
-of each quarter, as in ViTDet (arXiv:2203.16527), which then drops class and register tokens.
+With the published weights of DeiT, AugReg, CLIP and DINOv2 in mind: class tokens, register tokens, layer scale, patches
+of any size. For classification the normed class token is the last map, of a single cell (of two with DeiT's
+distillation token; without class tokens the mean over the patches); otherwise the maps after each quarter of the depth
+are returned, normed by the last norm where that stands before the pooling. For detection the blocks may attend inside
+windows but for the last of each quarter, as in ViTDet (arXiv:2203.16527), which then drops class and register tokens.
 
 Differences from timm, which compute the same: the rows of `qkv` lie head by head (head, then q/k/v, then channel), so
 that a leading slice is a network with fewer heads; the positions of patches are a map, apart from those of the class
@@ -14,19 +15,17 @@ Shapes: B batch, N tokens, C channels, H height and W width in tokens.
 
 from collections.abc import Sequence
 from math import isqrt
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from timm.layers import DropPath, LayerScale, Mlp
+from timm.layers import DropPath, GELUTanh, LayerScale, Mlp, QuickGELU
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
 from nasmvt.families.axis import Axis
 from nasmvt.families.layers import (
-    Classifier,
-    MeanLinear,
     from_windows,
     resized,
     start_linear,
@@ -34,13 +33,15 @@ from nasmvt.families.layers import (
     to_tokens,
     to_windows,
 )
-from nasmvt.families.published import publishes
 from nasmvt.families.reference import State, rename, reordered
 from nasmvt.families.registry import register
 from nasmvt.families.vit_mvt import STAGES, stage_ends
 from nasmvt.space import Arch, Role
 
 Count = Annotated[int, Field(ge=1)]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "gelu_tanh": GELUTanh, "quick_gelu": QuickGELU}
 
 
 class ViT(nn.Module):
@@ -53,22 +54,27 @@ class ViT(nn.Module):
         mlp_ratio: hidden width of the MLP over `embed_dim`, one entry per block.
         head_dim: channels of a head, independent of `embed_dim`.
         patch_size: pixels of a token's side.
-        class_token: whether there is one.
+        class_tokens: their number: 1; 2 with DeiT's distillation token (arXiv:2012.12877); 0: classification takes the
+            mean over the patches.
         register_tokens: their number.
         prefix_positions: whether class and register tokens have positions.
         layer_scale: starting value of the layer scales; None: there are none.
+        first_norm: whether the tokens are normed before the first block, and patches have no bias (CLIP).
+        norm_after_pooling: whether classification norms what it pools, and maps stay as they are, not the tokens.
+        act: activation of the MLPs.
         window_size: side of the attention windows in tokens; None: attention over the whole map. Networks with windows
             have neither class nor register tokens.
         global_blocks: blocks that attend to the whole map all the same.
-        out_blocks: blocks whose maps are returned, ascending; empty: the class token, as a map of a single cell.
+        out_blocks: blocks whose maps are returned, ascending; empty: the class tokens, or the mean, as cells of a map.
         drop_path: probability of dropping a residual branch in training.
         norm_eps: epsilon of every LayerNorm.
 
     Raises:
-        UserError: if the image is smaller than a patch, or a class token is asked for that does not exist.
+        UserError: if the image is smaller than a patch.
     """
 
     cls_token: nn.Parameter | None
+    dist_token: nn.Parameter | None
     reg_token: nn.Parameter | None
     prefix_pos: nn.Parameter | None
 
@@ -81,10 +87,13 @@ class ViT(nn.Module):
         mlp_ratio: Sequence[float],
         head_dim: int = 64,
         patch_size: int = 16,
-        class_token: bool = True,
+        class_tokens: int = 1,
         register_tokens: int = 0,
         prefix_positions: bool = True,
         layer_scale: float | None = None,
+        first_norm: bool = False,
+        norm_after_pooling: bool = False,
+        act: Activation = "gelu",
         window_size: int | None = None,
         global_blocks: Sequence[int] = (),
         out_blocks: Sequence[int] = (),
@@ -93,11 +102,10 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         grid = tuple(side // patch_size for side in image_size)
-        if 0 in grid or not (class_token or out_blocks):
+        if 0 in grid:
             raise UserError(
-                f"a vision transformer needs images of a patch and, for classification, a class token, but has "
-                f"{image_size[0]} x {image_size[1]} pixels, patches of {patch_size} and class_token {class_token}: "
-                "change one of them"
+                f"a vision transformer needs images of at least a patch, but has {image_size[0]} x {image_size[1]} "
+                f"pixels and patches of {patch_size}: change one of them"
             )
         self.strides = (patch_size,) * max(len(out_blocks), 1)
         self.widths = (embed_dim,) * max(len(out_blocks), 1)
@@ -105,50 +113,67 @@ class ViT(nn.Module):
         self.window_size = window_size
         self.global_blocks = tuple(global_blocks)
         self.out_blocks = tuple(out_blocks)
-        published = class_token + register_tokens  # with windows, too: where they stand in published tables
+        self.class_tokens = class_tokens
+        published = class_tokens + register_tokens  # with windows, too: where they stand in published tables
         self.prefix_positions = published if prefix_positions else 0
         self.prefix = 0 if window_size else published
 
-        self.patch_embed = nn.Conv2d(3, embed_dim, patch_size, stride=patch_size)
+        self.patch_embed = nn.Conv2d(3, embed_dim, patch_size, stride=patch_size, bias=not first_norm)
         self.pos_embed = nn.Parameter(torch.empty(1, embed_dim, *grid))
         for name, count in (
-            ("cls_token", int(class_token)),
+            ("cls_token", min(class_tokens, 1)),
+            ("dist_token", class_tokens - 1),
             ("reg_token", register_tokens),
             ("prefix_pos", self.prefix_positions),
         ):
-            kept = count if self.prefix else 0
+            kept = max(count, 0) if self.prefix else 0
             self.register_parameter(name, nn.Parameter(torch.empty(1, kept, embed_dim)) if kept else None)
+        self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps) if first_norm else nn.Identity()
         self.blocks = nn.ModuleList(
-            Block(embed_dim, heads, head_dim, int(ratio * embed_dim), layer_scale, drop_path, norm_eps)
+            Block(
+                embed_dim, heads, head_dim, int(ratio * embed_dim), layer_scale, ACTIVATIONS[act], drop_path, norm_eps
+            )
             for heads, ratio in zip(num_heads, mlp_ratio, strict=True)
         )
-        self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
+        unnormed = norm_after_pooling and out_blocks
+        self.norm = nn.Identity() if unnormed else nn.LayerNorm(embed_dim, eps=norm_eps)
+        self.norm_after_pooling = norm_after_pooling
         self.apply(start_linear)
-        for table in (self.pos_embed, self.cls_token, self.reg_token, self.prefix_pos):
+        for table in (self.pos_embed, self.cls_token, self.dist_token, self.reg_token, self.prefix_pos):
             if table is not None:
                 nn.init.trunc_normal_(table, std=0.02)
 
     def no_weight_decay(self) -> set[str]:
         """Return the parameters of two and more dimensions that are not to decay (timm's convention)."""
-        return {"pos_embed", "cls_token", "reg_token", "prefix_pos"}
+        return {"pos_embed", "cls_token", "dist_token", "reg_token", "prefix_pos"}
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map images (B, 3, H', W') to the normed maps (B, C, H, W) after `out_blocks`, or to (B, C, 1, 1)."""
+        """Map images (B, 3, H', W') to the maps (B, C, H, W) after `out_blocks`, or to cells (B, C, 1, 1 or 2)."""
         right, below = (-images.shape[3] % self.patch_size, -images.shape[2] % self.patch_size)
         x_BCHW = self.patch_embed(F.pad(images, (0, right, 0, below)))
         size = x_BCHW.shape[2:]
         x_BCHW = x_BCHW + resized(self.pos_embed, size)
-        x = torch.cat([*self._prefix(len(images)), to_tokens(x_BCHW)], dim=1)
+        x = self.norm_pre(torch.cat([*self._prefix(len(images)), to_tokens(x_BCHW)], dim=1))
         maps = []
         for index, block in enumerate(self.blocks):
             x = block(x, size, None if index in self.global_blocks else self.window_size)
             if index in self.out_blocks:
                 maps.append(to_map(self.norm(x[:, self.prefix :]), size))
-        return tuple(maps) if self.out_blocks else (self.norm(x[:, 0])[:, :, None, None],)
+        return tuple(maps) if self.out_blocks else (to_map(self._pooled(x), (1, max(self.class_tokens, 1))),)
+
+    def _pooled(self, x_BNC: Tensor) -> Tensor:
+        """Return the normed class tokens, or the mean over the patches if there are none: (B, 1 or 2, C)."""
+        if self.class_tokens:
+            return self.norm(x_BNC[:, : self.class_tokens])
+        if self.norm_after_pooling:
+            return self.norm(x_BNC[:, self.prefix :].mean(1, keepdim=True))
+        return self.norm(x_BNC[:, self.prefix :]).mean(1, keepdim=True)
 
     def _prefix(self, batch: int) -> list[Tensor]:
         """Return class and register tokens (B, n, C) with their positions, if there are any."""
-        tokens: list[Tensor] = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        tokens: list[Tensor] = [
+            token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None
+        ]
         if not tokens:
             return []
         prefix = torch.cat(tokens, dim=1)
@@ -167,6 +192,7 @@ class Block(nn.Module):
         head_dim: int,
         hidden: int,
         layer_scale: float | None,
+        act: type[nn.Module],
         drop_path: float,
         norm_eps: float,
     ) -> None:
@@ -176,7 +202,7 @@ class Block(nn.Module):
         self.attn = Attention(dim, num_heads, head_dim)
         self.ls1 = LayerScale(dim, init_values=layer_scale) if scaled else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, hidden)
+        self.mlp = Mlp(dim, hidden, act_layer=act)
         self.ls2 = LayerScale(dim, init_values=layer_scale) if scaled else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
@@ -228,7 +254,12 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
     timm's rows of `qkv` are (q/k/v, head, channel); its table of positions begins with those of class and register
     tokens, where they have any.
     """
-    rules = [(r"head\.(\w+)", r"head.fc.\1"), (r"patch_embed\.proj\.(\w+)", r"backbone.patch_embed.\1")]
+    rules = [
+        (r"head\.(\w+)", r"head.fc.\1"),
+        (r"head_dist\.(\w+)", r"head.fc_dist.\1"),
+        (r"patch_embed\.proj\.(\w+)", r"backbone.patch_embed.\1"),
+        (r"fc_norm\.(\w+)", r"backbone.norm.\1"),
+    ]
     tensors = rename(state, [*rules, (r"(.+)", r"backbone.\1")])
     for prefix, module in network.named_modules():
         if isinstance(module, Attention):
@@ -281,17 +312,21 @@ def build(
     image_size: tuple[int, int],
     head_dim: Count = 64,
     patch_size: Count = 16,
+    class_tokens: Literal[0, 1, 2] = 1,
     register_tokens: Annotated[int, Field(ge=0)] = 0,
     prefix_positions: bool = True,
     layer_scale: Annotated[float, Field(gt=0)] | None = None,
+    first_norm: bool = False,
+    norm_after_pooling: bool = False,
+    act: Activation = "gelu",
     window_size: Count | None = None,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
 ) -> ViT:
     """Build the backbone of an arch for one kind of task.
 
-    Classification: the class token. Detection: the last map, with windows if `window_size` is set. Segmentation, and
-    any other kind: the maps after each quarter of the depth.
+    Classification: the class tokens, or the mean over the patches. Detection: the last map, with windows if
+    `window_size` is set. Segmentation, and any other kind: the maps after each quarter of the depth.
     """
     ends = stage_ends(len(arch["num_heads"]))  # type: ignore[arg-type]
     detection = kind == "detection"
@@ -302,39 +337,16 @@ def build(
         mlp_ratio=arch["mlp_ratio"],  # type: ignore[arg-type]
         head_dim=head_dim,
         patch_size=patch_size,
+        class_tokens=class_tokens,
         register_tokens=register_tokens,
         prefix_positions=prefix_positions,
         layer_scale=layer_scale,
+        first_norm=first_norm,
+        norm_after_pooling=norm_after_pooling,
+        act=act,
         window_size=window_size if detection else None,
         global_blocks=ends,
         out_blocks={"classification": (), "detection": ends[-1:]}.get(kind, ends),
         drop_path=drop_path,
         norm_eps=norm_eps,
     )
-
-
-_SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
-_DINO = {"patch_size": 14, "layer_scale": 1e-5, "image_size": (518, 518)}
-_REGISTERS = {**_DINO, "register_tokens": 4, "prefix_positions": False}
-
-
-@publishes(
-    {
-        f"{start}_{size}_{rest}": {"embed_dim": width, "heads": heads, **more}
-        for size, (width, heads) in _SIZES.items()
-        for start, rest, more in (
-            ("deit", "patch16_224", {}),
-            ("vit", "patch16_224", {}),
-            ("vit", "patch14_dinov2", _DINO),
-            ("vit", "patch14_reg4_dinov2", _REGISTERS),
-        )
-        if size != "tiny" or rest == "patch16_224"
-    },
-    convert=convert,
-)
-def build_classifier(
-    *, classes: int, heads: int, depth: int = 12, image_size: tuple[int, int] = (224, 224), **sizes: Any
-) -> Classifier:
-    """Build a published network; `heads` and `depth` are the same in all blocks."""
-    backbone = ViT(image_size=image_size, num_heads=(heads,) * depth, mlp_ratio=(4,) * depth, **sizes)
-    return Classifier(backbone, MeanLinear(sizes["embed_dim"], classes))

@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 _BACKBONE = "backbone."
 _HEAD = "head."
 _LARGEST = "largest"
+_ROUNDING = 1e-3
+"""Of the largest feature: what other orders of sums may make, in float32, in a network of a hundred layers."""
 _OF_TRAINING = {"drop_path", "gradient_checkpointing"}
 """Fixed sizes that no tensor depends on."""
 
@@ -64,7 +66,7 @@ def _from_timm(model: str, arch: str | None, supernet: Supernet) -> State:
         raise UserError(f"initial.model must be a name that timm knows, not {model!r}{nearest(name, known)}")
     with torch.device("meta"):
         skeleton = timm.create_model(name).state_dict()
-    _fitting_arch(skeleton, f"timm's {model}", arch, supernet)
+    fitting = _fitting_arch(skeleton, f"timm's {model}", arch, supernet)
     try:
         network = timm.create_model(model, pretrained=True)
     except OSError:  # of huggingface_hub: no connection, and no copy in the cache
@@ -74,8 +76,34 @@ def _from_timm(model: str, arch: str | None, supernet: Supernet) -> State:
         ) from None
     except RuntimeError as error:
         raise UserError(f"timm publishes no weights under the name {model!r} ({error}): give another tag") from None
+    _check_features(network.eval(), model, _arch(supernet.space, fitting), supernet)
     _warn_of_pixels(network.pretrained_cfg, model, supernet)
     return network.state_dict()
+
+
+def _check_features(network: Any, model: str, arch: Arch, supernet: Supernet) -> None:
+    """Compare what is handed to the classifier with what the family computes from the same tensors, for one image.
+
+    Networks that differ in an activation, a padding or an epsilon have the same tensors.
+
+    Raises:
+        UserError: if they differ.
+    """
+    space, size = supernet.space, tuple(network.pretrained_cfg["input_size"][1:])
+    backbone = family(space.family).build(arch, kind="classification", image_size=size, **space.fixed).eval()
+    state = _converter(space)(network.state_dict(), Classifier(backbone, nn.Identity()))
+    wanted = backbone.state_dict()
+    backbone.load_state_dict({name: state[f"{_BACKBONE}{name}"] for name in wanted})
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        ours = backbone(image)[-1].mean((2, 3))
+        theirs = network.forward_head(network.forward_features(image), pre_logits=True)
+    off = float((ours - theirs).abs().max() / theirs.abs().max()) if ours.shape == theirs.shape else 1.0
+    if off > _ROUNDING:
+        raise UserError(
+            f"the space must compute what {model} computes, but with its tensors {space.name} computes other features "
+            f"(off by {off:.0%} of the largest): fix the activation, padding, epsilon or pooling in its fixed sizes"
+        )
 
 
 def _warn_of_pixels(known: Mapping[str, Any], model: str, supernet: Supernet) -> None:

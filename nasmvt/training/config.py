@@ -63,6 +63,9 @@ class TrainingConfig(Config):
     archs: Literal["common", "per-process"] = "common"
     """Several processes: whether all train the same archs in a step, or each draws its own, so that a step trains as
     many times more. Such a training goes on with the same number of processes alone."""
+    largest_first: int = Field(default=0, ge=0)
+    """Steps in the beginning of a supernet's training that train the largest arch alone. Random subnets of published
+    weights compute next to nothing at first, and learning to read them spoils what the weights know."""
     accumulate: int = Field(default=1, ge=1)
     """Parts into which a step is cut, one after the other, to save memory: the same images, and one optimizer step."""
     activation_checkpointing: bool = False

@@ -77,7 +77,7 @@ class Step:
         """Return the archs of a step, counted from 0: those of each process, or once those of all."""
         places = [()] if self._common else [(rank,) for rank in range(self._processes.count)]
         rngs = (np.random.default_rng(derive_seed(self._seed, "arch", step, *place)) for place in places)
-        return [self._sample(self._trainable, rng) for rng in rngs]
+        return [self._sample(self._trainable, rng, step) for rng in rngs]
 
     def __call__(self, step: int, drawn: Sequence[Sequence[Arch]], batches: Sequence[Mapping[str, Batch]]) -> Taken:
         """Take a step, counted from 0, on the archs of that step and the batches of each part wanted.

@@ -45,6 +45,26 @@ def test_the_named_arch_counts_what_timm_counts() -> None:
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters()) == 28_589_128
 
 
-def test_its_second_version_is_refused() -> None:
+@pytest.mark.parametrize("name", ["convnextv2_atto", "convnext_atto"])
+def test_other_versions_are_timms(name) -> None:
+    """V2 with its response norm, and small ones whose MLPs timm has as convolutions."""
+    check_outputs(name, random_timm(name), SIZES[:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("convnext_atto_ols", "patches that overlap"),
+        ("convnext_tiny_hnf", "the layers ClassifierHead"),
+        ("convnext_large_mlp", "hidden units in its classifier"),
+        ("convnext_atto_rms", "the layers RmsNorm2d"),
+    ],
+)
+def test_networks_of_timm_with_other_parts_are_refused(name, reason) -> None:
+    with pytest.raises(UserError, match=f"has {reason}"):
+        published(name)
+
+
+def test_weights_of_the_second_version_are_refused_for_the_first() -> None:
     with pytest.raises(UserError, match=r"missing: backbone\.stages\.0\.blocks\.0\.gamma.* surplus: .*mlp\.grn\."):
         published("convnext_tiny", weights=timm.create_model("convnextv2_tiny").state_dict())

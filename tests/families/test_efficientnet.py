@@ -14,7 +14,8 @@ SIZES = [(64, 64), (75, 98)]
 
 
 @pytest.mark.parametrize(
-    "name", ["efficientnet_lite0", "tf_efficientnet_lite0", "tf_efficientnet_b0", "efficientnet_b1"]
+    "name",
+    ["efficientnet_lite0", "tf_efficientnet_lite0", "tf_efficientnet_b0", "efficientnet_b1", "tf_efficientnet_lite2"],
 )
 def test_outputs_are_timms(name) -> None:
     check_outputs(name, random_timm(name), SIZES)
@@ -60,3 +61,18 @@ def test_sizes_that_contradict_one_another_are_refused() -> None:
 def test_other_sizes_are_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"missing: backbone\.blocks\.0\.1\.conv_dw\.weight"):
         published("efficientnet_b1", weights=random_timm("efficientnet_b0").state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("efficientnet_es", "the layers EdgeResidual"),
+        ("efficientnet_b0_gn", "the layers GroupNormAct"),
+        ("efficientnet_blur_b0", "the layers BlurPool2d"),
+        ("efficientnet_cc_b0_4e", "the layers CondConv"),
+        ("tf_efficientnetv2_b0", "the layers ConvBnAct, EdgeResidual"),
+    ],
+)
+def test_networks_of_timm_with_other_parts_are_refused(name, reason) -> None:
+    with pytest.raises(UserError, match=f"has {reason}"):
+        published(name)

@@ -7,6 +7,7 @@ import torch
 from nasmvt.errors import UserError
 from nasmvt.families import ViT, family, published
 from nasmvt.families.layers import Classifier, MeanLinear
+from nasmvt.families.vit import convert
 from nasmvt.space import load_space
 from tests.families.timm_reference import check_close, check_outputs, random_timm
 
@@ -14,6 +15,8 @@ NETWORKS = {
     "deit_tiny_patch16_224": [(224, 224), (96, 64), (160, 160)],
     "vit_small_patch14_dinov2": [(98, 70), (112, 112)],
     "vit_small_patch14_reg4_dinov2": [(98, 70), (112, 112)],
+    "deit_tiny_distilled_patch16_224": [(224, 224), (96, 64)],
+    "vit_wee_patch16_reg1_gap_256": [(96, 96), (96, 64)],
 }
 
 
@@ -27,7 +30,9 @@ def test_outputs_are_timms(name) -> None:
 def test_maps_are_timms(name) -> None:
     """The maps of a dense task, after each quarter of the depth, normed; class and register tokens are left out."""
     reference = random_timm(name, dynamic_img_size=True, num_classes=0)
-    ours = published(name, classes=None, weights=reference.state_dict(), out_blocks=(2, 5, 8, 11)).eval()
+    ours = published(name, classes=None, out_blocks=(2, 5, 8, 11)).eval()
+    tensors = convert(reference.state_dict(), Classifier(ours, torch.nn.Identity()))
+    ours.load_state_dict({key: tensors[f"backbone.{key}"] for key in ours.state_dict()})
     for size in NETWORKS[name][-2:]:
         images = torch.randn(1, 3, *size)
         with torch.no_grad():
@@ -87,5 +92,39 @@ def test_images_are_padded_to_whole_patches() -> None:
 def test_what_is_not_of_this_kind_is_refused() -> None:
     with pytest.raises(UserError, match=r"surplus: .*dist_token"):
         published("deit_small_patch16_224", weights=timm.create_model("deit_small_distilled_patch16_224").state_dict())
-    with pytest.raises(UserError, match="needs images of a patch and, for classification, a class token"):
+    with pytest.raises(UserError, match="needs images of at least a patch"):
         ViT(image_size=(8, 32), embed_dim=8, num_heads=(1,), mlp_ratio=(1,))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("vit_tiny_r_s16_p8_224", "the layers .*HybridEmbed"),
+        ("vit_small_patch16_18x2_224", "the layers ParallelThingsBlock"),
+        ("vit_so150m_patch16_reg4_map_256", "the layers AttentionPoolLatent"),
+        ("vit_medium_patch16_gap_240", r"other tensors \(missing: .*qkv.bias"),
+        ("vit_small_patch16_dinov3", "the class Eva, where families know ConvNeXt"),
+    ],
+)
+def test_networks_of_timm_with_other_parts_are_refused(name, reason) -> None:
+    with pytest.raises(UserError, match=f"makes the networks of timm that consist of its own layers.*has {reason}"):
+        published(name)
+
+
+def test_a_mean_over_patches_is_normed_before_or_after_it() -> None:
+    """CLIP's norm before the blocks and its activation, and SigLIP's mean over normed patches."""
+    settings = {"class_token": False, "global_pool": "avg", "patch_size": 8, "embed_dim": 32, "num_heads": 2}
+    for fc_norm in (False, True):
+        for act, name in (("quick_gelu", "quick_gelu"), ("gelu_tanh", "gelu_tanh")):
+            reference = random_timm(
+                "vit_tiny_patch16_224", **settings, depth=2, img_size=32, fc_norm=fc_norm, pre_norm=True, act_layer=act
+            )
+            ours = published(
+                "vit_tiny_patch16_224",
+                weights=reference.state_dict(),
+                **{"image_size": (32, 32), "patch_size": 8, "embed_dim": 32, "num_heads": (2, 2), "mlp_ratio": (4, 4)},
+                **{"head_dim": 16, "class_tokens": 0, "first_norm": True, "norm_after_pooling": fc_norm, "act": name},
+            ).eval()
+            images = torch.randn(1, 3, 32, 32)
+            with torch.no_grad():
+                check_close(ours(images), reference(images))

@@ -16,6 +16,7 @@ from nasmvt.training import Trainer, TrainingConfig
 from nasmvt.training.checkpoint import Checkpoints
 from nasmvt.training.metrics import MetricsLog
 from nasmvt.training.optimizer import NamedOptimizer
+from nasmvt.training.sampling import make_sampling
 from tests.conftest import tiny_experiment
 from tests.training.toy import Toy, ToyLoader
 
@@ -85,6 +86,14 @@ def test_a_sandwich_trains_largest_smallest_and_random_archs_in_one_step(space, 
 def test_uniform_sampling_trains_one_arch(space, tmp_path):
     toy = train(space, tmp_path)
     assert toy.seen == [space.sample(np.random.default_rng(derive_seed(3, "arch", 0)))]
+
+
+def test_the_largest_arch_may_be_trained_alone_at_first(space):
+    toy = Deep(space)
+    sample = make_sampling(TrainingConfig(largest_first=3))
+    for step in range(5):
+        want = space.sample(np.random.default_rng(0)) if step >= 3 else space.largest
+        assert sample(toy, np.random.default_rng(0), step) == [want]
 
 
 def test_a_retraining_has_one_arch_and_refuses_a_sandwich():

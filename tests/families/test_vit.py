@@ -122,8 +122,16 @@ def test_a_mean_over_patches_is_normed_before_or_after_it() -> None:
             ours = published(
                 "vit_tiny_patch16_224",
                 weights=reference.state_dict(),
-                **{"image_size": (32, 32), "patch_size": 8, "embed_dim": 32, "num_heads": (2, 2), "mlp_ratio": (4, 4)},
-                **{"head_dim": 16, "class_tokens": 0, "first_norm": True, "norm_after_pooling": fc_norm, "act": name},
+                image_size=(32, 32),
+                patch_size=8,
+                embed_dim=32,
+                num_heads=(2, 2),
+                mlp_ratio=(4, 4),
+                head_dim=16,
+                class_tokens=0,
+                first_norm=True,
+                norm_after_pooling=fc_norm,
+                act=name,
             ).eval()
             images = torch.randn(1, 3, 32, 32)
             with torch.no_grad():

@@ -73,7 +73,13 @@ def test_shipped_counting_patterns_load(name):
 def test_every_yaml_file_is_one_of_those_that_are_loaded():
     loaded = {
         path
-        for folder in ("experiments", "experiments/papers", "search_spaces", "search_spaces/patterns")
+        for folder in (
+            "experiments",
+            "experiments/papers",
+            "experiments/networks",
+            "search_spaces",
+            "search_spaces/patterns",
+        )
         for path in shipped(folder).values()
     }
     assert {path for folder in ("experiments", "search_spaces") for path in (ROOT / folder).rglob("*.y*ml")} == loaded

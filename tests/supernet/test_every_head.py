@@ -17,6 +17,7 @@ from nasmvt.tasks import Task, TaskConfig
 from nasmvt.tasks.heads import HEADS
 from tests.conftest import CLASSES, make_batch, randomize
 from tests.families.small_spaces import SMALL
+from tests.supernet.test_every_detector import narrow
 
 LEVELS = {"strides": [4, 8, 8, 16], "channels": 8}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -60,7 +61,7 @@ def test_every_shipped_head_is_tested() -> None:
 @pytest.mark.parametrize("family", SMALL)
 @pytest.mark.parametrize("head", SETTINGS)
 def test_a_head_trains_and_is_exported(family: str, head: str, tmp_path: Path) -> None:
-    task, space = make_task(head), SMALL[family]
+    task, space = make_task(head), narrow(family)
     supernet = Supernet(space, {head: task})
     randomize(supernet)
     images, targets = make_batch(task.config.kind)

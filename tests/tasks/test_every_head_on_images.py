@@ -105,7 +105,8 @@ def test_map_of_real_images_is_that_of_pycocotools_whatever_the_batches(head: st
     root = SHARED / "data" / "det_pennfudan"
     if not root.is_dir():
         pytest.skip(f"there is no {root}: set NASMVT_SHARED")
-    task, network = build(head, ("person",), divisor, detections=100)
+    more = {"pre_nms": (300, 300), "post_nms": (300, 300)} if head == "cascade" else {}
+    task, network = build(head, ("person",), divisor, detections=100, **more)
     config = task.config.data.model_copy(update={"format": "coco", "root": root})
     dataset = open_dataset(config, "detection", "val", 0)
     figures, pictures = [], []

@@ -1,5 +1,6 @@
 """The base of every configuration class, and parsing of YAML files into them."""
 
+import json
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,21 @@ def parse(model: type[C], values: Mapping[str, Any], source: str) -> C:
         return model.model_validate(values)
     except ValidationError as error:
         raise UserError(_sentence(model, error, values, source)) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping.
+
+    Raises:
+        UserError: if it can't be read, or is no such file.
+    """
+    try:
+        values = json.loads(read_text(path))
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold JSON, a mapping: give another file, or make it anew")
+    return values
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

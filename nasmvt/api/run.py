@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
-from nasmvt.cost import Budget, Costs, parse_budget, parse_gmacs, parse_sharing
+from nasmvt.cost import Budget, parse_budget, parse_gmacs, parse_latency, parse_sharing
 from nasmvt.errors import UserError
 from nasmvt.pipeline.compare import compare as compare_run
 from nasmvt.pipeline.comparison import Compared
 from nasmvt.pipeline.experiment import Experiment, load_experiment
+from nasmvt.pipeline.latency_bound import search_costs
 from nasmvt.pipeline.report import Report
 from nasmvt.pipeline.retrain import choose_arch
 from nasmvt.pipeline.retrain import retrain as retrain_run
@@ -83,6 +84,9 @@ def search(
     budget: int | str | None = None,
     at_least: int | str | None = None,
     max_gmacs: Mapping[str, float | str] | None = None,
+    max_latency: Mapping[str, float | str] | None = None,
+    latency: Path | str | None = None,
+    threads: int | None = None,
     sharing: str = "learned",
     out: Path | str | None = None,
     seed: int | None = None,
@@ -102,6 +106,10 @@ def search(
             or a range "20M..25M"; None: no bound.
         at_least: lower bound on them.
         max_gmacs: upper bound on a task's multiply-accumulates per image, in 10^9, by task: `{"det": 400}`.
+        max_latency: upper bound on the time of a call of a task's network, in milliseconds, by task: `{"det": 25}`, or
+            with a unit or as a share: "800us", "60%".
+        latency: a latency table (see `nasmvt.LatencyTable`); None: the run's own, which is measured if it is missing.
+        threads: whose latency counts; None: the table's, or 1.
         sharing: which adaptive layers are shared: "learned", "all" or "none".
         out: another folder for the results; None: the run's own.
         seed: of the search; None: the run's.
@@ -116,11 +124,13 @@ def search(
     """
     least, most = parse_budget(_text(budget), _text(at_least))
     gmacs = parse_gmacs(f"{task}={limit}" for task, limit in (max_gmacs or {}).items())
-    wanted = Budget(most, gmacs, parse_sharing(sharing), least)
+    times = parse_latency(f"{task}={limit}" for task, limit in (max_latency or {}).items())
+    wanted = Budget(most, gmacs, parse_sharing(sharing), least, times)
     target, opened = device_of(device), open_run(run)
     config = with_settings(opened.experiment.search, **settings)
     supernet = load_supernet(opened, target)
-    costs = Costs(supernet.space, supernet.tasks, supernet.sharing(wanted.sharing))
+    folder, table = (None if path is None else Path(path) for path in (out, latency))
+    costs = search_costs(opened, supernet, wanted, config, table=table, threads=threads, device=device, out=folder)
     bound = wanted.resolve(costs)
     return search_run(
         opened,
@@ -131,7 +141,7 @@ def search(
         config,
         device=target,
         address=address,
-        out=None if out is None else Path(out),
+        out=folder,
         seed=seed,
         listener=listener,
         accept_changed_data=accept_changed_data,

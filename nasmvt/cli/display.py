@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.table import Table
 
 from nasmvt.cli.tables import new_table
+from nasmvt.cost import LatencyTable
 from nasmvt.pipeline.benchmark import Setting, Speed
 from nasmvt.pipeline.comparison import Compared
 from nasmvt.pipeline.runs import RunState
@@ -185,14 +186,28 @@ def front_table(members: Sequence[Candidate], count: int) -> Table:
         members: the candidates on the front.
         count: how many candidates there are in all.
     """
-    work = [f"GMACs {task}" for task in members[0].macs]
+    work = [*(f"GMACs {task}" for task in members[0].macs), *(f"ms {task}" for task in members[0].latency)]
     title = f"front of {count} candidates, on the search split"
     headers = ("parameters", *work, "T-score", *_figures(members[0].metrics), "arch")
     table = new_table(title, *headers, wrap=("arch",))
     for one in members:
-        gmacs = (f"{number / 1e9:.3f}" for number in one.macs.values())
+        gmacs = [f"{number / 1e9:.3f}" for number in one.macs.values()]
+        times = [f"{number / 1e3:.2f}" for number in one.latency.values()]
         figures = _figures(one.metrics).values()
-        table.add_row(f"{one.parameters.total:,}", *gmacs, f"{one.score:.2f}", *figures, str(one.arch))
+        table.add_row(f"{one.parameters.total:,}", *gmacs, *times, f"{one.score:.2f}", *figures, str(one.arch))
+    return table
+
+
+def latency_table(found: LatencyTable) -> Table:
+    """Return what a latency table says: the times of the archs that were measured, and how well it tells others."""
+    title = f"milliseconds of a call, {found.setting}"
+    table = new_table(title, "task", "archs", "fastest", "slowest", "held out", "median error", "rank correlation")
+    for name, task in found.tasks.items():
+        times = [task.milliseconds * one.ratio for one in (*task.timed, *task.held_out)]
+        error = "" if task.error is None else f"{100 * task.error:.1f} %"
+        correlation = "" if task.rank_correlation is None else f"{task.rank_correlation:.3f}"
+        ends = (f"{min(times):.2f}", f"{max(times):.2f}")
+        table.add_row(name, str(len(task.timed)), *ends, str(len(task.held_out)), error, correlation)
     return table
 
 

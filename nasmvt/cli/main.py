@@ -15,6 +15,7 @@ from nasmvt.cli import (
     export,
     front,
     import_reference,
+    measure_latency,
     predict,
     profile,
     report,
@@ -44,6 +45,9 @@ app.command("retrain", short_help="Train the chosen arch further.")(retrain.retr
 app.command("export", short_help="Export the model as one folder.")(export.export)
 app.command("evaluate", short_help="Evaluate an exported model on val.")(evaluate.evaluate)
 app.command("benchmark", short_help="Measure the speed of an exported model.")(benchmark.benchmark)
+app.command("measure-latency", short_help="Measure how fast the networks of a space are on a device.")(
+    measure_latency.measure_latency
+)
 app.command("predict", short_help="Predict for images, and draw the predictions.")(predict.predict)
 app.command("compare", short_help="Compare the searched arch with others.")(compare.compare)
 app.command("add-task", short_help="Add a task to an exported model.")(add_task.add_task)

@@ -1,5 +1,6 @@
 """`nasmvt profile`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -32,6 +33,10 @@ def profile(
     latency: Annotated[
         bool, typer.Option("--latency", help="Also measure milliseconds per image, with real networks.")
     ] = False,
+    latency_table: Annotated[
+        Path | None,
+        typer.Option(help="Show the milliseconds of a call that a table of 'nasmvt measure-latency' gives instead."),
+    ] = None,
     device: Device = "auto",
     json: Json = None,
     pattern: Annotated[
@@ -63,15 +68,23 @@ def profile(
     """
     from nasmvt.cli.display import console, say
     from nasmvt.cli.profile_display import profile_tables
+    from nasmvt.cost import LatencyTable
+    from nasmvt.errors import UserError
     from nasmvt.pipeline.profile import profile as count
     from nasmvt.pipeline.profile_subject import find_subject
     from nasmvt.pipeline.run import device_of
     from nasmvt.space.pattern import load_pattern
 
+    if latency and latency_table is not None:
+        raise UserError("--latency measures, and --latency-table reads what was measured: give one of them")
     target = device_of(device) if latency else None
     rules = None if pattern is None else load_pattern(pattern)
     found = find_subject(subject, arch, experiment=experiment, classes=classes or (), changes=changes or ())
-    result = count(found, sharing=sharing, pattern=rules, device=target)
+    times = None
+    if latency_table is not None:
+        times = LatencyTable.read(latency_table)
+        times.check(found.space, found.tasks, [name for name in times.tasks if name in found.tasks], latency_table)
+    result = count(found, sharing=sharing, pattern=rules, device=target, table=times)
     counted = "" if rules is None else f", counted by the pattern {rules.name}"
     say(f"{found.kind} {found.source}, arch {found.arch_name}{counted}: {found.arch}")
     for table in profile_tables(result):

@@ -61,7 +61,12 @@ def _work(profile: Profile) -> Table:
         height, width = profile.subject.tasks[task].config.data.image_size
         whole = sum(macs.values())
         figures = [_giga(count) for count in (macs["backbone"], whole - macs["backbone"], whole)]
-        table.add_row(task, f"{height} x {width}", *figures, *([f"{measured[task]:,.1f}"] if measured else []))
+        table.add_row(
+            task,
+            f"{height} x {width}",
+            *figures,
+            *([f"{measured[task]:,.2f}" if task in measured else ""] if measured else []),
+        )
     return table
 
 

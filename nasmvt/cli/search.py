@@ -31,6 +31,25 @@ def search(
             show_default="no bound",
         ),
     ] = None,
+    max_latency: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK=TIME",
+            help="Upper bound on the time of a call of a task's network: det=25ms, det=800us, or det=60% of the "
+            "largest network's. May be repeated.",
+            show_default="no bound",
+        ),
+    ] = None,
+    latency: Annotated[
+        Path | None,
+        typer.Option(
+            help="Latency table, made by 'nasmvt measure-latency' here or elsewhere.",
+            show_default="RUN/latency.json, measured where it is missing",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads whose latency counts.", show_default="the table's, or 1")
+    ] = None,
     sharing: Annotated[
         str, typer.Option(help="Which adaptive layers are shared: learned (by their scores), all or none.")
     ] = "learned",
@@ -55,7 +74,7 @@ def search(
     ] = None,
     minimize: Annotated[
         list[str] | None,
-        typer.Option(help="parameters, or gmacs:TASK. May be repeated.", show_default="the experiment's"),
+        typer.Option(help="parameters, gmacs:TASK or latency:TASK. May be repeated.", show_default="the experiment's"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.", show_default="the run's")] = None,
     init: Annotated[
@@ -82,8 +101,9 @@ def search(
       nasmvt search runs/my-run --budget 2.5M --workers 4
     """
     from nasmvt.cli.display import console, parameters_table, say, search_progress
-    from nasmvt.cost import Budget, Costs, parse_budget, parse_gmacs, parse_sharing
+    from nasmvt.cost import Budget, parse_budget, parse_gmacs, parse_latency, parse_sharing
     from nasmvt.errors import listed
+    from nasmvt.pipeline.latency_bound import search_costs
     from nasmvt.pipeline.layout import SearchFiles
     from nasmvt.pipeline.run import Run, device_of
     from nasmvt.pipeline.search import search as search_run
@@ -93,7 +113,8 @@ def search(
     from nasmvt.tasks.precision import check_precision
 
     least, most = parse_budget(budget, at_least)
-    wanted = Budget(most, parse_gmacs(max_gmacs or ()), parse_sharing(sharing), least)
+    limits = parse_latency(max_latency or ())
+    wanted = Budget(most, parse_gmacs(max_gmacs or ()), parse_sharing(sharing), least, limits)
     target = device_of(device)
     opened = Run.open(run)
     config = with_settings(
@@ -106,7 +127,19 @@ def search(
     )
     check_precision(config.precision, target)
     supernet = load_supernet(opened, target)
-    costs = Costs(supernet.space, supernet.tasks, supernet.sharing(wanted.sharing))
+    costs = search_costs(
+        opened,
+        supernet,
+        wanted,
+        config,
+        table=latency,
+        threads=threads,
+        device=device,
+        out=out,
+        on_task=lambda name, archs: say(f"timing {archs} networks of {name}"),
+    )
+    if costs.timing is not None:
+        say(f"latency: {costs.timing.setting}")
     with console.status("counting what architectures cost"):
         bound = wanted.resolve(costs)
         feasible = bound.feasible(costs)
@@ -133,6 +166,9 @@ def search(
     console.print(parameters_table(best.parameters.to_dict()))
     put_json(json, [candidate.to_dict() for candidate in ranked])
     say(f"best of {len(ranked)} candidates: T-score {best.score:.2f}, {best.arch}")
+    for name, time in best.latency.items():
+        measured = f", {best.timed[name] / 1e3:.2f} ms measured" if name in best.timed else ""
+        say(f"{name}: {time / 1e3:.2f} ms by the table{measured}")
     files = opened.search_files if out is None else SearchFiles(out)
     if noted := Journal(files.journal).notes("correlation"):
         figures = listed(f"{value:.2f}" for value in noted.values())

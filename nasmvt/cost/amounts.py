@@ -1,7 +1,7 @@
-"""Bounds as users write them: 135M, 60%, 20M..25M, det=400."""
+"""Bounds as users write them: 135M, 60%, 20M..25M, det=400, det=25ms."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import get_args
 
@@ -13,6 +13,8 @@ Amount = int | Fraction
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _COUNT = re.compile(r"(\d[\d_,]*(?:\.\d+)?)\s*([KMBG]?)", re.IGNORECASE)
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|)")
+_MICROSECONDS = {"us": 1, "ms": 10**3, "": 10**3, "s": 10**6}
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
@@ -64,16 +66,34 @@ def parse_gmacs(texts: Iterable[str]) -> dict[str, Amount]:
     Raises:
         UserError: if a text is not of that form.
     """
+    rule = "--max-gmacs takes task=number such as det=400, in 10^9 per image, or det=60%"
+    return _by_task(texts, lambda number: int(Fraction(number) * 10**9), rule)
+
+
+def parse_latency(texts: Iterable[str]) -> dict[str, Amount]:
+    """Read limits on the time of a call by task, as microseconds or shares: "det=25ms", "cls=800us", "seg=60%".
+
+    Raises:
+        UserError: if a text is not of that form.
+    """
+
+    def microseconds(text: str) -> int:
+        match = _TIME.fullmatch(text)
+        if match is None or (found := int(Fraction(match[1]) * _MICROSECONDS[match[2]])) < 1:
+            raise ValueError(text)
+        return found
+
+    return _by_task(texts, microseconds, "--max-latency takes task=time such as det=25ms, det=800us, or det=60%")
+
+
+def _by_task(texts: Iterable[str], read: Callable[[str], int], rule: str) -> dict[str, Amount]:
     limits: dict[str, Amount] = {}
     for text in texts:
-        task, _, number = text.partition("=")
+        task, _, number = (part.strip() for part in text.partition("="))
         try:
-            limit = parse_count(number) if _SHARE.fullmatch(number.strip()) else int(Fraction(number.strip()) * 10**9)
+            limits[task] = parse_count(number) if _SHARE.fullmatch(number) else read(number)
         except (ValueError, ZeroDivisionError):
-            raise UserError(
-                f"--max-gmacs takes task=number such as det=400, in 10^9 per image, or det=60%, not {text!r}"
-            ) from None
-        limits[task.strip()] = limit
+            raise UserError(f"{rule}, not {text!r}") from None
     return limits
 
 

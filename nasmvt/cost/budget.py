@@ -6,7 +6,7 @@ from fractions import Fraction
 from math import ceil, floor
 
 from nasmvt.cost.amounts import Amount
-from nasmvt.cost.costs import Costs, beside
+from nasmvt.cost.costs import GMACS, LATENCY, PARAMETERS, Costs, beside
 from nasmvt.cost.feasible import FeasibleSet
 from nasmvt.cost.tables import Tables
 from nasmvt.errors import UserError, listed, nearest
@@ -27,20 +27,26 @@ class Budget:
     at_least: Amount | None = None
     """Lower bound on the total parameters; None: no bound."""
 
+    latency: Mapping[str, Amount] = field(default_factory=dict)
+    """Upper bound on the microseconds of a call of a task's network, by task."""
+
     def resolve(self, costs: Costs) -> "Budget":
         """Return the same bounds as numbers.
 
         Raises:
-            UserError: if a bound names no task.
+            UserError: if a bound names no task, or a latency is bounded that was not measured.
         """
-        for task in self.macs:
-            if task not in costs.tasks:
-                known = listed(costs.tasks)
-                raise UserError(f"--max-gmacs names the task {task!r}, unknown{nearest(task, costs.tasks)} ({known})")
-        limits = {task: _number(limit, costs.macs(task), floor) for task, limit in self.macs.items()}
+        for quantity, limits in ((_WORK, self.macs), (_TIME, self.latency)):
+            for task in limits:
+                if task not in costs.tasks:
+                    known = listed(costs.tasks)
+                    hint = nearest(task, costs.tasks)
+                    raise UserError(f"{quantity.option} names the task {task!r}, unknown{hint} ({known})")
+        macs = {task: _number(limit, costs.macs(task), floor) for task, limit in self.macs.items()}
+        latency = {task: _number(limit, costs.latency(task), floor) for task, limit in self.latency.items()}
         most = None if self.parameters is None else _number(self.parameters, costs.totals, floor)
         least = None if self.at_least is None else _number(self.at_least, costs.totals, ceil)
-        return replace(self, parameters=most, macs=limits, at_least=least)
+        return replace(self, parameters=most, macs=macs, latency=latency, at_least=least)
 
     def feasible(self, costs: Costs) -> FeasibleSet:
         """Return the archs within the bounds.
@@ -82,32 +88,52 @@ class Budget:
     def _bounds(self) -> list["_Bound"]:
         """The bounds of a resolved budget."""
         least, most = (None if amount is None else int(amount) for amount in (self.at_least, self.parameters))
-        parameters = [] if least is most is None else [_Bound(least, most)]
-        return [*parameters, *(_Bound(None, int(limit), task) for task, limit in self.macs.items())]
+        parameters = [] if least is most is None else [_Bound(_SIZE, least, most)]
+        work = [_Bound(_WORK, None, int(limit), task) for task, limit in self.macs.items()]
+        return [*parameters, *work, *(_Bound(_TIME, None, int(limit), task) for task, limit in self.latency.items())]
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """What may be bounded."""
+
+    kind: str
+    """The name of the cost (see `Costs.named`)."""
+    option: str
+    """Of the command line."""
+    unit: str
+    scale: int
+    """What a number is divided by to be read in the unit."""
+
+
+_SIZE = _Quantity(PARAMETERS, "--budget", "parameters in all", 1)
+_WORK = _Quantity(GMACS, "--max-gmacs", "GMACs", 10**9)
+_TIME = _Quantity(LATENCY, "--max-latency", "ms", 10**3)
 
 
 @dataclass(frozen=True)
 class _Bound:
     """Bounds on one number."""
 
+    quantity: _Quantity
     least: int | None
     most: int | None
     task: str | None = None
-    """The task whose multiply-accumulates are bounded; None: the total parameters are."""
+    """The task whose work or time is bounded."""
 
     def tables(self, costs: Costs) -> Tables:
         """Return the tables of the number, a single column."""
-        return costs.totals if self.task is None else costs.macs(self.task)
+        return costs.named(self.quantity.kind if self.task is None else f"{self.quantity.kind}:{self.task}")
 
     @property
     def scale(self) -> int:
         """What the number is divided by to be read."""
-        return 1 if self.task is None else 10**9
+        return self.quantity.scale
 
     @property
     def unit(self) -> str:
         """What the number counts."""
-        return "parameters in all" if self.task is None else f"GMACs for {self.task}"
+        return self.quantity.unit if self.task is None else f"{self.quantity.unit} for {self.task}"
 
     def text(self, value: int) -> str:
         """Return a value of the number, to be read with the unit."""
@@ -138,8 +164,9 @@ class _Bound:
                 f"{least:,} in total: raise --budget or give the space smaller options"
             )
         return (
-            f"a limit of {limit / 1e9:g} GMACs for {self.task} is below the least that a network of {space} "
-            f"needs, {least / 1e9:.6g}: raise --max-gmacs {self.task}=... or give the space smaller options"
+            f"a limit of {limit / self.scale:g} {self.unit} is below the least that a network of {space} "
+            f"needs, {least / self.scale:.6g}: raise {self.quantity.option} {self.task}=... or give the space smaller "
+            "options"
         )
 
 

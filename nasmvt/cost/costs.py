@@ -5,17 +5,22 @@ from functools import cached_property
 
 import numpy as np
 
+from nasmvt.cost.latency_table import LatencyTable
 from nasmvt.cost.macs import count_macs
 from nasmvt.cost.parameters import ParameterCount
 from nasmvt.cost.tables import ItemTables, Tables
+from nasmvt.errors import UserError
 from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.space.sharing import layer_of
 from nasmvt.tasks.build import SizeReader
 from nasmvt.tasks.task import Task
 
+PARAMETERS, GMACS, LATENCY = "parameters", "gmacs", "latency"
+"""What costs are called; the last two are those of a task: `gmacs:det`."""
+
 
 class Costs:
-    """Parameters and multiply-accumulates of archs, from tables that are derived when first needed.
+    """Parameters, multiply-accumulates and latencies of archs, from tables that are derived when first needed.
 
     The first count measures about a hundred archs on `meta`, which takes seconds; from then on counting is a look-up.
 
@@ -23,17 +28,21 @@ class Costs:
         space: the search space.
         tasks: the tasks whose networks are counted together.
         sharing: the layers that tasks share; layers an arch does not have are passed over.
+        timing: the latencies of the archs, where they are asked for.
     """
 
-    def __init__(self, space: SearchSpace, tasks: Mapping[str, Task], sharing: Sharing) -> None:
+    def __init__(
+        self, space: SearchSpace, tasks: Mapping[str, Task], sharing: Sharing, timing: LatencyTable | None = None
+    ) -> None:
         self.space = space
         self.tasks = dict(tasks)
         self.sharing = sharing
+        self.timing = timing
         self._macs: dict[str, Tables] = {}
 
     def under(self, sharing: Sharing) -> "Costs":
         """Return the costs under another sharing; measurements are reused."""
-        other = Costs(self.space, self.tasks, sharing)
+        other = Costs(self.space, self.tasks, sharing, self.timing)
         other._items, other._macs = self._items, self._macs
         return other
 
@@ -59,6 +68,21 @@ class Costs:
             items = ItemTables(self.space, lambda arch: count_macs(self.space, self.tasks[task], arch))
             self._macs[task] = items.add_up([dict.fromkeys(items.slots, 1)])
         return self._macs[task]
+
+    def latency(self, task: str) -> Tables:
+        """Return the tables of the microseconds of a call of a task's network, a single column.
+
+        Raises:
+            UserError: if they were not measured.
+        """
+        if self.timing is None:
+            raise UserError(f"the latency of {task!r} is not known: measure it with 'nasmvt measure-latency'")
+        return self.timing.tables(self.space, task)
+
+    def named(self, name: str) -> Tables:
+        """Return the tables of a cost by its name: `parameters`, `gmacs:TASK`, `latency:TASK`; a single column."""
+        kind, _, task = name.partition(":")
+        return self.totals if kind == PARAMETERS else {GMACS: self.macs, LATENCY: self.latency}[kind](task)
 
     @cached_property
     def _parts(self) -> Tables:

@@ -31,6 +31,8 @@ class ArchFile(Config):
     budget: int | None = None
     at_least: int | None = None
     max_macs: dict[str, int] = Field(default_factory=dict)
+    max_latency: dict[str, int] = Field(default_factory=dict)
+    """In microseconds."""
     sharing_rule: SharingRule = "learned"
     metrics: Metrics = Field(default_factory=dict)
     """On the search split, in percent, with the weights whose fingerprint is `weights`."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from nasmvt.cost import Budget, Costs, FeasibleSet
+from nasmvt.cost import Budget, Costs, FeasibleSet, LatencyTable
 from nasmvt.pipeline.comparison import Compared, Rating
 from nasmvt.pipeline.evaluate import resample_on_val
 from nasmvt.pipeline.identity import SPLITS
@@ -52,9 +52,11 @@ def compare(
     """
     searched = run.best()
     supernet = load_supernet(run, device)
-    budget = Budget(searched.budget, searched.max_macs, searched.sharing_rule, searched.at_least)
+    budget = Budget(searched.budget, searched.max_macs, searched.sharing_rule, searched.at_least, searched.max_latency)
     sharing = supernet.sharing(budget.sharing)
     costs = Costs(supernet.space, supernet.tasks, sharing)
+    if budget.latency:
+        costs.timing = LatencyTable.read(run.search_files.latency)
     feasible = budget.feasible(costs)
     best = choose_arch(run, "best", sharing, accept_unfinished=accept_unfinished)
     rivals = _rivals(run.experiment.seed, best.arch, budget, feasible)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from nasmvt.cost import Budget, Costs
+from nasmvt.cost import Budget, Costs, LatencyTable
 from nasmvt.cost.amounts import Amount
 from nasmvt.errors import UserError
 from nasmvt.pipeline.archs import ArchFile
@@ -58,8 +58,13 @@ class Front:
         supernet = load_supernet(self.run, torch.device("cpu"))
         header = self._header
         costs = Costs(supernet.space, supernet.tasks, supernet.sharing(header["sharing_rule"]))
-        budget = Budget(limit, header["max_macs"], header["sharing_rule"], header["at_least"]).resolve(costs)
-        within = [one for one in self.candidates if one.parameters.total <= int(budget.parameters or 0)]
+        latency = header.get("max_latency", {})
+        budget = Budget(limit, header["max_macs"], header["sharing_rule"], header["at_least"], latency)
+        if latency:
+            costs.timing = LatencyTable.read(self.files.latency)
+        budget = budget.resolve(costs)
+        quick = [one for one in self.candidates if all(time <= latency.get(t, time) for t, time in one.timed.items())]
+        within = [one for one in quick if one.parameters.total <= int(budget.parameters or 0)]
         if not within:
             least = min(one.parameters.total for one in self.candidates)
             raise UserError(

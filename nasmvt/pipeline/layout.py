@@ -66,6 +66,11 @@ class SearchFiles:
         return self.folder / "best.yaml"
 
     @property
+    def latency(self) -> Path:
+        """The latency table that it was bounded by, or that gave an objective."""
+        return self.folder / "latency.json"
+
+    @property
     def front(self) -> Path:
         """The candidates that no other is better than."""
         return self.folder / "front.csv"

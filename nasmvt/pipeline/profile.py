@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from nasmvt.cost import LatencyTable
 from nasmvt.cost.latency import measure_latency
 from nasmvt.cost.macs import count_macs
 from nasmvt.cost.parameters import ParameterCount, add_up, tensor_sizes
@@ -51,7 +52,7 @@ class Profile:
     macs: Mapping[str, Mapping[str, int]]
     """Multiply-accumulates of one image, by task and by `backbone`, `neck`, `head`."""
     milliseconds: Mapping[str, float] | None
-    """Of one image, by task, if they were measured."""
+    """Of a call, by task, if they were measured or a table gives them."""
     device: str | None
     """Where they were measured."""
 
@@ -95,6 +96,7 @@ def profile(
     sharing: SharingRule | None = None,
     pattern: Pattern | None = None,
     device: torch.device | None = None,
+    table: LatencyTable | None = None,
 ) -> Profile:
     """Count the costs of an arch, on `meta`, without weights.
 
@@ -103,6 +105,7 @@ def profile(
         sharing: how layers are shared; None: as learned, if known, and both extremes.
         pattern: another way to count.
         device: where latency is measured, with real networks; None: not measured.
+        table: gives the latency instead, of the tasks that it has; it must be of this space (see `LatencyTable.check`).
 
     Raises:
         UserError: if the learned sharing is requested but unknown, if a layer that can be shared has another size
@@ -126,8 +129,13 @@ def profile(
     sharings: dict[SharingRule, Sharing] = {} if learned is None else {"learned": learned}
     sharings["all"], sharings["none"] = sharing_bounds(sizes, roles)
     counts = {name: add_up(sizes, how) for name, how in sharings.items() if sharing in {None, name}}
-    milliseconds = None
-    if device is not None:
+    milliseconds = where = None
+    if table is not None:
+        where = table.setting.processor
+        known = [name for name in subject.tasks if name in table.tasks]
+        milliseconds = {name: int(table.tables(subject.space, name).of(subject.arch)[0]) / 1000 for name in known}
+    elif device is not None:
+        where = str(device)
         milliseconds = {
             name: measure_latency(space, task, subject.arch, device) for name, task in subject.tasks.items()
         }
@@ -138,7 +146,7 @@ def profile(
         parts=_parts(sizes, roles),
         macs={name: _macs_by_part(count_macs(space, task, subject.arch)) for name, task in subject.tasks.items()},
         milliseconds=milliseconds,
-        device=None if device is None else str(device),
+        device=where,
     )
 
 

@@ -262,6 +262,7 @@ class Report:
         if best is not None:
             options = [f"--budget {best.budget}" if best.budget else ""]
             options += [f"--max-gmacs {task}={macs / 1e9:g}" for task, macs in best.max_macs.items()]
+            options += [f"--max-latency {task}={time / 1e3:g}ms" for task, time in best.max_latency.items()]
             options += [f"--sharing {best.sharing_rule}" if best.sharing_rule != "learned" else ""]
             lines.append(" ".join(["nasmvt search NEW", *filter(None, options)]))
         lines += [f"nasmvt retrain NEW --arch {name}" for name in run.retrained_names()]

@@ -201,6 +201,11 @@ class Run:
             ) from None
 
     @property
+    def latency_path(self) -> Path:
+        """The latencies of the space's archs on this device, where they were measured."""
+        return self.path / "latency.json"
+
+    @property
     def best_path(self) -> Path:
         """The file of the arch that the search found."""
         return self.search_files.best

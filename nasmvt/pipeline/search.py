@@ -1,5 +1,6 @@
 """The search step of the main job."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -8,6 +9,8 @@ from nasmvt.config import parse
 from nasmvt.cost import Budget, Costs, FeasibleSet
 from nasmvt.files import held
 from nasmvt.pipeline.front import Front
+from nasmvt.pipeline.latency import Networks
+from nasmvt.pipeline.latency_bound import Confirmation
 from nasmvt.pipeline.layout import SearchFiles
 from nasmvt.pipeline.run import Run
 from nasmvt.search import (
@@ -59,7 +62,7 @@ def search(
     Args:
         run: the run; gives data and seed.
         supernet: its trained supernet, on the device.
-        costs: of the supernet's archs; candidates are evaluated with their sharing.
+        costs: of the supernet's archs (see `search_costs`); candidates are evaluated with their sharing.
         budget: bounds on what an arch costs.
         feasible: the archs within them (see `Budget.feasible`).
         config: settings.
@@ -73,7 +76,7 @@ def search(
 
     Raises:
         UserError: if the data changed, `init` does not fit, the folder holds another search, another process searches
-            there, or an objective does not exist.
+            there, an objective does not exist, or no candidate keeps a bound on latency when it is measured.
     """
     objectives = Objectives(Objective.of(supernet.tasks), config.maximize, config.minimize)
     start = run.experiment.seed if seed is None else seed
@@ -81,12 +84,20 @@ def search(
     data = run.open_data(accept_changed=accept_changed_data)
     files = run.search_files if out is None else SearchFiles(out)
     compared = {name: item.search_images(config.images) for name, item in data.items()}
+    journal = Journal(files.journal)
+    confirm: Callable[[Sequence[Candidate]], list[Candidate]] = list
+    if costs.timing is not None:
+        networks = Networks(run.experiment.space, run.tasks, run.path)
+        limits = {task: int(limit) for task, limit in budget.latency.items()}
+        confirm = Confirmation(networks, costs.timing, limits, journal)
     plain = {name: item.recalibration_images(config.recalibration_images) for name, item in data.items()}
     needed = objectives.figures
     with (
         held(files.folder),
         make_pool(config, supernet, costs.sharing, compared, plain, device, address, needed) as pool,
     ):
+        if costs.timing is not None and not files.journal.is_file():
+            costs.timing.write(files.latency)
         ranked = run_search(
             supernet,
             searcher,
@@ -94,11 +105,12 @@ def search(
             objectives,
             costs,
             budget,
-            Journal(files.journal),
+            journal,
             ResultFiles(files.candidates, files.best),
             listener,
             run.train_identity,
             None if init is None else SearchFiles(init).journal,
+            confirm,
         )
         if len(objectives.names) > 1:
             Front(run, out).write()

@@ -28,7 +28,8 @@ class SearchConfig(Config):
     """What is to be high: `t-score`, a task's first metric by the name of the task, or another: `det:mask_map`."""
 
     minimize: tuple[str, ...] = ()
-    """What is to be low: `parameters`, or `gmacs:TASK`. With more than one objective the result is a front."""
+    """What is to be low: `parameters`, `gmacs:TASK`, or `latency:TASK`. With more than one objective the
+    result is a front."""
 
     population: int = Field(default=50, ge=1)
     """Size of the first generation, drawn at random; smaller later generations are filled up with random archs. `nsga2`

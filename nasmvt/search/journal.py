@@ -19,6 +19,7 @@ _KEYS: dict[Any, set[str]] = {
     "evaluation": {"id", "task", "metrics"},
     "candidate": {"id", "arch", "parameters", "macs", "metrics", "score", "generation"},
     "generation": {"generation", "hypervolume"},
+    "timing": {"id", "task", "microseconds"},
 }
 """The keys that are read from each kind of line."""
 
@@ -28,7 +29,8 @@ _EVALUATED_BY = ("images", "recalibration_images", "precision")
 
 
 class Journal:
-    """A file of JSON lines: a header, then a line per evaluation, per completed candidate and per generation.
+    """A file of JSON lines: a header, then a line per evaluation, per completed candidate, per generation and per
+    measured latency.
 
     Each line is written and flushed at once. A search that starts again over an existing journal finds the
     evaluations in it; with the same seed it visits the same archs and so continues where it ended. A line
@@ -41,6 +43,7 @@ class Journal:
         self._completed: set[str] = set()
         self._generations: set[int] = set()
         self._taken: dict[str, dict[str, Any]] = {}
+        self._timed: dict[tuple[str, str], int] = {}
 
     def begin(self, header: Mapping[str, Any], init: Path | None = None) -> None:
         """Read an existing journal, or start one.
@@ -70,8 +73,10 @@ class Journal:
                     self._taken[entry["id"]] = entry["arch"]
             elif entry["kind"] == "candidate":
                 self._completed.add(entry["id"])
-            else:
+            elif entry["kind"] == "generation":
                 self._generations.add(entry["generation"])
+            else:
+                self._timed[entry["id"], entry["task"]] = entry["microseconds"]
 
     def evaluations(self, header: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the lines of all evaluations, for a search that begins with them.
@@ -117,7 +122,15 @@ class Journal:
         header, *entries = self._read(repair=False) or [{}]
         if header.get("format") != FORMAT:
             raise UserError(f"{self.path} holds no search of this version of nasmvt: run 'nasmvt search' first")
-        candidates = [self._candidate(space, entry) for entry in entries if entry["kind"] == "candidate"]
+        timed: dict[str, dict[str, int]] = {}
+        for entry in entries:
+            if entry["kind"] == "timing":
+                timed.setdefault(entry["id"], {})[entry["task"]] = entry["microseconds"]
+        candidates = [
+            self._candidate(space, entry, timed.get(entry["id"], {}))
+            for entry in entries
+            if entry["kind"] == "candidate"
+        ]
         if not candidates:
             raise UserError(f"{self.path} holds no candidate yet: let 'nasmvt search' go on")
         return header, candidates
@@ -139,9 +152,10 @@ class Journal:
         entries = self._read(repair=False)[1:]
         return {e["generation"]: e[name] for e in entries if e["kind"] == "generation" and name in e}
 
-    def _candidate(self, space: SearchSpace, entry: Mapping[str, Any]) -> Candidate:
+    def _candidate(self, space: SearchSpace, entry: Mapping[str, Any], timed: Mapping[str, int]) -> Candidate:
         parts = {name: entry["parameters"][name] for name in ("shared", "specific", "heads")}
         rest = {name: entry[name] for name in ("macs", "metrics", "score", "generation")}
+        rest |= {"latency": entry.get("latency", {}), "timed": timed}
         return Candidate(arch=space.arch(entry["arch"], str(self.path)), parameters=ParameterCount(**parts), **rest)
 
     def find(self, arch: Arch, task: str) -> dict[str, float] | None:
@@ -167,6 +181,15 @@ class Journal:
             self._generations.add(generation)
             reached = {"generation": generation, "hypervolume": hypervolume}
             self._append({"kind": "generation", **reached, **(notes or {})})
+
+    def timed(self, arch: Arch, task: str) -> int | None:
+        """Return the microseconds of a call of an arch's network if they were measured."""
+        return self._timed.get((arch.id, task))
+
+    def add_timing(self, arch: Arch, task: str, microseconds: int) -> None:
+        """Write a measured latency."""
+        self._timed[arch.id, task] = microseconds
+        self._append({"kind": "timing", "id": arch.id, "task": task, "microseconds": microseconds})
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasmvt.cost import Costs, FeasibleSet
+from nasmvt.cost.costs import GMACS, LATENCY, PARAMETERS
 from nasmvt.cost.tables import Tables
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.search.candidate import Candidate
@@ -44,7 +45,7 @@ class Objective:
         return sum(weight * metrics[task][self.primaries[task]] for task, weight in self.weights.items())
 
 
-SCORE, PARAMETERS, GMACS = "t-score", "parameters", "gmacs:"
+SCORE = "t-score"
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,17 @@ class Objectives:
     maximize: tuple[str, ...] = (SCORE,)
     """`t-score`, names of tasks, which stand for their first metrics, or `TASK:METRIC`."""
     minimize: tuple[str, ...] = ()
-    """`parameters`, or `gmacs:TASK`."""
+    """`parameters`, `gmacs:TASK`, or `latency:TASK`."""
 
     def __post_init__(self) -> None:
         tasks = list(self.score.weights)
         for option, given, known in (
             ("--maximize", self.maximize, [SCORE, *tasks]),
-            ("--minimize", self.minimize, [PARAMETERS, *(GMACS + task for task in tasks)]),
+            (
+                "--minimize",
+                self.minimize,
+                [PARAMETERS, *(f"{kind}:{task}" for kind in (GMACS, LATENCY) for task in tasks)],
+            ),
         ):
             for name in given:
                 task, colon, _ = name.partition(":")
@@ -88,7 +93,15 @@ class Objectives:
     @property
     def counted(self) -> tuple[str, ...]:
         """The tasks whose multiply-accumulates are needed."""
-        return tuple(name.removeprefix(GMACS) for name in self.minimize if name.startswith(GMACS))
+        return self._of_tasks(GMACS)
+
+    @property
+    def timed(self) -> tuple[str, ...]:
+        """The tasks whose latencies are needed."""
+        return self._of_tasks(LATENCY)
+
+    def _of_tasks(self, kind: str) -> tuple[str, ...]:
+        return tuple(name.removeprefix(f"{kind}:") for name in self.minimize if name.startswith(f"{kind}:"))
 
     def values(self, candidate: Candidate) -> tuple[float, ...]:
         """Return a candidate's value in each objective; higher is better, so costs are negative."""
@@ -111,7 +124,7 @@ class Objectives:
         """
         values_NM = np.array([self.values(candidate) for candidate in candidates]).reshape(-1, len(self.names))
         whole = [100 * (sum(self.score.weights.values()) if name == SCORE else 1) for name in self.maximize]
-        ends = [(0.0, float(most)) for most in whole] + [_ends(_tables(costs, name)) for name in self.minimize]
+        ends = [(0.0, float(most)) for most in whole] + [_ends(costs.named(name)) for name in self.minimize]
         least_M, most_M = np.array(ends).T
         return (values_NM - least_M) / np.maximum(most_M - least_M, 1)
 
@@ -131,11 +144,8 @@ class Objectives:
 
 
 def _cost(candidate: Candidate, name: str) -> int:
-    return candidate.parameters.total if name == PARAMETERS else candidate.macs[name.removeprefix(GMACS)]
-
-
-def _tables(costs: Costs, name: str) -> Tables:
-    return costs.totals if name == PARAMETERS else costs.macs(name.removeprefix(GMACS))
+    kind, _, task = name.partition(":")
+    return candidate.parameters.total if kind == PARAMETERS else candidate.of_tasks[kind][task]
 
 
 def _ends(tables: Tables) -> tuple[float, float]:

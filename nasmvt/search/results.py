@@ -10,9 +10,10 @@ import pandas as pd
 import yaml
 
 from nasmvt.cost import Budget
+from nasmvt.cost.costs import PARAMETERS
 from nasmvt.files import atomic, write_text
 from nasmvt.search.candidate import Candidate
-from nasmvt.search.objective import PARAMETERS, Objective, Objectives
+from nasmvt.search.objective import Objective, Objectives
 from nasmvt.search.pareto import ranks
 from nasmvt.space import Sharing
 from nasmvt.space.arch import Value
@@ -22,7 +23,8 @@ def candidates_table(candidates: Sequence[Candidate], objectives: Objectives) ->
     """Return one row per candidate in the order given.
 
     Columns: `rank` from 1, `score`, `front` (see `front`), `parameters` (the total), `shared`, `specific_<task>`,
-    `heads_<task>`, `gmacs_<task>` of tasks whose work is bounded or minimized,
+    `heads_<task>`, `gmacs_<task>` and `ms_<task>` of tasks whose work or latency is bounded or
+    minimized (by the tables), `timed_ms_<task>` where the latency was measured,
     `<task>_<metric>` for the primary metric, one column per choice of the space ("3 3 4" if it is
     made per block), `id`, `generation`.
     """
@@ -51,6 +53,8 @@ def _row(rank: int, candidate: Candidate, on_front: bool, objective: Objective) 
         **{f"specific_{task}": number for task, number in count.specific.items()},
         **{f"heads_{task}": number for task, number in count.heads.items()},
         **{f"gmacs_{task}": number / 1e9 for task, number in candidate.macs.items()},
+        **{f"ms_{task}": number / 1e3 for task, number in candidate.latency.items()},
+        **{f"timed_ms_{task}": number / 1e3 for task, number in candidate.timed.items()},
         **{f"{task}_{name}": candidate.metrics[task][name] for task, name in objective.primaries.items()},
         **{name: _text(value) for name, value in candidate.arch.items()},
         "id": candidate.arch.id,
@@ -76,6 +80,9 @@ def best_values(
         "at_least": budget.at_least,
         "macs": dict(best.macs),
         "max_macs": dict(budget.macs),
+        **({"latency": dict(best.latency)} if best.latency else {}),
+        **({"timed": dict(best.timed)} if best.timed else {}),
+        **({"max_latency": dict(budget.latency)} if budget.latency else {}),
         "sharing_rule": budget.sharing,
         "score": best.score,
         "metrics": {task: dict(metrics) for task, metrics in best.metrics.items()},

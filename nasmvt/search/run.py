@@ -1,7 +1,7 @@
 """The search itself: keeps the pool busy, passes scores to the searcher, writes the results."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,6 +40,7 @@ def search(
     listener: SearchListener | None = None,
     data: Mapping[str, Any] | None = None,
     init: Path | None = None,
+    confirm: Callable[[Sequence[Candidate]], list[Candidate]] = list,
 ) -> list[Candidate]:
     """Evaluate the archs that the searcher proposes and return all candidates, best first.
 
@@ -58,6 +59,7 @@ def search(
         listener: notified of every completed candidate.
         data: identifies, as plain values, the data of the evaluations; the journal is bound to them.
         init: the journal of another search of the same space and weights, which this one begins with.
+        confirm: given all candidates, best first, returns them as they are ranked in the end.
 
     Raises:
         UserError: if the journal belongs to another search, or an evaluation fails, or `init` does not fit.
@@ -75,6 +77,8 @@ def search(
         "score_weights": dict(objectives.score.weights),
         "score_metrics": dict(objectives.score.primaries),
         **({"data": data} if data else {}),
+        **({"max_latency": dict(budget.latency)} if budget.latency else {}),
+        **({"latency": costs.timing.digest} if costs.timing is not None else {}),
     }
     if init is not None:
         searcher.know({}, {})  # refuses at once where it makes nothing of it
@@ -82,12 +86,13 @@ def search(
     driver = _Driver(searcher, pool, objectives, costs, budget, journal, listener)
     if init is not None:
         driver.begin_with(journal.taken(searcher.space))
-    complete = False
+    ranked: list[Candidate] = []
     try:
         driver.run()
-        complete = True
+        ranked = confirm(driver.ranked())
     finally:
-        ranked = driver.ranked()
+        complete = bool(ranked)
+        ranked = ranked or driver.ranked()
         if ranked:
             sharing = sharing_of(costs, ranked[0].arch)
             best = best_values(ranked[0], sharing, budget, header, len(ranked), complete)
@@ -114,6 +119,7 @@ class _Driver:
         self._score = objectives.score
         self._costs = costs
         self._counted = tuple(dict.fromkeys([*budget.macs, *objectives.counted]))
+        self._timed = tuple(dict.fromkeys([*budget.latency, *objectives.timed]))
         self._journal = journal
         self._listener = listener
         self._waiting: deque[tuple[Arch, str]] = deque()
@@ -186,6 +192,7 @@ class _Driver:
             arch=arch,
             parameters=self._costs.parameters(arch),
             macs={task: int(self._costs.macs(task).of(arch)[0]) for task in self._counted},
+            latency={task: int(self._costs.latency(task).of(arch)[0]) for task in self._timed},
             metrics=metrics,
             score=self._score(metrics),
             generation=generation,

@@ -24,8 +24,8 @@ Key = tuple[Hashable, ...]
 
 DRAWS = 64
 """Random archs of which the one that shows the most rarely seen parts is timed next."""
-_VAGUE = 10.0
-"""Variance of what is not held small, in squares of the mean time."""
+_VAGUE = 1.0
+"""Variance of the constant and of the share of work about a constant of the mean time, in squares of that."""
 _NOISE = 0.02
 """Deviation of a measurement that is assumed, relative."""
 _TIED = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -164,13 +164,13 @@ def _solve(times_N: np.ndarray, work_N: np.ndarray, tied_NN: np.ndarray, own_NN:
     best: tuple[float, float, float, np.ndarray] | None = None
     for tied, own in product(_TIED, _OWN):
         inverse_NN = np.linalg.inv(vague_NN + tied**2 * tied_NN + own**2 * own_NN + noise_NN)
-        alpha_N = inverse_NN @ times_N
+        alpha_N = inverse_NN @ (times_N - 1)
         missed = float(np.abs(alpha_N / np.diag(inverse_NN) / times_N).mean())
         if best is None or missed < best[0]:
             best = missed, tied, own, alpha_N
     assert best is not None
     _, tied, own, alpha_N = best
-    constant, work = _VAGUE * float(alpha_N.sum()), _VAGUE * float(alpha_N @ work_N)
+    constant, work = 1 + _VAGUE * float(alpha_N.sum()), _VAGUE * float(alpha_N @ work_N)
     return _Weights(constant, work, tied**2 * alpha_N, own**2 * alpha_N)
 
 

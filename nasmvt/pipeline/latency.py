@@ -181,7 +181,7 @@ def _write_files(
     sharing, size = supernet.sharing(), networks.tasks[task].nominal_size
     reference = networks.reference
     for arch in dict.fromkeys([reference, *archs]):
-        network = supernet.materialize(arch, sharing, (task,)).task(task).eval()
+        network = supernet.materialize(arch, sharing, (task,)).task(task).eval().requires_grad_(False)
         place = folder / arch.id
         place.mkdir(parents=True)
         write_graphs({"network": to_onnx(trace(network, size))}, place)

@@ -89,8 +89,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    steps = {"training.steps": given.steps, "training.evaluate_every": given.steps} if given.steps else {}
-    changes = [f"{key}={value}" for key, value in steps.items()]
+    keys = ("training.steps", "training.evaluate_every", "retrain.steps") if given.steps else ()
+    changes = [f"{key}={given.steps}" for key in keys]
     experiment = load_experiment(SOURCES[given.table], changes, given.seed)
     for task in given.tasks or [name for name in experiment.tasks if name != "cls"]:
         rows = {"nano": nano, "real": real}[given.table](experiment, task, given.out / f"{task}-{given.seed}")

@@ -6,7 +6,7 @@ last map, N = h * w tokens.
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 Box = tuple[int, int, int, int]
@@ -95,6 +95,22 @@ class MixToken:
             edges.append((max(centre - half, 0), min(centre + half, side)))
         (top, bottom), (left, right) = edges
         return top, left, bottom, right
+
+
+class Mixing(nn.Module):
+    """Says what mixes the images of a batch; a module, so that it is off where a network is evaluated or measured.
+
+    Args:
+        alpha: the part of the cells that stays is drawn from Beta(alpha, alpha); 0: nothing is mixed.
+    """
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, stride: int) -> MixToken | None:
+        """Return what mixes the images of a training step, for a last map of a stride; None: nothing does."""
+        return MixToken(stride, self.alpha) if self.training and self.alpha else None
 
 
 def swapped(cells: Tensor, box: list[int] | Box) -> Tensor:

@@ -11,7 +11,7 @@ from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError
 from nasmvt.families.lvt_head import ClassAttentionHead
 from nasmvt.heads.layers import in_float32
-from nasmvt.heads.token_labels import Box, MixToken, dense_targets, smoothed, swapped, token_losses
+from nasmvt.heads.token_labels import Box, Mixing, dense_targets, smoothed, swapped, token_losses
 from nasmvt.tasks.heads import HeadConfig, HeadParts, register_head
 
 Count = Annotated[int, Field(ge=1)]
@@ -60,10 +60,7 @@ class TokenLabelHead(ClassAttentionHead):
         heads = width // config.head_dim
         super().__init__(width, classes, num_heads=heads, mlp_ratio=config.mlp_ratio, blocks=config.blocks)
         self.config = config
-
-    def mixing(self, stride: int) -> MixToken | None:
-        """Return what mixes the images of a training step, for maps of a stride."""
-        return MixToken(stride, self.config.mix_alpha) if self.config.mix_alpha else None
+        self.mixing = Mixing(config.mix_alpha)
 
     def losses(
         self, maps: Sequence[Tensor], targets: Any, sizes: Sequence[tuple[int, int]], box: Box | None = None

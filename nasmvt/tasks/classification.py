@@ -54,7 +54,7 @@ class ClassificationNetwork(LogitsNetwork):
         return logits
 
     def learn(self, images: Tensor, targets: Any, infos: Sequence[ImageInfo] | None = None) -> Learned:
-        """Return the head's losses and the lesson; a head with `mixing(stride)` mixes the images of the batch.
+        """Return the head's losses and the lesson; a head with a `mixing` mixes the images of the batch.
 
         They are mixed where the backbone takes it, in its patch embedding (`forward(images, mix)`), else as pixels.
         """

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from nasmvt.data.types import Batch
+from nasmvt.heads.token_labels import Mixing
 from nasmvt.precision import Precision
 from nasmvt.seeding import seeded
 from nasmvt.tasks.modes import keeping_modes
@@ -29,8 +30,8 @@ def recalibrate(
 ) -> None:
     """Replace the running statistics of every BatchNorm by their plain average over training batches.
 
-    Only these statistics change: there are no gradients, dropout and drop path are off, and the network's mode
-    and every momentum are restored. The same batches and seed give the same statistics. Without
+    Only these statistics change: there are no gradients, dropout, drop path and mixing of tokens are off, and the
+    network's mode and every momentum are restored. The same batches and seed give the same statistics. Without
     BatchNorm, or without batches, nothing happens.
 
     Args:
@@ -68,4 +69,4 @@ def _start_over(norms: list[_BatchNorm]) -> None:
 
 
 def _drops(module: nn.Module) -> bool:
-    return isinstance(module, _DropoutNd | DropPath)
+    return isinstance(module, _DropoutNd | DropPath | Mixing)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from nasmvt.errors import UserError
+from nasmvt.heads.token_labels import Mixing
 from nasmvt.space import SearchSpace
 from nasmvt.tasks.build import build_skeleton
 from nasmvt.tasks.task import Task
@@ -22,7 +23,7 @@ def check_lessons(space: SearchSpace, tasks: Mapping[str, Task]) -> None:
         image = torch.empty(1, 3, *task.nominal_size, device="meta")
         networks = [build_skeleton(space, task, arch, "meta").eval() for arch in (space.smallest, space.largest)]
         mixing = getattr(networks[0].head, "mixing", None)
-        if mixing is not None and mixing(1) is not None:
+        if isinstance(mixing, Mixing) and mixing.alpha:
             raise UserError(
                 "distillation compares what two archs say of the same images, but the head of the task "
                 f"'{name}' mixes them anew for each: set its mix_alpha to 0, or leave training.distillation out"

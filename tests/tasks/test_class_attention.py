@@ -4,13 +4,16 @@ import pytest
 import torch
 
 from nasmvt.config import parse
-from nasmvt.data.types import DataInfo
+from nasmvt.data.types import Batch, DataInfo
 from nasmvt.errors import UserError
 from nasmvt.families.lvt_head import convert
 from nasmvt.families.reference import load_reference
 from nasmvt.heads.token_labels import MixToken, dense_targets, mixed, smoothed, token_losses
 from nasmvt.supernet import Supernet
 from nasmvt.tasks import Task, TaskConfig
+from nasmvt.tasks.build import build_network
+from nasmvt.tasks.network import whole_infos
+from nasmvt.tasks.recalibrate import recalibrate
 from nasmvt.tasks.teaching import check_lessons
 from nasmvt.tasks.trainable import undecayed
 from tests.conftest import CLASSES, make_batch, randomize
@@ -68,7 +71,7 @@ def test_losses_gradients_and_evaluation_equal_the_original(vectors, monkeypatch
         assert worst(logits, tensors[f"train.cls.{number}"]) <= BOUND
         given = {}
         monkeypatch.setattr(network.head, "_target", lambda targets, classes, grid: targets)
-        monkeypatch.setattr(network.head, "mixing", lambda stride, box=box: MixToken(stride, box=tuple(box)))
+        monkeypatch.setattr(network.head.mixing, "forward", lambda stride, box=box: MixToken(stride, box=tuple(box)))
         for name, target, truth in (
             ("loss", tensors["target"], False),
             ("loss_gt", tensors["target"], True),
@@ -163,6 +166,20 @@ def test_the_class_token_does_not_decay_and_widths_must_fit():
     assert "head.cls_token" in undecayed(make_task(len(CLASSES)).network(backbone))
     with pytest.raises(UserError, match=r"'head_dim' of class attention must divide .* but 3 doesn't divide 8"):
         make_task(len(CLASSES), head_dim=3).network(backbone)
+
+
+def test_statistics_of_norms_are_those_of_images_that_are_not_mixed(space):
+    images, labels = make_batch("classification", size=4)
+    batch = Batch(images=images, targets=labels, infos=whole_infos(images))
+    statistics = []
+    for alpha in (1.0, 0.0):
+        network = build_network(space, make_task(len(CLASSES), mix_alpha=alpha), space.smallest)
+        randomize(network)
+        recalibrate(network, [batch], "cpu")
+        statistics.append({name: buffer for name, buffer in network.named_buffers() if "running" in name})
+        assert network.train().head.mixing.training
+    assert statistics[0]
+    assert all(torch.equal(statistics[0][name], statistics[1][name]) for name in statistics[0])
 
 
 def test_mixed_images_teach_nothing(space):

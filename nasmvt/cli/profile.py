@@ -37,6 +37,14 @@ def profile(
         Path | None,
         typer.Option(help="Show the milliseconds of a call that a table of 'nasmvt measure-latency' gives instead."),
     ] = None,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory",
+            help="Instead: what a step of the supernet's training takes in memory, measured on the CPU with the first "
+            "images of the experiment's data. Of a space with --experiment, or of a run.",
+        ),
+    ] = False,
     device: Device = "auto",
     json: Json = None,
     pattern: Annotated[
@@ -67,9 +75,24 @@ def profile(
       nasmvt profile vit_mvt_small --arch published
     """
     from nasmvt.cli.display import console, say
+    from nasmvt.errors import UserError
+
+    if memory:
+        from nasmvt.cli.profile_display import memory_table
+        from nasmvt.pipeline.memory import step_memory
+        from nasmvt.pipeline.profile_subject import find_experiment
+
+        if arch or sharing or latency or latency_table or pattern or classes:
+            raise UserError(
+                "--memory measures the largest arch with the data of an experiment: leave --arch, --sharing, "
+                "--latency, --latency-table, --pattern and --classes out"
+            )
+        measured = step_memory(find_experiment(subject, experiment=experiment, changes=changes or ()))
+        console.print(memory_table(measured))
+        put_json(json, measured.to_dict())
+        return
     from nasmvt.cli.profile_display import profile_tables
     from nasmvt.cost import LatencyTable
-    from nasmvt.errors import UserError
     from nasmvt.pipeline.profile import profile as count
     from nasmvt.pipeline.profile_subject import find_subject
     from nasmvt.pipeline.run import device_of

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from nasmvt.cli.tables import new_table
+from nasmvt.pipeline.memory import StepMemory
 from nasmvt.pipeline.profile import Profile
 
 _COLUMNS = {"learned": "as learned", "all": "all shared", "none": "none shared"}
@@ -15,6 +16,26 @@ def profile_tables(profile: Profile) -> Iterator[Table]:
     yield _totals(profile)
     yield _parts(profile)
     yield _work(profile)
+
+
+def memory_table(memory: StepMemory) -> Table:
+    """Return the table of what a training step takes."""
+    table = new_table("memory of a training step, one process", "part", "GiB", wrap=("part",))
+    table.add_row("weights of the supernet", _gib(memory.weights))
+    table.add_row("gradients", _gib(memory.gradients))
+    table.add_row("state of the optimizer", _gib(memory.optimizer))
+    if memory.averages:
+        table.add_row("averaged weights", _gib(memory.averages))
+    table.add_section()
+    for task, size in memory.activations.items():
+        table.add_row(f"{task}, largest arch, {memory.images[task]} images", _gib(size))
+    table.add_section()
+    table.add_row("at most at a time, of the tasks the largest", _gib(memory.total))
+    return table
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f}" if size >= 2**30 else f"{size / 2**30:.4f}"
 
 
 def _totals(profile: Profile) -> Table:

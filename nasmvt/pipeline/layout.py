@@ -30,11 +30,6 @@ class TrainingFiles:
         """The plot of losses and metrics."""
         return self.folder / "curves.png"
 
-    @property
-    def tensorboard(self) -> Path:
-        """The folder of TensorBoard's event files."""
-        return self.folder / "tensorboard"
-
     def batch(self, task: str) -> Path:
         """Return the image of a task's first batch with its labels."""
         return self.folder / "batches" / f"{task}.png"

@@ -13,7 +13,7 @@ from nasmvt.data.opening import open_dataset
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export.loading import read_config
 from nasmvt.pipeline.archs import find_arch
-from nasmvt.pipeline.experiment import load_experiment
+from nasmvt.pipeline.experiment import Experiment, load_experiment
 from nasmvt.pipeline.run import Run, make_tasks
 from nasmvt.pipeline.supernet import build_supernet
 from nasmvt.space import Arch, SearchSpace, Sharing, load_space
@@ -84,6 +84,22 @@ def find_subject(
         f"{source} is neither a run (it has no config.yaml) nor an exported model (no config.json): give one of "
         "them, or a search space"
     )
+
+
+def find_experiment(source: str, *, experiment: str | None = None, changes: Sequence[str] = ()) -> Experiment:
+    """Return what would be trained: the experiment of a run, or one with another space; the arguments are as above.
+
+    Raises:
+        UserError: if there is no such thing, or an option does not apply.
+    """
+    path = Path(source)
+    if not path.is_dir():
+        return load_experiment(experiment or EXPERIMENT, [*changes, f"space={source}"])
+    if experiment is not None or changes:
+        raise UserError(f"--experiment and --set go with a space, but {source} is a folder: leave them out")
+    if not Run.is_at(path):
+        raise UserError(f"--memory is about a training, but {source} is no run: give a run, or a search space")
+    return Run.open(path).experiment
 
 
 # -- spaces ---------------------------------------------------------------------------------------

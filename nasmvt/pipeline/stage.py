@@ -24,10 +24,10 @@ from nasmvt.tasks.trainable import Probe, Trainable
 from nasmvt.training.checkpoint import Checkpoints
 from nasmvt.training.config import TrainingConfig
 from nasmvt.training.interrupt import deferred
+from nasmvt.training.loggers import make_loggers
 from nasmvt.training.loop import Figures, Listener, Trainer
 from nasmvt.training.metrics import MetricsLog
 from nasmvt.training.processes import ALONE, Processes
-from nasmvt.training.tensorboard import TensorBoard
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Stage:
     def _run(self, trainable: Trainable, begin: Callable[[], None]) -> None:
         loaders = {name: data.train_loader(order=self.order) for name, data in self.data.items()}
         metrics = MetricsLog(self.files.metrics)
+        loggers = make_loggers(self.config.loggers, self.files.folder)
         trainer = Trainer(
             trainable,
             loaders,
@@ -82,7 +83,7 @@ class Stage:
             evaluate=_Evaluation(self, trainable),
             listener=self.listener,
             processes=self.processes,
-            recorders=[TensorBoard(self.files.tensorboard)] if self.config.tensorboard else [],
+            recorders=loggers,
         )
         _check_parts(trainable, loaders, trainer.parts)
         if self.config.distillation is not None:
@@ -97,6 +98,8 @@ class Stage:
                 trainer.run(signals)
             finally:
                 self._draw_curves(trainable, metrics)
+                for logger in loggers:
+                    logger.close()
 
     def _draw_batches(self, trainable: Trainable) -> None:
         with _sparing("the images of the first batches"):

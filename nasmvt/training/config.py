@@ -88,15 +88,20 @@ class TrainingConfig(Config):
     """Steps between checkpoints; one more is written before every evaluation and at the end."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Number of most recent checkpoints to keep: if the newest is damaged, the one before is used."""
-    tensorboard: bool = False
-    """Whether what `metrics.jsonl` holds is written for TensorBoard too, beside it."""
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Programs that get what `metrics.jsonl` holds too: TensorBoard, Weights & Biases, MLflow."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two records of the losses."""
 
     @model_validator(mode="before")
     @classmethod
-    def _accept_batches(cls, values: Any) -> Any:
-        return images_for_batches(values)
+    def _accept_older_keys(cls, values: Any) -> Any:
+        """Take `recalibration_batches` of nasmvt 0.1 and `tensorboard` of 0.3."""
+        values = images_for_batches(values)
+        if not isinstance(values, dict) or not isinstance(values.get("tensorboard"), bool):
+            return values
+        rest = {key: value for key, value in values.items() if key != "tensorboard"}
+        return {**rest, "loggers": rest.get("loggers", ["tensorboard"])} if values["tensorboard"] else rest
 
     @model_validator(mode="after")
     def _pupils(self) -> Self:

@@ -22,6 +22,10 @@ class AugmentationConfig(Config):
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
 
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """How often an image occurs in a row, each time with other random choices (repeated augmentation,
+    arXiv:1901.09335): a batch then holds as many times fewer images, and an epoch takes as many times more steps."""
+
     scale: tuple[float, float] = (0.5, 2.0)
     """Detection and segmentation: range of the random scale, as a factor of the scale at which the
     image just fits the canvas. Images larger than the canvas are cropped at random, smaller ones are

@@ -120,7 +120,7 @@ class TrainLoader:
 
     def _sample(self, position: int) -> Sample:
         """Return the sample at a position of the endless order; for an unreadable image, the next readable one."""
-        epoch, place = divmod(position, len(self._indices))
+        epoch, place = divmod(position // self._config.augmentation.repeats, len(self._indices))
         order = self._order(epoch)
         for offset in range(len(order)):
             try:

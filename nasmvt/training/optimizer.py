@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
@@ -122,12 +122,17 @@ def _warm_up(config: TrainingConfig) -> dict[str, Any]:
 
 def _make(groups: list[dict[str, Any]], config: TrainingConfig) -> Optimizer:
     more = {} if config.betas is None else {"betas": config.betas}
+    known = config.optimizer in list_optimizers()
+    if known and get_optimizer_info(config.optimizer).second_order:
+        raise UserError(
+            f"the optimizer must work with gradients, but {config.optimizer!r} needs second derivatives: choose another"
+        )
     try:
         made = create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, **more)
     except (ValueError, KeyError, AssertionError) as error:
         raise UserError(
             f"the optimizer must be a timm optimizer that works here, not {config.optimizer!r} ({error})"
-            f"{nearest(config.optimizer, list_optimizers())}"
+            f"{'' if known else nearest(config.optimizer, list_optimizers())}"
         ) from None
     if more and "betas" not in made.param_groups[0]:
         raise UserError(f"the optimizer {config.optimizer!r} takes no betas: leave training.betas out")

@@ -101,6 +101,15 @@ def test_every_epoch_holds_every_picture_once_in_another_order():
     assert epochs[0] != epochs[1]
 
 
+def test_repeated_pictures_follow_one_another_and_every_one_is_used():
+    config = CONFIG.model_copy(update={"augmentation": AugmentationConfig(repeats=3)})
+    found = list(itertools.islice(loader("segmentation", config, batch_size=6).batches(), 5))
+    order = [name for batch in found for name in ids(batch)]
+    assert order[::3] == order[1::3] == order[2::3]
+    assert set(order) == {f"train/{i}" for i in range(10)}
+    assert not torch.equal(found[0].images[0], found[0].images[1])
+
+
 def test_only_the_given_pictures_are_used():
     batch = loader("segmentation", indices=[2, 5], batch_size=7).batch(0)
     assert set(ids(batch)) == {"train/2", "train/5"}

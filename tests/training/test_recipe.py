@@ -49,6 +49,24 @@ def test_the_learning_rate_falls_as_configured_after_the_warm_up(settings, expec
     assert seen[3:] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("name", ["adafactor", "lamb", "lion", "muon", "nadamw", "rmsprop"])
+def test_an_optimizer_moves_what_has_a_gradient_and_nothing_else(name):
+    parameters = [nn.Parameter(torch.randn(shape)) for shape in ((4, 3), (3,), (4, 3, 2, 2), (4, 3))]
+    trained = [Trained(f"networks.x.{i}", parameter, parameter.ndim > 1) for i, parameter in enumerate(parameters)]
+    before = [parameter.detach().clone() for parameter in parameters]
+    named = NamedOptimizer(trained, TrainingConfig(optimizer=name, lr=0.01, warmup_steps=0))
+    named.schedule(0)
+    sum(parameter.square().sum() for parameter in parameters[:3]).backward()
+    named.optimizer.step()
+    assert [not torch.equal(*pair) for pair in zip(before, parameters, strict=True)] == [True, True, True, False]
+
+
+def test_an_optimizer_of_second_derivatives_is_refused():
+    parameter = Trained("networks.x.weight", nn.Parameter(torch.ones(2, 2)), True)
+    with pytest.raises(UserError, match="must work with gradients, but 'adahessian' needs second derivatives"):
+        NamedOptimizer([parameter], TrainingConfig(optimizer="adahessian"))
+
+
 class Deep(Toy):
     """Its losses depend on the arch."""
 

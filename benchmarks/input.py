@@ -55,10 +55,10 @@ def compare(name: str, streams: dict[str, Iterator[Any]], batch: int, batches: i
             for _ in islice(stream, batches):
                 pass
             speeds[side].append(batch * batches / (time.perf_counter() - begun))
-    (ours, theirs) = (found[1:] for found in speeds.values())
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    own, other = (found[1:] for found in speeds.values())
+    ratios = [a / b for a, b in zip(own, other, strict=True)]
     low, high = min(ratios), max(ratios)
-    print(f"{name}: {statistics.median(ours):.1f} images/s, torchvision {statistics.median(theirs):.1f}", end="; ")
+    print(f"{name}: {statistics.median(own):.1f} images/s, torchvision {statistics.median(other):.1f}", end="; ")
     print(f"ratio {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f}, {rounds} rounds)", flush=True)
 
 
@@ -71,14 +71,8 @@ def folders(root: Path, photos: list[Path], batch: int, workers: int) -> dict[st
     plain = {"auto_augment": None, "erasing": 0, "mixup": 0, "cutmix": 0, "hflip": 0.5}
     values = {"format": "imagefolder", "root": root, "image_size": 224, "augmentation": plain, "workers": workers}
     transform = v2.Compose([v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()])
-    theirs = DataLoader(
-        ImageFolder(str(root / "train"), transform),
-        batch,
-        shuffle=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
-    return {"ours": ours(values, "classification", batch), "theirs": endless(theirs)}
+    files = ImageFolder(str(root / "train"), transform)
+    return {"ours": ours(values, "classification", batch), "theirs": theirs(files, batch, workers, None)}
 
 
 def coco(root: Path, photos: list[Path], batch: int, workers: int) -> dict[str, Iterator[Any]]:
@@ -108,10 +102,7 @@ def coco(root: Path, photos: list[Path], batch: int, workers: int) -> dict[str, 
     files = wrap_dataset_for_transforms_v2(
         CocoDetection(str(root / "train"), str(path), transforms=transform), target_keys=("boxes", "labels")
     )
-    theirs = DataLoader(
-        files, batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0, collate_fn=stacked
-    )
-    return {"ours": ours(values, "detection", batch), "theirs": endless(theirs)}
+    return {"ours": ours(values, "detection", batch), "theirs": theirs(files, batch, workers, stacked)}
 
 
 def stacked(samples: list[Any]) -> tuple[torch.Tensor, list[Any]]:
@@ -126,7 +117,9 @@ def ours(values: dict[str, Any], kind: str, batch: int) -> Iterator[Any]:
     return TrainLoader(dataset, range(len(dataset)), config, batch, 0).batches()
 
 
-def endless(loader: DataLoader[Any]) -> Iterator[Any]:
+def theirs(files: Any, batch: int, workers: int, collate: Any) -> Iterator[Any]:
+    kept = workers > 0
+    loader = DataLoader(files, batch, shuffle=True, num_workers=workers, persistent_workers=kept, collate_fn=collate)
     while True:
         yield from loader
 

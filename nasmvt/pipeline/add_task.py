@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nasmvt.config import Config, parse, read_yaml
 from nasmvt.cost import ParameterCount, count_parameters
@@ -59,6 +59,12 @@ class Addition(Config):
                 "of the two"
             )
         return self
+
+    @field_validator("training")
+    @classmethod
+    def _one_arch(cls, training: TrainingConfig) -> TrainingConfig:
+        training.check_one_arch("a task that is added")
+        return training
 
     @classmethod
     def read(cls, path: Path, changes: Sequence[str] = ()) -> "Addition":

@@ -110,8 +110,7 @@ class Experiment(Config):
     @field_validator("retrain")
     @classmethod
     def _one_arch(cls, retrain: TrainingConfig) -> TrainingConfig:
-        if retrain.sampling != "uniform":
-            raise ValueError(f"a retraining trains one arch, but 'sampling' is {retrain.sampling!r}: leave it out")
+        retrain.check_one_arch("a retraining")
         return retrain
 
     def data(self, task: str) -> DataConfig:

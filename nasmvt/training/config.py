@@ -93,6 +93,20 @@ class TrainingConfig(Config):
     log_every: int = Field(default=10, ge=1)
     """Steps between two records of the losses."""
 
+    def check_one_arch(self, what: str) -> None:
+        """Refuse settings that only the training of a supernet has.
+
+        Args:
+            what: the training, for the sentence: "a retraining".
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        for setting, alone in (("sampling", "uniform"), ("largest_first", 0)):
+            value = getattr(self, setting)
+            if value != alone:
+                raise ValueError(f"{what} trains one arch, but {setting!r} is {value!r}: leave it out")
+
     @model_validator(mode="before")
     @classmethod
     def _accept_older_keys(cls, values: Any) -> Any:

@@ -163,5 +163,7 @@ def test_what_can_not_be_added_is_refused(folder, tmp_path):
     assert "leave --resume out" in refused(addition(tmp_path), resume=True)
     with pytest.raises(UserError, match="one task is added at a time"):
         addition(tmp_path, tasks={"a": TASK, "b": TASK})
+    with pytest.raises(UserError, match="a task that is added trains one arch, but 'sampling' is 'sandwich'"):
+        addition(tmp_path, training={**TRAINING, "sampling": "sandwich"})
     with pytest.raises(UserError, match="exists: give another --out"):
         add_task(folder, addition(tmp_path), out=folder, device=CPU)

@@ -115,7 +115,8 @@ def test_the_largest_arch_may_be_trained_alone_at_first(space):
 
 
 def test_a_retraining_has_one_arch_and_refuses_a_sandwich():
-    values = tiny_experiment()
-    values["retrain"]["sampling"] = "sandwich"
-    with pytest.raises(UserError, match="a retraining trains one arch, but 'sampling' is 'sandwich'"):
-        parse(Experiment, values, "tiny")
+    for setting, value in (("sampling", "sandwich"), ("largest_first", 5)):
+        values = tiny_experiment()
+        values["retrain"][setting] = value
+        with pytest.raises(UserError, match=f"a retraining trains one arch, but '{setting}' is {value!r}"):
+            parse(Experiment, values, "tiny")

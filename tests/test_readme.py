@@ -89,7 +89,7 @@ def test_rooms_import_only_lower_ones():
     order = [
         ("space",),
         ("families", "heads", "data"),
-        ("tasks",),
+        ("tasks", "drafting"),
         ("model",),
         ("cost",),
         ("supernet",),

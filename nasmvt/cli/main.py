@@ -11,6 +11,7 @@ from nasmvt.cli import (
     benchmark,
     compare,
     data,
+    draft_space,
     evaluate,
     export,
     front,
@@ -51,6 +52,7 @@ app.command("measure-latency", short_help="Measure how fast the networks of a sp
 app.command("predict", short_help="Predict for images, and draw the predictions.")(predict.predict)
 app.command("compare", short_help="Compare the searched arch with others.")(compare.compare)
 app.command("add-task", short_help="Add a task to an exported model.")(add_task.add_task)
+app.command("draft-space", short_help="Draft the search space of a network of timm.")(draft_space.draft_space)
 app.command("report", short_help="Write one HTML page about a run.")(report.report)
 app.command("runs", short_help="List the runs.")(runs.runs)
 app.command("import-reference", short_help="Merge the authors' checkpoints into one model.")(

@@ -10,6 +10,7 @@ from nasmvt.families.registry import Family as Family
 from nasmvt.families.registry import family as family
 from nasmvt.families.registry import register as register
 from nasmvt.families.scalable_vit import ScalableViT as ScalableViT
+from nasmvt.families.timm_resized import TimmNetwork as TimmNetwork
 from nasmvt.families.vit import ViT as ViT
 from nasmvt.families.vit_mvt import ViTMVT as ViTMVT
 from nasmvt.families.vit_published import DistilledLinear as DistilledLinear

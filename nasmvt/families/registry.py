@@ -25,6 +25,8 @@ one entry per map. A family whose networks depend on the kind builds that of seg
 does not know: maps of every scale it has, for dense prediction.
 """
 
+Choices = Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -32,9 +34,10 @@ class Family:
 
     name: str
     build: Builder
-    choices: Mapping[str, Any]
+    choices: Choices
     """The choices that it reads from an arch, each with the type of its value: `int`, or `tuple[int, ...]` for one
-    that is made per block; pydantic's `Annotated` types give ranges."""
+    that is made per block; pydantic's `Annotated` types give ranges. A function gives those of a space's fixed sizes,
+    which have been checked."""
     roles: Roles
     """Default roles of its layers, named as in a task network: `backbone.` comes first."""
     convert: Converter | None = None
@@ -68,18 +71,8 @@ class Family:
         Raises:
             UserError: naming the choice or the fixed size, and what the family knows.
         """
-        unlike = set(self.choices) ^ set(space.choices)
-        if unlike:
-            given = listed(space.choices)
-            raise UserError(
-                f"family {self.name} needs the choices {listed(self.choices)}, but {space.name} has {given}: "
-                f"add or remove {listed(sorted(unlike))}"
-            )
-        for name, kind in self.choices.items():
-            for arch in space.covering:
-                self._check_value(space, name, kind, arch[name])
         known = {
-            name: parameter.annotation
+            name: parameter
             for name, parameter in inspect.signature(self.build).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY and name not in {"kind", "image_size"}
         }
@@ -89,7 +82,21 @@ class Family:
                     f"{space.name} fixes {size!r}, unknown to family {self.name}{nearest(size, known)} "
                     f"(known sizes: {listed(known)})"
                 )
-            self._check_value(space, size, known[size], value)
+            self._check_value(space, size, known[size].annotation, value)
+        for size, parameter in known.items():
+            if parameter.default is parameter.empty and size not in space.fixed:
+                raise UserError(f"family {self.name} needs {size!r} among the fixed sizes of {space.name}: add it")
+        choices = self.choices(space.fixed) if callable(self.choices) else self.choices
+        unlike = set(choices) ^ set(space.choices)
+        if unlike:
+            given = listed(space.choices)
+            raise UserError(
+                f"family {self.name} needs the choices {listed(choices)}, but {space.name} has {given}: "
+                f"add or remove {listed(sorted(unlike))}"
+            )
+        for name, kind in choices.items():
+            for arch in space.covering:
+                self._check_value(space, name, kind, arch[name])
 
     def _check_value(self, space: SearchSpace, name: str, kind: Any, value: object) -> None:
         try:
@@ -108,7 +115,7 @@ FAMILIES: Registry[Family] = Registry("family")
 def register(
     name: str,
     *,
-    choices: Mapping[str, Any],
+    choices: Choices,
     roles: Mapping[str, Role | str],
     convert: Converter | None = None,
     centred: Mapping[str, tuple[int, ...]] | None = None,
@@ -120,7 +127,8 @@ def register(
 
     Args:
         name: what a space's `family` says.
-        choices: the choices that it reads from an arch, with the types of their values.
+        choices: the choices that it reads from an arch, with the types of their values, or a function of the space's
+            fixed sizes that gives them.
         roles: default roles of its layers, by pattern.
         convert: converts published weights; None: there are none.
         centred: parameters whose smaller versions are the middle of the larger, by pattern, with the dimensions.

@@ -20,6 +20,7 @@ COMMANDS = [
     "profile",
     "benchmark",
     "import-reference",
+    "draft-space",
     "data",
     "front",
     "report",

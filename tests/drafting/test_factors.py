@@ -1,0 +1,83 @@
+"""Factors of dimensions: joined, divided, viewed in other sizes."""
+
+import pytest
+import torch
+from torch import nn
+
+from nasmvt.drafting.factors import Factor, factors, fix, join, regroup
+from nasmvt.drafting.tracing import Trace
+
+
+def sizes(dim) -> list[int]:
+    return [factor.size for factor in factors(dim)]
+
+
+def test_joined_dimensions_are_divided_together() -> None:
+    rows, columns = [Factor(12)], [Factor(12)]
+    join(rows, columns)
+    three, rest = regroup([rows], (3, 4))
+    assert factors(columns) == factors([*three, *rest])
+    assert sizes(columns) == [3, 4]
+
+
+def test_a_reason_reaches_what_is_the_same() -> None:
+    rows, heads, channels = [Factor(12)], [Factor(3)], [Factor(4)]
+    join(rows, [*heads, *channels])
+    fix(channels, "why")
+    assert [factor.fixed for factor in factors(rows)] == ["", "why"]
+
+
+def test_divisions_that_do_not_meet_fix_no_more_than_they_touch() -> None:
+    height, width = [Factor(56)], [Factor(10)]
+    regroup([height, width], (8, 7, 10))
+    found = regroup([height, width], (28, 2, 10))
+    assert all(factor.fixed for factor in factors(height))
+    assert factors(found[2]) == factors(width)
+    assert not factors(width)[0].fixed
+
+
+class Mixed(nn.Module):
+    """A residual block, heads packed in one layer, a concatenation, an operation that is not followed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(5, 8)
+        self.hidden = nn.Sequential(nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 8))
+        self.qkv = nn.Linear(8, 3 * 2 * 4)
+        self.proj = nn.Linear(2 * 4, 8)
+        self.last = nn.Linear(16, 7)
+        self.sorted = nn.Linear(7, 9)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.hidden(x)
+        q, k, v = self.qkv(x).reshape(2, 3, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = ((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        x = torch.cat([x, self.proj(attended)], dim=-1)
+        return self.sorted(self.last(x)).sort(-1)[0]
+
+
+@pytest.fixture
+def trace() -> Trace:
+    with torch.device("meta"):
+        network, x = Mixed(), torch.empty(2, 3, 5)
+    found = Trace(network)
+    found.begin(x, ("is the batch", "is a token", "is the input"))
+    with torch.no_grad(), found:
+        network(x)
+    return found
+
+
+def test_a_network_is_followed(trace) -> None:
+    dims = {(name, place): its for name, place, its in trace.places()}
+    [stream] = dims["stem.weight", 0]
+    assert dims["hidden.2.weight", 0] == dims["hidden.0.weight", 1] == dims["qkv.weight", 1] == [stream]
+    assert dims["hidden.0.weight", 0] == dims["hidden.0.bias", 0] == dims["hidden.2.weight", 1]
+    assert not dims["hidden.0.weight", 0][0].fixed
+    number, heads, channels = dims["qkv.weight", 0]
+    assert dims["proj.weight", 1] == [heads, channels]
+    assert (number.fixed, heads.fixed) == ("is taken apart", "")
+    assert channels.fixed == "is summed over between activations"
+    assert stream.fixed == dims["proj.weight", 0][0].fixed == "is concatenated with others"
+    assert dims["sorted.weight", 0][0].fixed == "goes through sort, which is not followed"
+    assert not dims["last.weight", 0][0].fixed

@@ -1,11 +1,11 @@
-"""Files for ONNX Runtime against PyTorch: every family's nano space, every task, on real images.
+"""Files for ONNX Runtime against PyTorch: every family, every head, on real images.
 
 Networks are freshly drawn, BatchNorm statistics included, so that nothing is equal by chance. For each: the worst
 difference over single images, over batches of 1, 2 and 7, and, with --any-size, on a second canvas; and images per
 second of ONNX Runtime over those of PyTorch, both with one thread, batch 1.
 
     python benchmarks/deploy.py --images 20
-    python benchmarks/deploy.py --spaces lvt_nano --tasks det --any-size
+    python benchmarks/deploy.py --spaces lvt_nano --heads retinanet cascade_mask_rcnn --any-size
 """
 
 import argparse
@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,52 +25,84 @@ from nasmvt.errors import UserError
 from nasmvt.export.onnx_graph import to_onnx, write_graphs
 from nasmvt.export.runtimes import OnnxProgram, RuntimeNetwork
 from nasmvt.export.tracing import trace
-from nasmvt.pipeline.experiment import load_experiment
 from nasmvt.space import load_space
 from nasmvt.tasks.build import build_network
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 
-SPACES = ("vit_mvt_nano", "lvt_nano", "mpvit_nano", "scalable_vit_nano", "vitae_v2_nano")
-DATA = {"cls": "cls_cifar10", "det": "det_pennfudan", "seg": "seg_camvid"}
+SPACES = (
+    *("vit_mvt_nano", "lvt_nano", "mpvit_nano", "scalable_vit_nano", "vitae_v2_nano"),
+    *("vit_tiny", "convnext_tiny", "efficientnet_lite0"),
+)
+DATA = {
+    "classification": "cls_cifar10",
+    "detection": "det_pennfudan",
+    "segmentation": "seg_camvid",
+    "panoptic": "det_pennfudan",
+}
 CLASSES = tuple("abcdef")
+REGIONS = {
+    **{"width": 32, "anchor_scale": 4, "box_convs": 1, "box_hidden": 64, "mask_convs": 1},
+    **{"pre_nms": [100, 60], "post_nms": [50, 30], "detections": 20},
+}
+DENSE = {"type": "retinanet", "width": 32, "anchor_scale": 3, "pre_nms": 60, "detections": 20}
+DETR = {
+    **{"type": "deformable_detr", "width": 32, "groups": 8, "heads": 4, "points": 2, "hidden": 64},
+    **{"encoder_layers": 1, "decoder_layers": 2, "queries": 20, "detections": 20},
+}
+HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "linear": ("classification", {"type": "linear"}),
+    "mask_rcnn": ("detection", {"type": "mask_rcnn", **REGIONS}),
+    "upernet": ("segmentation", {"type": "upernet", "channels": 32, "pool_scales": [1, 2, 4], "aux_channels": 16}),
+    "panoptic_fpn": ("panoptic", {"type": "panoptic_fpn", **REGIONS, "score_threshold": 0.1}),
+    "semantic_fpn": ("segmentation", {"type": "semantic_fpn"}),
+    "segformer": ("segmentation", {"type": "segformer"}),
+    "retinanet": ("detection", {"convention": "detectron2", **DENSE}),
+    "retinanet_mm": ("detection", {"convention": "mmdetection", **DENSE}),
+    "mask_rcnn_d2": ("detection", {"type": "mask_rcnn", "convention": "detectron2", **REGIONS}),
+    "mask_rcnn_mm": ("detection", {"type": "mask_rcnn", "convention": "mmdetection", **REGIONS}),
+    "cascade": ("detection", {"type": "cascade_mask_rcnn", **REGIONS}),
+    "cascade_d2": ("detection", {"type": "cascade_mask_rcnn", "convention": "detectron2", **REGIONS}),
+    "detr": ("detection", DETR),
+    "detr_two_stage": ("detection", {**DETR, "refinement": True, "two_stage": True}),
+}
+"""Kind and settings of every head."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spaces", nargs="+", default=SPACES)
-    parser.add_argument("--tasks", nargs="+", default=list(DATA))
+    parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=list(HEADS))
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--any-size", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    numbers = "   trace s  onnx s   single  batches 2nd size x speed"
-    print(f"{'space':18} {'task':4}{numbers}")
-    for kind in options.tasks:
+    print(f"{'space':18} {'head':14} trace s  onnx s   single  batches 2nd size x speed  found")
+    for head in options.heads:
         for space in options.spaces:
-            print(f"{space:18} {kind:4} {row(space, kind, options)}", flush=True)
+            print(f"{space:18} {head:14} {row(space, head, options)}", flush=True)
 
 
-def row(space: str, kind: str, options: argparse.Namespace) -> str:
+def row(space: str, head: str, options: argparse.Namespace) -> str:
     """Measure one network; return its part of the table."""
     torch.manual_seed(options.seed)
-    task = task_of(kind)
+    task = task_of(head)
     network = build_network(load_space(space), task, load_space(space).smallest).eval()
     stir(network)
-    images, infos = pictures(task, options.data / DATA[kind], options.images)
+    images, infos = pictures(task, options.data / DATA[task.info.kind], options.images)
     with tempfile.TemporaryDirectory() as folder:
         try:
             start = time.perf_counter()
             program = trace(network, task.nominal_size, any_size=options.any_size)
             traced = time.perf_counter()
-            write_graphs({kind: to_onnx(program)}, Path(folder))
+            write_graphs({head: to_onnx(program)}, Path(folder))
             written = time.perf_counter()
         except UserError as error:
             return f"refused: {error}"
-        served = RuntimeNetwork(network, OnnxProgram(Path(folder) / f"{kind}.onnx", 1))
+        served = RuntimeNetwork(network, OnnxProgram(Path(folder) / f"{head}.onnx", 1))
         single = max(differ(served, images[i : i + 1], infos[i : i + 1]) for i in range(len(images)))
         batches = max(differ(served, images[:n], infos[:n]) for n in (1, 2, 7))
         second = "-"
@@ -77,15 +110,20 @@ def row(space: str, kind: str, options: argparse.Namespace) -> str:
             wide = torch.cat((images, images[:, :, :, : images.shape[3] // 2]), dim=3)[:2]
             second = f"{differ(served, wide, infos[:2]):.1e}"
         ratio = seconds(lambda: network.predict(images[:1])) / seconds(lambda: served.predict(images[:1]))
-    times = f"{traced - start:8.1f} {written - traced:7.1f}"
-    return f"{times} {single:8.1e} {batches:8.1e} {second:>8} {ratio:7.2f}"
+        found = served.outputs(images, infos).get("count")
+    times = f"{traced - start:7.1f} {written - traced:7.1f}"
+    objects = "-" if found is None else f"{found.float().mean():.1f}"
+    return f"{times} {single:8.1e} {batches:8.1e} {second:>8} {ratio:7.2f} {objects:>6}"
 
 
-def task_of(kind: str) -> Task:
-    """Return a task of the built-in experiment, for six classes."""
-    config: TaskConfig = load_experiment("shapes").tasks[kind]
-    info = DataInfo(kind=config.kind, classes=CLASSES, has_masks=config.kind == "detection")
-    return Task(name=kind, config=parse(TaskConfig, config.model_dump(mode="json"), kind), info=info)
+def task_of(head: str) -> Task:
+    """Return a task of six classes on images of 64 pixels."""
+    kind, settings = HEADS[head]
+    values = {"kind": kind, "data": {"image_size": 64}, "head": settings}
+    info = DataInfo(
+        kind=kind, classes=CLASSES, has_masks=kind in ("detection", "panoptic"), things=3 * (kind == "panoptic")
+    )
+    return Task(name=head, config=parse(TaskConfig, values, head), info=info)
 
 
 def pictures(task: Task, root: Path, count: int) -> tuple[torch.Tensor, list[ImageInfo]]:

@@ -53,9 +53,7 @@ def trace(
     Raises:
         UserError: if it can't be traced; names the module.
     """
-    # Sizes of 1 are taken for constants: the example has two cells on every level at least, and unequal sides.
-    height, width = (max(side, 3 * _COARSEST) for side in canvas) if any_size else canvas
-    example = {"images": torch.zeros(2, 3, height, width + any_size * _COARSEST)}
+    example = {"images": torch.zeros(2, 3, *(_ANY if any_size else canvas))}
     shapes: dict[str, dict[int, object]] = {"images": {0: Dim("batch")}}
     if any_size:
         shapes["images"] |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
@@ -75,8 +73,9 @@ def save_program(program: ExportedProgram, path: Path) -> None:
         torch.export.save(program, path)
 
 
-_COARSEST = 64
-"""Pixels per cell of the coarsest level that is assumed."""
+_ANY = (268, 404)
+"""Sides of the example where they are left open. What holds of it is taken for constant: no level has a single cell,
+sides differ, and no attention window divides a map."""
 
 
 class _Replacing(TorchFunctionMode):

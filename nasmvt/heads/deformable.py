@@ -70,27 +70,24 @@ class DeformableAttention(nn.Module):
         shape = (batch, queries, self.heads, self.levels, self.points)
         offsets = in_float32(self.sampling_offsets(queries_BQC)).view(*shape, 2)
         weights = in_float32(self.attention_weights(queries_BQC)).view(*shape[:3], -1).softmax(-1)
-        centres, extents = references_BQLX[..., :2], references_BQLX[..., 2:]
-        if references_BQLX.shape[-1] == 2:
-            sides = torch.tensor([[width, height] for height, width in shapes], dtype=offsets.dtype)
-            offsets = offsets / sides.to(offsets.device)[:, None]
-        else:
-            offsets = offsets / self.points * extents[:, :, None, :, None] * 0.5
-        places = 2 * (centres[:, :, None, :, None] + offsets) - 1  # as grid_sample counts: -1..1
+        centres, extents = references_BQLX[:, :, None, :, None, :2], references_BQLX[:, :, None, :, None, 2:]
+        boxes = references_BQLX.shape[-1] == 4
         read = []
         for level, ((height, width), cells) in enumerate(
             zip(shapes, values.split([h * w for h, w in shapes], dim=1), strict=True)
         ):
-            maps = (
-                cells.unflatten(2, (self.heads, -1))
-                .permute(0, 2, 3, 1)
-                .reshape(-1, cells.shape[2] // self.heads, height, width)
-            )
-            grid = places[:, :, :, level].transpose(1, 2).flatten(0, 1)
+            steps = offsets[:, :, :, level]
+            if boxes:
+                steps = steps / self.points * extents[:, :, :, level] * 0.5
+            else:
+                steps = torch.stack((steps[..., 0] / width, steps[..., 1] / height), dim=-1)
+            places = 2 * (centres[:, :, :, level] + steps) - 1  # as grid_sample counts: -1..1
+            maps = cells.unflatten(2, (self.heads, -1)).permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, (height, width))
+            grid = places.transpose(1, 2).flatten(0, 1)
             read.append(F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
         points = torch.stack(read, dim=-2).flatten(-2)  # (B * h, C / h, Q, L * P)
-        summed = (points * weights.transpose(1, 2).reshape(-1, 1, queries, self.levels * self.points)).sum(-1)
-        joined = summed.view(batch, -1, queries).transpose(1, 2)
+        summed = (points * weights.transpose(1, 2).flatten(0, 1)[:, None]).sum(-1)
+        joined = summed.unflatten(0, (-1, self.heads)).flatten(1, 2).transpose(1, 2)
         output: Tensor = self.output_proj(joined)
         return output
 

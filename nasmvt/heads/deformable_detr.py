@@ -181,7 +181,7 @@ class DeformableDETRHead(nn.Module):
             positions=torch.cat([p.flatten(2) for p in positions], dim=2).transpose(1, 2),
             padding=torch.cat([p.flatten(1) for p in paddings], dim=1),
             ratios=torch.stack(valid, dim=1),
-            shapes=[(int(m.shape[2]), int(m.shape[3])) for m in maps],
+            shapes=[(m.shape[2], m.shape[3]) for m in maps],
         )
 
     def encode(self, cells: Cells) -> Tensor:
@@ -206,7 +206,9 @@ class DeformableDETRHead(nn.Module):
         logits, usable_BN = _own_boxes(cells)
         rows_BNC = self.enc_output_norm(self.enc_output(memory_BNC.masked_fill(~usable_BN[..., None], 0.0)))
         every = self._said(len(self.decoder), rows_BNC, logits)
-        best_BQ = every.logits[..., 0].topk(min(self.queries, rows_BNC.shape[1]), dim=1).indices
+        cells_there = rows_BNC.shape[1]
+        queries = min(self.queries, cells_there) if isinstance(cells_there, int) else self.queries  # open in tracing
+        best_BQ = every.logits[..., 0].topk(queries, dim=1).indices
         references = every.boxes.gather(1, best_BQ[..., None].expand(-1, -1, 4)).detach()
         code = sine_code(references * 2 * math.pi, memory_BNC.shape[2] // 2).flatten(2)
         positions_BQC, queries_BQC = self.pos_trans_norm(self.pos_trans(code)).chunk(2, dim=2)
@@ -345,7 +347,7 @@ def _padding(sizes: Sequence[Size] | Tensor, canvas: Size, map_BCHW: Tensor) -> 
         pixels = torch.arange(side, device=map_BCHW.device)
         valid = torch.as_tensor(sizes, device=map_BCHW.device)[:, dim]
         inside = (pixels < valid[:, None]).float()[:, None]
-        sides.append(F.interpolate(inside, size=int(cells), mode="nearest").squeeze(1).bool())
+        sides.append(F.interpolate(inside, size=cells, mode="nearest").squeeze(1).bool())
     return ~(sides[0][:, :, None] & sides[1][:, None])
 
 

@@ -91,6 +91,10 @@ class PanopticFPNHead(nn.Module):
         """Return the detections of each image (see `MaskRCNNHead.detect`), and the semantic logits."""
         return self.detector.detect(maps, sizes), self.semantic(maps)
 
+    def panoptic_static(self, maps: Sequence[Tensor], sizes: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the same with shapes that depend on no values (see `MaskRCNNHead.detect_static`)."""
+        return self.detector.detect_static(maps, sizes), self.semantic(maps)
+
     def workload(self, maps: Sequence[Tensor]) -> None:
         """Do the detector's work and the semantic branch."""
         self.detector.workload(maps)

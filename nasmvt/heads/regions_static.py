@@ -24,7 +24,8 @@ def detect_static(head: "RegionDetector", maps: Sequence[Tensor], sizes_B2: Tens
     scores_BKR = torch.where(counts_BRK, scores_BRK, 0).transpose(1, 2)
     boxes_BKR4 = boxes_BRK4.transpose(1, 2)
     batch, classes, regions = scores_BKR.shape
-    kept_BKR = survivors(boxes_BKR4.flatten(0, 1), scores_BKR.flatten(0, 1), head.nms).view_as(scores_BKR)
+    rivals = (1, 2) if head.across_classes else (0, 1)  # candidates of one image, or of one class of it
+    kept_BKR = survivors(boxes_BKR4.flatten(*rivals), scores_BKR.flatten(*rivals), head.nms).view_as(scores_BKR)
     labels_K1 = torch.arange(classes, device=scores_BKR.device)[:, None]
     scores_BD, boxes_BD4, labels_BD = best(
         torch.where(kept_BKR, scores_BKR, 0).flatten(1),

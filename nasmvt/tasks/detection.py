@@ -21,7 +21,7 @@ from nasmvt.tasks.drawing import draw_objects
 from nasmvt.tasks.kinds import KINDS, Kind
 from nasmvt.tasks.lessons import Learned
 from nasmvt.tasks.masks import paste_masks
-from nasmvt.tasks.matching import disagreement
+from nasmvt.tasks.matching import counted, disagreement, with_count
 from nasmvt.tasks.modes import evaluating
 from nasmvt.tasks.network import Prediction, TaskNetwork, valid_sizes, whole
 
@@ -102,21 +102,20 @@ class DetectionNetwork(TaskNetwork):
                 f"the head {type(self.head).__name__} has no form of static shapes: export with a head that has a "
                 "method 'detect_static', or run the model in PyTorch"
             )
-        found: dict[str, Tensor] = self.head.detect_static(self._maps(images), sizes)
-        return {**found, "count": (found["scores"] > 0).sum(dim=1)}
+        return with_count(self.head.detect_static(self._maps(images), sizes))
 
     def read(
         self, outputs: Mapping[str, Tensor], infos: Sequence[ImageInfo], canvas: tuple[int, int]
     ) -> list[DetectionPrediction]:
         """Cut the detections to their count and move them into the pixels of the original images."""
-        return [self._to_original(item, info) for item, info in zip(_counted(outputs), infos, strict=True)]
+        return [self._to_original(item, info) for item, info in zip(counted(outputs), infos, strict=True)]
 
     def disagreement(self, outputs: Mapping[str, Tensor], images: Tensor, infos: Sequence[ImageInfo]) -> float:
         """Compare with the detections of `detect` (see `nasmvt.tasks.matching`)."""
         with evaluating(self), torch.inference_mode():
             ours = self.head.detect(self.maps(images), valid_sizes(images, infos))
         side = float(max(images.shape[2:]))
-        return max(disagreement(own, other, side) for own, other in zip(ours, _counted(outputs), strict=True))
+        return max(disagreement(own, other, side) for own, other in zip(ours, counted(outputs), strict=True))
 
     def _to_original(self, found: dict[str, Tensor], info: ImageInfo) -> DetectionPrediction:
         height, width = info.size
@@ -132,15 +131,6 @@ class DetectionNetwork(TaskNetwork):
             masks=paste_masks(found["masks"], boxes, info.size) if "masks" in found else None,
             classes=self.classes,
         )
-
-
-def _counted(outputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Cut what `static` returns to the detections of each image."""
-    places = {name: tensor for name, tensor in outputs.items() if name != "count"}
-    return [
-        {name: tensor[image, :count] for name, tensor in places.items()}
-        for image, count in enumerate(outputs["count"].tolist())
-    ]
 
 
 def _trainable(target: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
-"""Whether two sets of detections of the same image are the same.
+"""Detections of fixed places per image, and whether two sets of detections of the same image are the same.
 
-Shapes: n, m detections, M side of a mask.
+Shapes: B images, D places, n, m detections, M side of a mask.
 """
 
 import math
@@ -8,6 +8,20 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+
+def with_count(places: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add to what a head's `detect_static` returns `count` (B,) int64, the number of detections of each image."""
+    return {**places, "count": (places["scores"] > 0).sum(dim=1)}
+
+
+def counted(outputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Cut places (B, D, ...) to the detections of each image, whose number is `count` (B,)."""
+    places = {name: tensor for name, tensor in outputs.items() if name != "count"}
+    return [
+        {name: tensor[image, :count] for name, tensor in places.items()}
+        for image, count in enumerate(outputs["count"].tolist())
+    ]
 
 
 def disagreement(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], side: float) -> float:

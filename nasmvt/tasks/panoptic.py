@@ -13,14 +13,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nasmvt.data.geometry import Size
 from nasmvt.data.panoptic import VOID, Segment
 from nasmvt.data.protocols import KeepRatioProtocol
 from nasmvt.data.types import IGNORE, DataInfo, ImageInfo
+from nasmvt.errors import UserError
 from nasmvt.heads.fusion import INSTANCES
 from nasmvt.tasks.drawing import draw_regions
 from nasmvt.tasks.kinds import KINDS, Kind
 from nasmvt.tasks.masks import paste_masks
-from nasmvt.tasks.network import Prediction, TaskNetwork, whole
+from nasmvt.tasks.matching import counted, disagreement, with_count
+from nasmvt.tasks.modes import evaluating
+from nasmvt.tasks.network import Prediction, TaskNetwork, valid_sizes, whole
 from nasmvt.tasks.panoptic_quality import PanopticQuality
 from nasmvt.tasks.pixels import label_map
 
@@ -68,8 +72,10 @@ class PanopticNetwork(TaskNetwork):
     """A network whose head has `panoptic(maps, sizes)`.
 
     It returns detections of things as a detector does, and logits (B, S + 1, h, w) of the classes of stuff and any
-    thing. The head also has `things`, `stuff` and `fusion`.
+    thing. The head also has `things`, `stuff` and `fusion`, and for other runtimes `panoptic_static`.
     """
+
+    static_inputs = ("images", "sizes")
 
     def forward(self, images: Tensor) -> tuple[list[dict[str, Tensor]], Tensor]:
         """Return the head's detections and logits of images (B, 3, H, W); needs evaluation mode."""
@@ -78,7 +84,41 @@ class PanopticNetwork(TaskNetwork):
 
     def _predict(self, images: Tensor, infos: Sequence[ImageInfo]) -> list[PanopticPrediction]:
         found, logits_BShw = self.head.panoptic(self.maps(images), [info.valid for info in infos])
-        canvas = (images.shape[2], images.shape[3])
+        return self._predictions(found, logits_BShw, infos, (images.shape[2], images.shape[3]))
+
+    def static(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """Return places of detections (see `DetectionNetwork.static`) and `logits` (B, S + 1, h, w).
+
+        What makes one map of them, drawing objects one after the other until their pixels are taken, is left to `read`.
+        """
+        if not hasattr(self.head, "panoptic_static"):
+            raise UserError(
+                f"the head {type(self.head).__name__} has no form of static shapes: export with a head that has a "
+                "method 'panoptic_static', or run the model in PyTorch"
+            )
+        found, logits_BShw = self.head.panoptic_static(self._maps(images), sizes)
+        return {**with_count(found), "logits": logits_BShw}
+
+    def read(
+        self, outputs: Mapping[str, Tensor], infos: Sequence[ImageInfo], canvas: tuple[int, int]
+    ) -> list[PanopticPrediction]:
+        """Fuse detections and logits to segments of the original images."""
+        places = {name: tensor for name, tensor in outputs.items() if name != "logits"}
+        return self._predictions(counted(places), outputs["logits"], infos, canvas)
+
+    def disagreement(self, outputs: Mapping[str, Tensor], images: Tensor, infos: Sequence[ImageInfo]) -> float:
+        """Compare with what `panoptic` says: detections (see `nasmvt.tasks.matching`), logits as numbers."""
+        with evaluating(self), torch.inference_mode():
+            ours, logits_BShw = self.head.panoptic(self.maps(images), valid_sizes(images, infos))
+        places = {name: tensor for name, tensor in outputs.items() if name != "logits"}
+        side = float(max(images.shape[2:]))
+        worst = (outputs["logits"] - logits_BShw).abs().max() / logits_BShw.abs().max().clamp(min=1e-12)
+        found = (disagreement(own, other, side) for own, other in zip(ours, counted(places), strict=True))
+        return max(float(worst), *found)
+
+    def _predictions(
+        self, found: Sequence[dict[str, Tensor]], logits_BShw: Tensor, infos: Sequence[ImageInfo], canvas: Size
+    ) -> list[PanopticPrediction]:
         return [
             self._fused(objects, label_map(logits.float(), canvas, info), info)
             for objects, logits, info in zip(found, logits_BShw, infos, strict=True)

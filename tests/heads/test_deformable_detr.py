@@ -205,16 +205,19 @@ class Static(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_traced_head_serves_batches_of_another_size() -> None:
-    settings = {key: value for key, value in TINY.items() if key != "groups"}
+@pytest.mark.parametrize("variant", [{}, {"refinement": True, "two_stage": True}])
+def test_a_traced_head_serves_batches_and_images_of_another_size(variant: dict[str, bool]) -> None:
+    settings = {key: value for key, value in TINY.items() if key != "groups"} | variant
     head = Static(DeformableDETRHead(8, 3, levels=2, **settings)).eval()  # type: ignore[arg-type]
 
-    def given(batch: int) -> tuple[Tensor, ...]:
-        return torch.randn(batch, 16, 4, 4), torch.randn(batch, 16, 2, 2), torch.tensor([[32, 20]] * batch)
+    def given(batch: int, height: int, width: int) -> tuple[Tensor, ...]:
+        fine, coarse = torch.randn(batch, 16, height, width), torch.randn(batch, 16, height // 2, width // 2)
+        return fine, coarse, torch.tensor([[8 * height, 5 * width]] * batch)
 
-    arguments, batch = given(2), torch.export.Dim("batch")
-    traced = torch.export.export(head, arguments, dynamic_shapes=[{0: batch}] * 3).module()
-    arguments = given(3)
+    arguments, batch, side = given(2, 9, 13), torch.export.Dim("batch"), torch.export.Dim.DYNAMIC
+    maps = {0: batch, 2: side, 3: side}
+    traced = torch.export.export(head, arguments, dynamic_shapes=[maps, maps, {0: batch}]).module()
+    arguments = given(3, 14, 6)
     ours, theirs = head(*arguments), traced(*arguments)
     assert all(torch.allclose(ours[name].float(), theirs[name].float(), atol=1e-5) for name in ours)
     assert ours["boxes"].shape == (3, 18, 4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nasmvt.config import parse
-from nasmvt.data.types import ImageInfo
+from nasmvt.data.types import DataInfo, ImageInfo
 from nasmvt.heads.static import best, survivors
 from nasmvt.tasks.build import build_network
 from nasmvt.tasks.config import TaskConfig
@@ -65,6 +65,25 @@ def test_an_image_without_detections_has_none(network):
     assert not outputs["scores"].any()
     assert not outputs["boxes"].any()
     assert len(network.read(outputs, infos, (32, 32))[0].boxes) == 0
+
+
+def test_panoptic_maps_are_the_ordinary_ones(space):
+    shared = {**TINY_TASKS["det"]["head"], "semantic_channels": 8, "semantic_groups": 4, "least_stuff": 20}
+    head = {**shared, "type": "panoptic_fpn", "score_threshold": 0.2}
+    config = parse(TaskConfig, {**TINY_TASKS["det"], "kind": "panoptic", "head": head}, "pan")
+    info = DataInfo(kind="panoptic", classes=tuple("abcd"), has_masks=True, things=2)
+    network = build_network(space, Task(name="pan", config=config, info=info), space.largest).eval()
+    randomize(network)
+    images, infos = images_of([(32, 32), (32, 20), (10, 32)])
+    with torch.inference_mode():
+        outputs = network.static(**network.static_arguments(images, infos))
+    assert outputs["count"].min() > 0
+    assert network.disagreement(outputs, images, infos) < 1e-6
+    for ours, theirs in zip(network.predict(images, infos), network.read(outputs, infos, (32, 32)), strict=True):
+        assert torch.equal(ours.ids, theirs.ids)
+        assert ours.segments == theirs.segments
+    outputs["logits"] = outputs["logits"] + 1
+    assert network.disagreement(outputs, images, infos) > 1e-3
 
 
 def test_suppression_stays_inside_a_group_and_leaves_out_what_scores_nothing():

@@ -43,13 +43,27 @@ DATA = {
 }
 CLASSES = tuple("abcdef")
 REGIONS = {
-    **{"width": 32, "anchor_scale": 4, "box_convs": 1, "box_hidden": 64, "mask_convs": 1},
-    **{"pre_nms": [100, 60], "post_nms": [50, 30], "detections": 20},
+    "width": 32,
+    "anchor_scale": 4,
+    "box_convs": 1,
+    "box_hidden": 64,
+    "mask_convs": 1,
+    "pre_nms": [100, 60],
+    "post_nms": [50, 30],
+    "detections": 20,
 }
 DENSE = {"type": "retinanet", "width": 32, "anchor_scale": 3, "pre_nms": 60, "detections": 20}
 DETR = {
-    **{"type": "deformable_detr", "width": 32, "groups": 8, "heads": 4, "points": 2, "hidden": 64},
-    **{"encoder_layers": 1, "decoder_layers": 2, "queries": 20, "detections": 20},
+    "type": "deformable_detr",
+    "width": 32,
+    "groups": 8,
+    "heads": 4,
+    "points": 2,
+    "hidden": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "queries": 20,
+    "detections": 20,
 }
 HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("classification", {"type": "linear"}),

@@ -5,8 +5,10 @@ commands find them as well. They are in a package of their own because `nasmvt.s
 `nasmvt.report` are packages.
 """
 
+from nasmvt.api.model import add_files as add_files
 from nasmvt.api.model import evaluate as evaluate
 from nasmvt.api.model import export as export
+from nasmvt.api.model import predict as predict
 from nasmvt.api.run import compare as compare
 from nasmvt.api.run import open_run as open_run
 from nasmvt.api.run import report as report

@@ -1,14 +1,15 @@
-"""The steps on a finished model: export, evaluation."""
+"""The steps on a finished model: export, files for other runtimes, evaluation, prediction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nasmvt.api.run import AnyRun, as_texts, open_run
-from nasmvt.export import load
-from nasmvt.pipeline.evaluate import data_configs, data_of, evaluate_on_val
+from nasmvt.pipeline.add_files import Wanted
+from nasmvt.pipeline.add_files import add_files as add
+from nasmvt.pipeline.deploy import Deployment
 from nasmvt.pipeline.export import export as export_run
-from nasmvt.pipeline.run import device_of
+from nasmvt.pipeline.serve import Served
 
 
 def export(
@@ -46,6 +47,8 @@ def evaluate(
     changes: Mapping[str, Any] | None = None,
     protocol: str | None = None,
     device: str = "auto",
+    precision: str = "fp32",
+    runtime: str = "torch",
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of an exported model on the val splits of its data, in percent, by task and name.
 
@@ -54,10 +57,82 @@ def evaluate(
         changes: settings of the data by dotted key, such as `{"tasks.det.data.root": "/data/coco"}`.
         protocol: how test images are placed: "fit", "paper"; None: as the model was made.
         device: "cpu", "cuda", "cuda:1" ...; "auto": CUDA if there is any.
+        precision: in which numbers networks compute: "fp32", or "bf16" or "fp16" where the device has them.
+        runtime: what computes: "torch", or "onnx", "int8" or "pt2" for files that `add_files` wrote (on the CPU).
 
     Raises:
-        UserError: if the folder is not an exported model, or data are missing or have other classes.
+        UserError: if the folder is not an exported model, data are missing or have other classes, or the device lacks
+            the precision.
     """
-    loaded = load(Path(folder))
-    configs = data_configs(loaded, as_texts(changes), protocol)
-    return evaluate_on_val(loaded.model, data_of(loaded, configs), device_of(device))
+    served = Served.open(Path(folder), runtime=runtime, device=device, precision=precision)
+    return served.evaluate(as_texts(changes), protocol).metrics
+
+
+def predict(
+    folder: Path | str,
+    pictures: Sequence[Path | str] = (),
+    *,
+    out: Path | str,
+    tasks: Sequence[str] | None = None,
+    count: int = 8,
+    skip_unreadable: bool = False,
+    device: str = "auto",
+    precision: str = "fp32",
+    runtime: str = "torch",
+) -> list[Path]:
+    """Predict images, draw them and write what was predicted; return the paths of the drawn images.
+
+    Args:
+        folder: the exported folder.
+        pictures: images, or folders of images; none: the first `count` of each task's val split.
+        out: the folder for the results.
+        tasks: None: all.
+        count: images of each val split.
+        skip_unreadable: whether images that can't be decoded are skipped.
+        device: see `evaluate`.
+        precision: see `evaluate`.
+        runtime: see `evaluate`.
+
+    Raises:
+        UserError: as `evaluate` does, or if an image can't be read.
+    """
+    served = Served.open(Path(folder), runtime=runtime, device=device, precision=precision, tasks=tasks)
+    given = [Path(picture) for picture in pictures]
+    return served.predict(given, Path(out), tasks=tasks, count=count, skip_unreadable=skip_unreadable)
+
+
+def add_files(
+    folder: Path | str,
+    *,
+    onnx: bool = False,
+    with_preprocessing: bool = False,
+    int8: bool = False,
+    pt2: bool = False,
+    keep_float: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    any_size: bool = False,
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Add files for other runtimes to an exported folder; return what was measured of each kind of files, by its name.
+
+    Files are kept if they compute what PyTorch does on images of the search split: this is by how much each differs, of
+    the largest value. Of "int8", it is what each task loses on val.
+
+    Args:
+        folder: the exported folder.
+        onnx: `onnx/<task>.onnx`, and `model.onnx` of all tasks.
+        with_preprocessing: `onnx/<task>.image.onnx`, which take an image as it is and give its prediction.
+        int8: `int8/<task>.onnx`, quantised.
+        pt2: `pt2/<task>.pt2`, programs of torch.export.
+        keep_float: parts that are not quantised; None: those that hurt, found by measuring.
+        tasks: None: all.
+        any_size: whether files take images of other sizes than the canvas too; they are slower.
+        changes: settings of the data, see `evaluate`.
+
+    Raises:
+        UserError: if a package is missing, a network can't be exported, a file does not compute what PyTorch does, or
+            there are such files already.
+    """
+    work = Deployment.open(Path(folder), tasks=tasks, any_size=any_size, changes=as_texts(changes))
+    wanted = Wanted(onnx=onnx, with_preprocessing=with_preprocessing, int8=int8, pt2=pt2, keep_float=keep_float)
+    return dict(add(work, wanted))

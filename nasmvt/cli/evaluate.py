@@ -40,24 +40,16 @@ def evaluate(
       nasmvt evaluate my-model --set tasks.det.data.root=/data/coco
     """
     from nasmvt.cli.display import console, metrics_table, say
-    from nasmvt.export import load
     from nasmvt.files import write_json
-    from nasmvt.pipeline.evaluate import data_configs, data_of, evaluate_on_val
-    from nasmvt.pipeline.run import device_of
-    from nasmvt.tasks.precision import parse_precision
+    from nasmvt.pipeline.serve import Served
 
-    target = device_of(device if runtime == "torch" else "cpu")
-    numbers = parse_precision(precision, target)
     folder = model_folder(folder)
-    loaded = load(folder, runtime)
-    configs = data_configs(loaded, changes or (), protocol)
-    metrics = evaluate_on_val(loaded.model, data_of(loaded, configs), target, numbers, loaded.networks)
-    console.print(metrics_table("on val", metrics))
-    for name, config in configs.items():
+    served = Served.open(folder, runtime=runtime, device=device, precision=precision)
+    found = served.evaluate(changes or (), protocol)
+    console.print(metrics_table("on val", found.metrics))
+    for name, config in found.configs.items():
         if config.data.root is not None:
             say(f"data of {name}: {config.data.root}")
     path = out or folder / "evaluation.json"
-    placed = {name: config.data.test.model_dump(mode="json") for name, config in configs.items()}
-    content = {"split": "val", "metrics": metrics, "test": placed}
-    put_json(json, content)
-    written(lambda: write_json(path, content), path, wanted=out is not None)
+    put_json(json, found.to_dict())
+    written(lambda: write_json(path, found.to_dict()), path, wanted=out is not None)

@@ -31,6 +31,14 @@ def export(
     accept_unfinished: AcceptUnfinished = False,
     accept_changed_data: AcceptChangedData = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/TASK.onnx too; needs the extra 'onnx'.")] = False,
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--with-preprocessing",
+            help="Write onnx/TASK.image.onnx too, which take an image as it is and give its prediction; needs the "
+            "files of --onnx.",
+        ),
+    ] = False,
     pt2: Annotated[bool, typer.Option("--pt2", help="Write pt2/TASK.pt2 too, programs of torch.export.")] = False,
     int8: Annotated[
         bool, typer.Option("--int8", help="Write int8/TASK.onnx too, quantised; needs the files of --onnx.")
@@ -63,33 +71,30 @@ def export(
       nasmvt export runs/my-run --out my-model --onnx
     """
     from nasmvt.cli.display import console, disagreement_table, int8_table, say
-    from nasmvt.export import load
-    from nasmvt.pipeline.deploy import DEPLOYERS, Deployment
-    from nasmvt.pipeline.evaluate import data_configs, data_of
-    from nasmvt.pipeline.quantize import export_int8
+    from nasmvt.pipeline.add_files import Wanted, add_files
+    from nasmvt.pipeline.deploy import Deployment
 
+    wanted = Wanted(onnx=onnx, with_preprocessing=with_preprocessing, int8=int8, pt2=pt2, keep_float=keep_float)
     exported = run is not None and (run / "config.json").is_file()
     folder = run if run is not None and exported else _export(run, arch, out, accept_unfinished, accept_changed_data)
-    runtimes = [name for name, wanted in {"onnx": onnx, "pt2": pt2}.items() if wanted]
-    if not runtimes and not int8:
+    if not wanted.any:
         if exported:
             raise UserError(f"{folder} is an exported folder: pass --onnx, --int8 or --pt2 to add files, or give a run")
         put_json(json, _described(folder))
         return
-    loaded = load(folder)
-    data = data_of(loaded, data_configs(loaded, changes or ()))
-    work = Deployment(folder=folder, loaded=loaded, data=data, tasks=task or loaded.tasks, any_size=any_size)
-    differences: dict[str, float] = {}
-    for name in runtimes:
-        found = DEPLOYERS[name](work)
-        differences |= found
-        console.print(disagreement_table(found))
-        say(f"written: {folder / name}  (next: nasmvt evaluate {quoted(folder)} --runtime {name})")
-    described = {**_described(folder), "differences": differences}
-    if int8:
-        described["int8"] = export_int8(work, keep_float)
-        console.print(int8_table(described["int8"]))
-        say(f"written: {folder / 'int8'}  (next: nasmvt evaluate {quoted(folder)} --runtime int8)")
+    work = Deployment.open(folder, tasks=task, any_size=any_size, changes=changes or ())
+    described = {**_described(folder), "differences": {}}
+    for name, found in add_files(work, wanted):
+        if name == "int8":
+            described["int8"] = found
+            console.print(int8_table(found))
+        else:
+            described["differences"] |= found
+            console.print(disagreement_table(found))
+        if name == "with_preprocessing":
+            say(f"written: {folder / 'onnx'}  (next: python {quoted(folder / 'run_onnx.py')} TASK IMAGE)")
+        else:
+            say(f"written: {folder / name}  (next: nasmvt evaluate {quoted(folder)} --runtime {name})")
     put_json(json, described)
 
 

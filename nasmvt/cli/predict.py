@@ -41,22 +41,10 @@ def predict(
       nasmvt predict my-model holiday/ --task det
     """
     from nasmvt.cli.display import say
-    from nasmvt.export import load
-    from nasmvt.pipeline.evaluate import data_configs
-    from nasmvt.pipeline.inputs import find_pictures, val_pictures
-    from nasmvt.pipeline.predict import predict as run
-    from nasmvt.pipeline.run import device_of
-    from nasmvt.tasks.precision import parse_precision
+    from nasmvt.pipeline.serve import Served
 
-    target = device_of(device if runtime == "torch" else "cpu")
-    numbers = parse_precision(precision, target)
-    loaded = load(model_folder(folder), runtime, tasks=task).to(target)
-    tasks = {name: loaded.task(name) for name in task or loaded.tasks}
-    if pictures:
-        found = find_pictures(pictures, out)
-        chosen = dict.fromkeys(tasks, found)
-    else:
-        configs = data_configs(loaded, ())
-        chosen = {name: val_pictures(configs[name], count, loaded.config["seed"]) for name in tasks}
-    drawn = list(run(loaded, chosen, out, skip_unreadable=skip_unreadable, precision=numbers, protocol=protocol))
+    served = Served.open(model_folder(folder), runtime=runtime, device=device, precision=precision, tasks=task)
+    drawn = served.predict(
+        pictures or (), out, tasks=task, count=count, skip_unreadable=skip_unreadable, protocol=protocol
+    )
     say(f"{len(drawn)} images drawn: {out}")

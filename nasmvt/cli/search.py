@@ -110,7 +110,6 @@ def search(
     from nasmvt.pipeline.search import with_settings
     from nasmvt.pipeline.supernet import load_supernet
     from nasmvt.search import Journal
-    from nasmvt.tasks.precision import check_precision
 
     least, most = parse_budget(budget, at_least)
     limits = parse_latency(max_latency or ())
@@ -125,7 +124,6 @@ def search(
         minimize=minimize or None,
         precision=precision,
     )
-    check_precision(config.precision, target)
     supernet = load_supernet(opened, target)
     costs = search_costs(
         opened,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from PIL import Image
 
 from nasmvt.data.dataset import Dataset, Split
 from nasmvt.data.eval_set import EvalSet
@@ -73,6 +74,10 @@ class TaskData:
         Data sets are often sorted, for example by class, so the first ones are not representative.
         """
         return self._set(self.train, self._drawn(self.division[1], images, "search"))
+
+    def search_pictures(self, images: int) -> list[Image.Image]:
+        """Return images of the search split as they are, drawn by seed."""
+        return [self.train[int(i)].image for i in self._drawn(self.division[1], images, "search")]
 
     @cached_property
     def search_batch(self) -> Batch:

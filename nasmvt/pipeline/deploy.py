@@ -4,27 +4,34 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
+from nasmvt.data import EvalTransform
 from nasmvt.data.eval_set import EvalSet
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export import run_onnx
-from nasmvt.export.gate import check, check_merged
-from nasmvt.export.loading import LoadedModel
+from nasmvt.export.gate import check, check_images, check_merged
+from nasmvt.export.loading import LoadedModel, load
 from nasmvt.export.onnx_graph import need, read_graph, to_onnx, write_graph, write_graphs
+from nasmvt.export.onnx_images import SUFFIX, check_kind, placement, with_images
 from nasmvt.export.onnx_merge import MERGED, merge
 from nasmvt.export.runtimes import ONNX, PT2, OnnxProgram, Program, Pt2Program, RuntimeNetwork
+from nasmvt.export.schema import ExportedTask
 from nasmvt.export.tracing import save_program, trace
 from nasmvt.files import atomic, new_folder, write_text
 from nasmvt.heads.static import survivors_by_torchvision
 from nasmvt.pipeline.datasets import TaskData
+from nasmvt.pipeline.evaluate import data_configs, data_of
 from nasmvt.tasks.network import TaskNetwork
 
 IMAGES = 8
 """Images of the search split that a file is compared on."""
+IMAGES_TOO = "with_preprocessing"
+"""Name of the files that take images as they are."""
 
 _IN_TORCHVISION: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.nasmvt.survivors: survivors_by_torchvision,
@@ -54,6 +61,34 @@ class Deployment:
         for name in self.tasks:
             if name not in known:
                 raise UserError(f"the model has no task {name!r}{nearest(name, known)} (tasks: {listed(known)})")
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        tasks: Sequence[str] | None = None,
+        any_size: bool = False,
+        changes: Sequence[str] = (),
+    ) -> "Deployment":
+        """Load an exported folder.
+
+        Args:
+            folder: the folder.
+            tasks: which are exported; None: all.
+            any_size: whether files take images of other sizes than the canvas.
+            changes: of the settings of the data, such as "tasks.det.data.root=/data/coco".
+
+        Raises:
+            UserError: if it is no such folder, it lacks a task, or data are missing.
+        """
+        loaded = load(folder)
+        data = data_of(loaded, data_configs(loaded, changes))
+        return cls(folder=folder, loaded=loaded, data=data, tasks=tasks or loaded.tasks, any_size=any_size)
+
+    def described(self, name: str) -> ExportedTask:
+        """Return what config.json says of a task."""
+        return ExportedTask.of(self.loaded.model.tasks[name])
 
     @cached_property
     def networks(self) -> dict[str, TaskNetwork]:
@@ -127,5 +162,30 @@ def export_pt2(work: Deployment) -> dict[str, float]:
     return differences
 
 
-DEPLOYERS: dict[str, Callable[[Deployment], dict[str, float]]] = {ONNX: export_onnx, PT2: export_pt2}
-"""What writes the files of a runtime, by its name."""
+def export_images(work: Deployment) -> dict[str, float]:
+    """Write `onnx/<task>.image.onnx` around the files of `export_onnx`: they take images as they are.
+
+    Return by name how much the prediction of each differs from PyTorch's on the same canvas; the canvas itself may
+    differ from PyTorch's by a grey level, since resizing rounds.
+
+    Raises:
+        UserError: if an ONNX file is missing, a kind or a placement has no such form, or a file does not compute what
+            PyTorch does.
+    """
+    need("onnx", "onnxruntime")
+    folder = work.folder / ONNX
+    for name in work.tasks:
+        OnnxProgram(folder / f"{name}.onnx")  # refuses a missing one before anything is done
+        check_kind(name, work.described(name).kind, work.described(name).preprocessing)
+    differences = {}
+    for name in work.tasks:
+        file, task = f"{name}{SUFFIX}", work.described(name)
+        with atomic(folder / file) as path, TemporaryDirectory() as aside:
+            write_graph(with_images(read_graph(folder / f"{name}.onnx"), task.kind, task.preprocessing), path)
+            canvas = Path(aside) / "canvas.onnx"
+            write_graph(placement(task.preprocessing), canvas)
+            programs = (OnnxProgram(path), OnnxProgram(canvas))
+            pictures = work.data[name].search_pictures(work.images)
+            place = EvalTransform(work.data[name].config.data)
+            differences[f"{ONNX}/{file}"] = check_images(*programs, work.networks[name], place, pictures, file)
+    return differences

@@ -27,6 +27,7 @@ from nasmvt.search import search as run_search
 from nasmvt.search.results import ResultFiles
 from nasmvt.seeding import derive_seed
 from nasmvt.supernet import Supernet
+from nasmvt.tasks.precision import check_precision
 
 
 def with_settings(config: SearchConfig, **changes: object) -> SearchConfig:
@@ -75,9 +76,11 @@ def search(
         init: the folder of another search of the same supernet, which this one begins with.
 
     Raises:
-        UserError: if the data changed, `init` does not fit, the folder holds another search, another process searches
-            there, an objective does not exist, or no candidate keeps a bound on latency when it is measured.
+        UserError: if the device lacks the precision, the data changed, `init` does not fit, the folder holds another
+            search, another process searches there, an objective does not exist, or no candidate keeps a bound on
+            latency when it is measured.
     """
+    check_precision(config.precision, device)
     objectives = Objectives(Objective.of(supernet.tasks), config.maximize, config.minimize)
     start = run.experiment.seed if seed is None else seed
     searcher = make_searcher(config, feasible, derive_seed(start, "search"))

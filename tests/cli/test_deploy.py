@@ -1,12 +1,14 @@
 """Files for other runtimes: exported, compared with PyTorch, evaluated and used like the model itself."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -29,8 +31,11 @@ def folder(tmp_path_factory) -> Path:
     experiment = write_experiment(path=home / "tiny.yaml")
     command = Command()
     command("train-supernet", experiment, "--out", home / "run")
-    text = command("export", home / "run", "--arch", "smallest", "--out", home / "model", "--onnx")
+    text = command(
+        "export", home / "run", "--arch", "smallest", "--out", home / "model", "--onnx", "--with-preprocessing"
+    )
     assert "onnx/cls.onnx" in text
+    assert "onnx/seg.image.onnx" in text
     assert "pt2/det.pt2" in command("export", home / "model", "--pt2", "--task", "det")
     return home / "model"
 
@@ -81,7 +86,12 @@ def isolated(folder: Path, *words: object) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_the_program_in_the_folder_predicts_the_same_without_torch(folder, tmp_path):
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_program_in_the_folder_predicts_the_same_without_torch(folder, tmp_path, whole):
+    if not whole:
+        folder = Path(shutil.copytree(folder, tmp_path / "model"))
+        for file in folder.glob("onnx/*.image.onnx"):
+            file.unlink()
     rng = np.random.default_rng(0)
     path = tmp_path / "an image.png"
     Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize((80, 60)).save(path)
@@ -96,6 +106,17 @@ def test_the_program_in_the_folder_predicts_the_same_without_torch(folder, tmp_p
     labels = loaded.task("seg").predict([path])[0].labels.numpy()
     with Image.open(found["seg"]) as drawn:
         assert (np.asarray(drawn) == labels).mean() > 0.98
+
+
+def test_files_that_take_images_give_predictions_in_their_pixels(folder):
+    image = np.random.default_rng(0).integers(0, 255, (90, 130, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(folder / "onnx" / "det.image.onnx")
+    boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"image": image})
+    expected = nasmvt.load(folder).task("det").predict([image])[0]
+    assert len(boxes) == len(expected.boxes) > 0
+    assert labels.tolist() == expected.labels.tolist()
+    assert boxes == pytest.approx(expected.boxes.numpy(), abs=1)
+    assert scores == pytest.approx(expected.scores.numpy(), abs=0.01)
 
 
 def test_a_program_of_torch_export_loads_without_nasmvt(folder):

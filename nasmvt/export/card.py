@@ -1,8 +1,13 @@
 """The model card: what a stranger needs to know about an exported folder."""
 
-from nasmvt.export.schema import ExportConfig
+import yaml
 
-_CARD = """# {space} for {tasks}
+from nasmvt.export.schema import ExportConfig, ExportedTask
+
+_CARD = """---
+{metadata}---
+
+# {space} for {tasks}
 
 A vision transformer in the format of nasmvt: one backbone arch for {n} tasks, every shared tensor stored once.
 
@@ -72,6 +77,7 @@ def model_card(config: ExportConfig) -> str:
         parts.append(f"| {name}, neck and head | {parameters['heads'][name]:,} |")
     arch = "\n".join(f"- `{key}`: {value}" for key, value in config.arch.items())
     return _CARD.format(
+        metadata=yaml.safe_dump(_metadata(config), sort_keys=False, allow_unicode=True),
         space=config.space.name,
         tasks=", ".join(tasks),
         n=len(tasks),
@@ -86,6 +92,41 @@ def model_card(config: ExportConfig) -> str:
         int8=_int8(config),
         origin=config.origin or _ORIGIN.format(version=config.nasmvt),
     )
+
+
+_HUB_TASKS = {
+    "classification": "image-classification",
+    "detection": "object-detection",
+    "segmentation": "image-segmentation",
+    "panoptic": "image-segmentation",
+}
+"""What the Hugging Face Hub calls kinds of tasks."""
+
+
+def _metadata(config: ExportConfig) -> dict[str, object]:
+    """Return the block by which the Hugging Face Hub lists the model."""
+    split = str(config.metrics["split"])
+    kinds = list(dict.fromkeys(task.kind for task in config.tasks.values()))
+    results = [
+        _result(name, config.tasks[name], split, figures) for name, figures in config.metrics.items() if name != "split"
+    ]
+    return {
+        "library_name": "nasmvt",
+        "license": "unknown",  # that of the weights is for whoever publishes them to say
+        "pipeline_tag": next((_HUB_TASKS[kind] for kind in kinds if kind in _HUB_TASKS), "other"),
+        "tags": ["nasmvt", "vision-transformer", "neural-architecture-search", "multi-task-learning", *kinds],
+        "model-index": [{"name": f"{config.space.name} for {', '.join(config.tasks)}", "results": results}],
+    }
+
+
+def _result(name: str, task: ExportedTask, split: str, figures: dict[str, float]) -> dict[str, object]:
+    """Return the metrics of a task, in percent, as the Hub's model index has them."""
+    data = str(task.config.data.get("format", name))
+    return {
+        "task": {"type": _HUB_TASKS.get(task.kind, task.kind), "name": name},
+        "dataset": {"type": data, "name": f"{name} ({data})", "split": split},
+        "metrics": [{"type": key, "name": f"{key} (%)", "value": round(value, 2)} for key, value in figures.items()],
+    }
 
 
 def _int8(config: ExportConfig) -> str:

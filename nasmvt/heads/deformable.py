@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasmvt.heads.layers import in_float32
+from nasmvt.heads.static import levels
 
 Shapes = Sequence[tuple[int, int]]
 
@@ -74,7 +75,7 @@ class DeformableAttention(nn.Module):
         boxes = references_BQLX.shape[-1] == 4
         read = []
         for level, ((height, width), cells) in enumerate(
-            zip(shapes, values.split([h * w for h, w in shapes], dim=1), strict=True)
+            zip(shapes, levels(values, [h * w for h, w in shapes]), strict=True)
         ):
             steps = offsets[:, :, :, level]
             if boxes:

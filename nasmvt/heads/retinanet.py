@@ -22,7 +22,7 @@ from torchvision.ops import clip_boxes_to_image, sigmoid_focal_loss
 from nasmvt.heads.anchors import StridedAnchors
 from nasmvt.heads.boxes import BACKGROUND, IGNORED, assign, box_coder, cells_inside, suppress
 from nasmvt.heads.layers import in_float32
-from nasmvt.heads.static import best, clip, survivors
+from nasmvt.heads.static import best, clip, levels, survivors
 
 Convention = Literal["detectron2", "mmdetection"]
 
@@ -246,10 +246,10 @@ class RetinaNetHead(nn.Module):
         """
         logits_BAK, offsets_BA4 = self(maps)
         anchors = self.anchors.levels(maps)
-        counts = [len(level) for level in anchors]
+        counts = [level.shape[0] for level in anchors]  # `len` would make it a constant in tracing
         boxes, scores = [], []
         for logits, offsets, level in zip(
-            logits_BAK.split(counts, 1), offsets_BA4.split(counts, 1), anchors, strict=True
+            levels(logits_BAK, counts), levels(offsets_BA4, counts), anchors, strict=True
         ):
             scores_BnK, offsets_Bn4, anchors_Bn4 = self._best_static(logits.sigmoid(), offsets, level)
             decoded = self.coder.decode_single(offsets_Bn4.flatten(0, 1), anchors_Bn4.flatten(0, 1))

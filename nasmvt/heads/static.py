@@ -6,7 +6,7 @@ what is left out is set to 0, and a fixed number of places is filled with the be
 Shapes: B images, G groups, N candidates of a group, n of them chosen, C channels, S side of a pooled region.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +72,14 @@ def _at(values: Tensor, places_Bn: Tensor) -> Tensor:
     if values.ndim == 2:
         return values.gather(1, places_Bn)
     return values.gather(1, places_Bn[:, :, None].expand(-1, -1, values.shape[2]))
+
+
+def levels(values: Tensor, counts: Sequence[int]) -> Iterator[Tensor]:
+    """Yield the levels (B, n, ...) of values (B, N, ...), which lie one after the other, `counts` of each."""
+    start = 0
+    for count in counts:
+        yield values.narrow(1, start, count)
+        start += count
 
 
 def clip(boxes: Tensor, sizes_B2: Tensor) -> Tensor:

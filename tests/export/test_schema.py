@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import nasmvt
@@ -222,3 +223,12 @@ def test_a_damaged_folder_of_format_2_is_refused_by_name(folder, change, words):
     with pytest.raises(UserError) as refused:
         nasmvt.load(folder)
     assert words in str(refused.value)
+
+
+def test_the_card_has_the_metadata_of_the_hub(model, tmp_path):
+    save(model, tmp_path / "model", metrics={"seg": {"miou": 12.345}}, split="search", seed=3)
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert card.data.library_name == "nasmvt"
+    assert card.data.pipeline_tag == "image-classification"  # of the first task
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.metric_value, result.dataset_split) == ("miou", 12.35, "search")

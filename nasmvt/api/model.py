@@ -76,6 +76,7 @@ def predict(
     tasks: Sequence[str] | None = None,
     count: int = 8,
     skip_unreadable: bool = False,
+    protocol: str | None = None,
     device: str = "auto",
     precision: str = "fp32",
     runtime: str = "torch",
@@ -89,6 +90,7 @@ def predict(
         tasks: None: all.
         count: images of each val split.
         skip_unreadable: whether images that can't be decoded are skipped.
+        protocol: see `evaluate`.
         device: see `evaluate`.
         precision: see `evaluate`.
         runtime: see `evaluate`.
@@ -98,7 +100,9 @@ def predict(
     """
     served = Served.open(Path(folder), runtime=runtime, device=device, precision=precision, tasks=tasks)
     given = [Path(picture) for picture in pictures]
-    return served.predict(given, Path(out), tasks=tasks, count=count, skip_unreadable=skip_unreadable)
+    return served.predict(
+        given, Path(out), tasks=tasks, count=count, skip_unreadable=skip_unreadable, protocol=protocol
+    )
 
 
 def add_files(

@@ -110,5 +110,12 @@ class Served:
         else:
             configs = data_configs(self.loaded, ())
             chosen = {name: val_pictures(configs[name], count, self.loaded.config["seed"]) for name in names}
-        settings = {"skip_unreadable": skip_unreadable, "precision": self.precision, "protocol": protocol}
-        return list(predict(self.loaded, chosen, out, **settings))
+        drawn = predict(
+            self.loaded,
+            chosen,
+            out,
+            skip_unreadable=skip_unreadable,
+            precision=self.precision,
+            protocol=protocol,
+        )
+        return list(drawn)

@@ -60,7 +60,7 @@ class TimmClassifier(nn.Module):
         self.head: nn.Module = network.head.fc
         self.pretrained_cfg = self.default_cfg = self._cfg(task)
         if num_classes not in (None, self.num_classes):
-            self.reset_classifier(int(num_classes))  # type: ignore[arg-type]
+            self.reset_classifier(int(num_classes))
 
     def _cfg(self, task: Task) -> dict[str, Any]:
         """Return what timm's tools read: input, normalisation, names of the first and the last layer."""
@@ -134,7 +134,7 @@ class TimmClassifier(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Return the parameters that are not to decay."""
-        own = getattr(self.backbone, "no_weight_decay", set)()
+        own: set[str] = getattr(self.backbone, "no_weight_decay", set)()
         return {f"backbone.{name}" for name in own}
 
 

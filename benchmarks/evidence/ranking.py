@@ -1,0 +1,64 @@
+"""E1: do scores inherited from a supernet rank archs as trainings from scratch do?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nasmvt.space import Arch
+
+from .laboratory import Laboratory, Variant
+from .statistics import kendall
+
+
+def variants(lab: Laboratory) -> list[Variant]:
+    """Return the supernets that are compared: by length, by sampling at equal image passes, by sharing."""
+    settings, archs = lab.experiment.training, lab.plan.sandwich_archs
+    longer = [
+        Variant(f"uniform-x{length:g}", {"training.steps": round(length * settings.steps)})
+        for length in lab.plan.lengths
+        if length != 1
+    ]
+    sandwich = {
+        "training.sampling": "sandwich",
+        "training.random_archs": archs - 2,
+        "training.steps": max(1, settings.steps // archs),
+        "training.warmup_steps": settings.warmup_steps // archs,
+    }
+    kept = {"training.freeze": ["scores.**"]}
+    return [
+        lab.base,
+        Variant(f"sandwich-{archs}", sandwich),
+        Variant("all-shared", {"supernet.score_start": 1.0, **kept}),
+        Variant("none-shared", {"supernet.score_start": 0.0, **kept}),
+        *longer,
+    ]
+
+
+def ranking(lab: Laboratory) -> dict[str, Any]:
+    """Return Kendall's tau of inherited score and mean result over the whole range of sizes."""
+    return _ranking(lab, lab.spread)
+
+
+def ranking_at_equal_size(lab: Laboratory) -> dict[str, Any]:
+    """Return the same among archs of equal size, where size explains nothing."""
+    return _ranking(lab, lab.equal)
+
+
+def _ranking(lab: Laboratory, archs: Sequence[Arch]) -> dict[str, Any]:
+    """Return tau per task and in all for every supernet, and of the base one without new BatchNorm statistics too."""
+    results = lab.results(archs)
+    truth = {name: np.mean([result[name] for result in results], axis=0) for name in results[0]}
+    found: dict[str, Any] = {
+        "parameters": [lab.size(arch) for arch in archs],
+        "between_seeds": {name: kendall(results[0][name], results[1][name]).to_dict() for name in truth},
+        "supernets": {},
+    }
+    for variant, recalibrated in [(lab.base, True), (lab.base, False), *((v, True) for v in variants(lab)[1:])]:
+        scores = lab.table([lab.figures(lab.inherited(variant, arch, recalibrated=recalibrated)) for arch in archs])
+        title = variant.name if recalibrated else f"{variant.name}, its own BatchNorm statistics"
+        found["supernets"][title] = {
+            "tau": {name: kendall(scores[name], truth[name]).to_dict() for name in scores},
+            "scores": {name: values.tolist() for name, values in scores.items()},
+        }
+    return found

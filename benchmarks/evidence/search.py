@@ -1,0 +1,78 @@
+"""E2: each search algorithm against archs drawn at random, at equal evaluations."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nasmvt.cost import Budget, Costs, FeasibleSet
+from nasmvt.pipeline.search import with_settings
+from nasmvt.search import Searcher, make_searcher
+from nasmvt.search.strategies import SEARCHERS
+from nasmvt.space import Arch
+
+from .laboratory import Laboratory, Variant, ends
+from .statistics import mean
+
+NEAR = "random near the bound"
+"""Random among the archs within 5 % below the bound: the honest rival, since size alone explains much."""
+
+
+def bounds(lab: Laboratory, costs: Costs) -> tuple[int, int]:
+    """Return the total parameters from which an arch is near the bound, and the bound."""
+    most = int(lab.plan.budget * ends(lab.costs)[1])
+    return int(0.95 * most), most
+
+
+def search(lab: Laboratory) -> dict[str, Any]:
+    """Return, for every algorithm and seed, the best inherited T-score, and what the winners reach when trained."""
+    costs = lab.costs.under(lab.supernet(lab.base)[1].sharing())
+    least, most = bounds(lab, costs)
+    every = Budget(most).feasible(costs)
+    near = Budget(most, at_least=least).feasible(costs)
+    searches = {name: (name, every) for name in SEARCHERS} | {NEAR: ("random", near)}
+    best: dict[str, list[tuple[Arch, list[float]]]] = {
+        title: [searched(lab, lab.base, costs, feasible, name, seed) for seed in range(lab.plan.search_seeds)]
+        for title, (name, feasible) in searches.items()
+    }
+    found: dict[str, Any] = {"bound": most, "archs_within": every.size, "archs_near": near.size, "algorithms": {}}
+    trained = {title: _trained(lab, [arch for arch, _ in runs]) for title, runs in best.items()}
+    default = lab.experiment.search.algorithm
+    for title, runs in best.items():
+        scores = [curve[-1] for _, curve in runs]
+        found["algorithms"][title] = {
+            "best": scores,
+            "curves": [curve for _, curve in runs],
+            "parameters": [costs.parameters(arch).total for arch, _ in runs],
+            "results": trained[title],
+            "default_minus_it": mean(np.subtract([curve[-1] for _, curve in best[default]], scores)).to_dict(),
+            "default_minus_it_trained": mean(np.subtract(trained[default], trained[title])).to_dict(),
+        }
+    return found
+
+
+def _trained(lab: Laboratory, winners: Sequence[Arch]) -> list[float]:
+    return [lab.figures(lab.result(arch, 1))["T-score"] for arch in winners[: lab.plan.rivals]]
+
+
+def searched(
+    lab: Laboratory,
+    variant: Variant,
+    costs: Costs,
+    feasible: FeasibleSet,
+    algorithm: str,
+    seed: int,
+    tasks: Sequence[str] = (),
+) -> tuple[Arch, list[float]]:
+    """Search a supernet; return the best arch and the best T-score after every evaluation."""
+    config = with_settings(lab.experiment.search, algorithm=algorithm)
+    several = SEARCHERS.get(algorithm).several_objectives and algorithm != "random"
+    searcher: Searcher = make_searcher(config, feasible, seed)
+    curve: list[float] = []
+    while not searcher.done and len(curve) < config.evaluations:
+        for arch in searcher.ask(1):
+            score = lab.figures(lab.inherited(variant, arch, tasks=tasks))["T-score"]
+            size = float(costs.parameters(arch).total)
+            searcher.tell([(arch, (score, -size) if several else (score,))])
+            curve.append(max([score, *curve[-1:]]))
+    return searcher.best(1)[0][0], curve

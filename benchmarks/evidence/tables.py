@@ -1,0 +1,111 @@
+"""The answers as tables in markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Answer = Mapping[str, Any]
+
+
+def as_markdown(answers: Answer) -> str:
+    """Return a page with a table for every question that was answered."""
+    parts = [f"## {name}\n\n{WRITERS[name](answers[name])}" for name in WRITERS if name in answers]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table; the first column is text."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def estimate(given: Answer, digits: int = 2) -> str:
+    """Return a figure with its interval."""
+    if given["low"] is None:
+        return f"{given['value']:+.{digits}f}"
+    return f"{given['value']:+.{digits}f} ({given['low']:+.{digits}f} to {given['high']:+.{digits}f})"
+
+
+def _ceiling(answer: Answer) -> str:
+    keys = {"between_seeds": "tau between two seeds", "size_and_result": "tau of size and mean result"}
+    rows = [[title, *map(estimate, answer[key].values())] for key, title in keys.items()]
+    spreads = {"noise": "standard deviation of seeds", "spread": "standard deviation of archs"}
+    rows += [[title, *(f"{value:.2f}" for value in answer[key].values())] for key, title in spreads.items()]
+    return table([f"{len(answer['archs'])} archs", *answer["noise"]], rows)
+
+
+def _ranking(answer: Answer) -> str:
+    rows = [["ceiling: two seeds", *map(estimate, answer["between_seeds"].values())]]
+    rows += [[title, *map(estimate, found["tau"].values())] for title, found in answer["supernets"].items()]
+    return table([f"tau over {len(answer['parameters'])} archs", *answer["between_seeds"]], rows)
+
+
+def _inheritance(answer: Answer) -> str:
+    rows = []
+    for steps, names in answer["by_steps"].items():
+        score = names["T-score"]
+        rows.append([steps, f"{score['scratch']:.1f}", f"{score['supernet']:.1f}", estimate(score["difference"], 1)])
+    return table(["steps", "from scratch", "from the supernet", f"difference, {len(answer['archs'])} archs"], rows)
+
+
+def _search(answer: Answer) -> str:
+    rows = [
+        [
+            title,
+            f"{sum(found['best']) / len(found['best']):.2f}",
+            estimate(found["default_minus_it"]),
+            f"{sum(found['results']) / len(found['results']):.2f}",
+            estimate(found["default_minus_it_trained"]),
+        ]
+        for title, found in answer["algorithms"].items()
+    ]
+    head = ["algorithm", "best inherited T-score", "default minus it", "trained from scratch", "default minus it"]
+    return table(head, rows)
+
+
+def _scores(answer: Answer) -> str:
+    agreement = ", ".join(f"{pair['agree']:.2f} (by chance {pair['chance']:.2f})" for pair in answer["agreement"])
+    facts = [
+        ["mean move of a score", ", ".join(f"{value:.3f}" for value in answer["moved_mean"])],
+        ["largest move", ", ".join(f"{value:.3f}" for value in answer["moved_most"])],
+        [f"shared of {answer['layers']} layers", ", ".join(map(str, answer["shared_layers"]))],
+        ["layers on which two seeds agree", agreement],
+    ]
+    rows = [
+        [name, f"{sum(values) / len(values):.2f}", estimate(answer["learned_minus"][name])]
+        for name, values in answer["results"].items()
+    ]
+    return table(["scores", "by seed"], facts) + "\n\n" + table(["sharing", "T-score", "learned minus it"], rows)
+
+
+def _sharing(answer: Answer) -> str:
+    names = [*answer["results"]["searched"][0]]
+    rows = [
+        [
+            way,
+            *(f"{sum(row[name] for row in found) / len(found):.2f}" for name in names),
+            estimate(answer["searched_minus"][way]),
+        ]
+        for way, found in answer["results"].items()
+    ]
+    return table(["model", *names, "searched minus it"], rows)
+
+
+def _spent(answer: Answer) -> str:
+    rows = [
+        [kind, int(spent["units"]), f"{spent['seconds'] / spent['units']:.1f}", f"{spent['seconds'] / 60:.1f}"]
+        for kind, spent in answer.items()
+    ]
+    return table(["units", "number", "seconds each", "minutes in all"], rows)
+
+
+WRITERS = {
+    "ceiling": _ceiling,
+    "ranking": _ranking,
+    "ranking_at_equal_size": _ranking,
+    "inheritance": _inheritance,
+    "search": _search,
+    "scores": _scores,
+    "sharing": _sharing,
+    "spent": _spent,
+}
+"""By question."""

@@ -1,0 +1,167 @@
+"""The parts of `benchmarks/evidence` that its answers rest on, and all of its questions in miniature."""
+
+import json
+from pathlib import Path
+
+import evidence
+import numpy as np
+import pytest
+from evidence.__main__ import QUESTIONS, run
+from evidence.laboratory import Laboratory, scores_of
+from evidence.plan import Plan
+from evidence.statistics import kendall, mean
+from evidence.store import Store
+from scipy import stats
+
+from nasmvt.config import parse
+from nasmvt.errors import UserError
+from nasmvt.pipeline.supernet import build_supernet
+from nasmvt.seeding import derive_seed
+from tests.conftest import tiny_experiment
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_tau_is_scipys(ties):
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 20))
+    if ties:
+        first, second = first.round(), second.round()
+    found = kendall(first, second + first)
+    assert found.value == pytest.approx(stats.kendalltau(first, second + first).statistic)
+    assert -1 <= found.low < found.value < found.high <= 1
+
+
+def test_the_interval_of_tau_covers_as_often_as_it_says():
+    rng, hits = np.random.default_rng(0), 0
+    truth = 2 / np.pi * np.arcsin(0.8)  # of a bivariate normal distribution with correlation 0.8
+    for seed in range(30):
+        first, noise = rng.normal(size=(2, 24))
+        found = kendall(first, 0.8 * first + 0.6 * noise, seed)
+        hits += found.low <= truth <= found.high
+    assert 25 <= hits <= 30
+
+
+def test_the_interval_of_a_mean_is_scipys():
+    values = np.random.default_rng(0).normal(size=40)
+    found = mean(values)
+    low, high = stats.bootstrap([values], np.mean, method="percentile", n_resamples=4000).confidence_interval
+    assert (found.value, found.low, found.high) == pytest.approx((values.mean(), low, high), abs=0.03)
+    assert mean([3.0]).low is None
+
+
+def test_a_unit_is_computed_once_and_a_broken_line_is_dropped(tmp_path):
+    calls = []
+    store = Store(tmp_path, {"plan": 1})
+    for _ in range(2):
+        assert store.get("a/1", lambda: calls.append("a") or {"x": 1.5}) == {"x": 1.5}
+    with store.path.open("a") as file:
+        file.write('{"key": "b/1", "val')
+    again = Store(tmp_path, {"plan": 1})
+    assert again.get("a/1", lambda: calls.append("a")) == {"x": 1.5}
+    assert again.get("b/1", lambda: calls.append("b") or 2) == 2
+    assert Store(tmp_path, {"plan": 1}).get("b/1", lambda: calls.append("b")) == 2
+    assert calls == ["a", "b"]
+    assert again.spent()["a"]["units"] == 1
+    with pytest.raises(UserError, match="other settings"):
+        Store(tmp_path, {"plan": 2})
+
+
+class Pretended(Laboratory):
+    """A laboratory that trains nothing: results follow from sizes, with noise of the key."""
+
+    def _pretend(self, *key):
+        size, noise = self.size(key[0]), np.random.default_rng(derive_seed(*map(str, key))).normal(size=3)
+        return {
+            name: {task.primary: np.log(size) + 0.1 * value}
+            for (name, task), value in zip(self.run.tasks.items(), noise, strict=True)
+        }
+
+    def _train(self, key, arch, seed, start, steps, sharing, tasks):
+        found = self._pretend(arch, seed, steps)
+        return {name: found[name] for name in tasks or found}
+
+    def _inherit(self, variant, arch, rule, recalibrated, tasks):
+        found = self._pretend(arch, variant.name)
+        return {name: found[name] for name in tasks or found}
+
+    def supernet(self, variant, tasks=()):
+        name = "-".join(tasks)
+        if name not in self._supernets:
+            run = self._run_of(tuple(tasks))
+            self._supernets[name] = run, build_supernet(run.experiment, run.infos)
+        return self._supernets[name]
+
+    def _train_supernet(self, name, variant, tasks):
+        scores = scores_of(self.supernet(variant, tasks)[1])
+        moved = np.random.default_rng(variant.seed).normal(size=len(scores))
+        return {"scores": {layer: 0.5 + 0.1 * by for layer, by in zip(scores, moved, strict=True)}}
+
+
+def tiny_plan(**changes):
+    values = tiny_experiment()
+    values["training"] |= {"steps": 4, "evaluation_images": 1}
+    values["retrain"] |= {"steps": 2, "evaluation_images": 1}
+    plan = {
+        "experiment": values,
+        "archs": 6,
+        "seeds": 2,
+        "equal_archs": 4,
+        "lengths": [0.5, 1],
+        "retrain_steps": [1, 2],
+        "retrain_archs": 2,
+        "search_seeds": 2,
+        "rivals": 1,
+        "sharing_seeds": 2,
+        "budget": 0.9,
+    }
+    return parse(Plan, {**plan, **changes}, "the test")
+
+
+@pytest.fixture
+def pretended(tmp_path):
+    return Pretended(tiny_plan(), tmp_path / "laboratory")
+
+
+def test_every_question_is_answered_in_tables_and_pictures(pretended):
+    run(pretended, [*QUESTIONS])
+    answers = json.loads((pretended.folder / "answers.json").read_text())
+    assert set(answers) == {*QUESTIONS, "spent"}
+    assert answers["ceiling"]["between_seeds"]["T-score"]["value"] > 0.5  # size explains what there is
+    assert answers["search"]["algorithms"]["evolution"]["default_minus_it"]["value"] == 0
+    text = (pretended.folder / "tables.md").read_text()
+    assert all(f"## {name}" in text for name in answers)
+    assert {path.stem for path in pretended.folder.glob("*.png")} == {*QUESTIONS} - {"scores", "sharing"}
+
+
+def test_archs_are_spread_or_of_equal_size(pretended):
+    sizes = [pretended.size(arch) for arch in pretended.spread]
+    assert sizes == sorted(sizes)
+    assert len({*pretended.spread}) == 6
+    equal = [pretended.size(arch) for arch in pretended.equal]
+    assert max(equal) <= 1.031 * min(equal)
+    with pytest.raises(UserError, match="lower it"):
+        _ = Pretended(tiny_plan(equal_archs=10_000), pretended.folder).equal
+
+
+def test_a_laboratory_goes_on_where_it_was(tmp_path, monkeypatch):
+    first = Laboratory(tiny_plan(), tmp_path)
+    arch = first.space.smallest
+    found = [first.result(arch, seed) for seed in (1, 2)]
+    assert found[0] != found[1]
+    begun = first.result(arch, 1, start=first.base)
+    inherited = first.inherited(first.base, arch)
+    assert inherited != first.inherited(first.base, arch, recalibrated=False)
+    again = Laboratory(tiny_plan(), tmp_path)
+    monkeypatch.setattr("evidence.laboratory.retrain", None)  # nothing is trained anew
+    monkeypatch.setattr("evidence.laboratory.Evaluator", None)
+    assert [again.result(arch, seed) for seed in (1, 2)] == found
+    assert again.result(arch, 1, start=again.base) == begun
+    assert again.inherited(again.base, arch) == inherited
+
+
+@pytest.mark.parametrize("name", ["full", "short", "quick"])
+def test_shipped_plans_are_valid(name, tmp_path):
+    plan = Plan.read(Path(evidence.__file__).with_name(f"{name}.yaml"))
+    lab = Laboratory(plan, tmp_path)
+    assert len(lab.spread) == plan.archs
+    assert len(lab.equal) == plan.equal_archs

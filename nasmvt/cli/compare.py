@@ -7,6 +7,7 @@ import typer
 from nasmvt.cli.common import (
     AcceptChangedData,
     AcceptUnfinished,
+    Address,
     Device,
     Json,
     RunArgument,
@@ -20,7 +21,16 @@ from nasmvt.cli.common import (
 @reports_errors
 def compare(
     run: RunArgument = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each architecture.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each architecture, or searches.")] = 1,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Compare searches instead: the run's algorithm against this one (random, nsga2 ...), with equal "
+            "evaluations. May be repeated.",
+            show_default="none",
+        ),
+    ] = None,
+    address: Address = None,
     accept_unfinished: AcceptUnfinished = False,
     accept_changed_data: AcceptChangedData = False,
     device: Device = "auto",
@@ -32,16 +42,43 @@ def compare(
     whether the search was worthwhile: differences have 95 % intervals, over the images of val and, with --seeds 3, over
     trainings too. Afterwards the searched arch is retrained and ready for export.
 
+    With --against it searches anew, so many times with each algorithm, and trains what each search finds.
+
     \b
-    Example:
+    Examples:
       nasmvt compare runs/my-run
+      nasmvt compare runs/my-run --against random --seeds 5
     """
-    from nasmvt.cli.display import comparison_table, console, say, training_progress
+    from nasmvt.cli.display import (
+        comparison_table,
+        console,
+        say,
+        search_progress,
+        searches_table,
+        training_progress,
+    )
+    from nasmvt.files import write_json
+    from nasmvt.pipeline.against import compare_searches
     from nasmvt.pipeline.compare import compare as compare_run
     from nasmvt.pipeline.run import Run, device_of
 
     target = device_of(device)
     opened = Run.open(run)
+    if against:
+        searches = compare_searches(
+            opened,
+            device=target,
+            against=against,
+            seeds=seeds,
+            searching=search_progress,
+            training=training_progress,
+            address=address,
+            accept_changed_data=accept_changed_data,
+        )
+        console.print(searches_table(searches))
+        put_json(json, [item.to_dict() for item in searches])
+        written(lambda: write_json(opened.searches_path, [item.to_dict() for item in searches]), opened.searches_path)
+        return
     found = compare_run(
         opened,
         device=target,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from nasmvt.cli.tables import new_table
 from nasmvt.cost import LatencyTable
+from nasmvt.pipeline.against import SearchesOf
 from nasmvt.pipeline.benchmark import Setting, Speed
 from nasmvt.pipeline.comparison import Compared
 from nasmvt.pipeline.runs import RunState
@@ -231,6 +233,27 @@ def comparison_table(found: Sequence[Compared]) -> Table:
         behind = "" if more is None else f"{more.mean:+.1f} [{more.low:+.1f}, {more.high:+.1f}]"
         figures = _figures(item.metrics).values()
         table.add_row(name, f"{item.score:.2f}", *figures, f"{item.parameters.total:,}", within, behind)
+    return table
+
+
+def searches_table(found: Sequence[SearchesOf]) -> Table:
+    """Return the table of a comparison of searches: mean T-scores over the seeds, and what the run's own gains."""
+    table = new_table(
+        f"searches with {found[0].evaluations[0]} evaluations, {len(found[0].inherited)} seeds; the run's own last",
+        "algorithm",
+        "inherited",
+        "own - it",
+        "trained, val",
+        "own - it",
+        "seeds to see 1 point",
+    )
+    for item in found:
+        gains = (item.inherited_gain, item.trained_gain)
+        inherited, trained = ("" if g is None else f"{g.mean:+.2f} [{g.low:+.2f}, {g.high:+.2f}]" for g in gains)
+        seeds = "" if gains[1] is None or gains[1].seeds is None else str(gains[1].seeds)
+        table.add_row(
+            item.name, f"{fmean(item.inherited):.2f}", inherited, f"{fmean(item.trained):.2f}", trained, seeds
+        )
     return table
 
 

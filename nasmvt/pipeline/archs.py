@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ConfigDict, Field
 
 from nasmvt.config import Config, parse, read_yaml
@@ -12,6 +11,7 @@ from nasmvt.files import write_text
 from nasmvt.pipeline.comparison import Counted
 from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.space.sharing import SharingRule
+from nasmvt.yaml_text import dump_yaml
 
 Metrics = dict[str, dict[str, float]]
 
@@ -58,7 +58,7 @@ class ArchFile(Config):
 
     def write(self, path: Path) -> None:
         """Write the known values as YAML, atomically."""
-        write_text(path, yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False))
+        write_text(path, dump_yaml(self.model_dump(mode="json", exclude_unset=True)))
 
     def read_arch(self, space: SearchSpace, source: Path) -> Arch:
         """Return the arch in a space.

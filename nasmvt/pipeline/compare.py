@@ -18,6 +18,7 @@ from nasmvt.search import Objective
 from nasmvt.search.sampler import FreshSampler
 from nasmvt.seeding import derive_seed
 from nasmvt.space import Arch
+from nasmvt.supernet import Supernet
 from nasmvt.training.loop import Listener
 
 NEAR = 0.95
@@ -50,14 +51,9 @@ def compare(
     Raises:
         UserError: if the run has no search result, or it or the data are not accepted.
     """
-    searched = run.best()
     supernet = load_supernet(run, device)
-    budget = Budget(searched.budget, searched.max_macs, searched.sharing_rule, searched.at_least, searched.max_latency)
-    sharing = supernet.sharing(budget.sharing)
-    costs = Costs(supernet.space, supernet.tasks, sharing)
-    if budget.latency:
-        costs.timing = LatencyTable.read(run.search_files.latency)
-    feasible = budget.feasible(costs)
+    budget, costs, feasible = bounds_of(run, supernet)
+    sharing = costs.sharing
     best = choose_arch(run, "best", sharing, accept_unfinished=accept_unfinished)
     rivals = _rivals(run.experiment.seed, best.arch, budget, feasible)
     objective = Objective.of(supernet.tasks)
@@ -74,6 +70,20 @@ def compare(
         count, within = costs.parameters(chosen.arch), chosen.arch in feasible
         found.append(Compared.of(chosen.name, count, within, ratings))
     return [item.against(found[-1]) for item in found]
+
+
+def bounds_of(run: Run, supernet: Supernet) -> tuple[Budget, Costs, FeasibleSet]:
+    """Return the bounds of a run's search, what archs cost, and those within the bounds.
+
+    Raises:
+        UserError: if the run has no search result.
+    """
+    searched = run.best()
+    budget = Budget(searched.budget, searched.max_macs, searched.sharing_rule, searched.at_least, searched.max_latency)
+    costs = Costs(supernet.space, supernet.tasks, supernet.sharing(budget.sharing))
+    if budget.latency:
+        costs.timing = LatencyTable.read(run.search_files.latency)
+    return budget, costs, budget.feasible(costs)
 
 
 def _rivals(seed: int, best: Arch, budget: Budget, feasible: FeasibleSet) -> Mapping[str, Arch]:

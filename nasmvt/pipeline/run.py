@@ -259,6 +259,11 @@ class Run:
         """The file with the result of a comparison."""
         return self.path / "compare.json"
 
+    @property
+    def searches_path(self) -> Path:
+        """The file with the result of a comparison of searches."""
+        return self.path / "compare-searches.json"
+
     def comparison(self) -> list[Compared]:
         """Return the result of the comparison.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from nasmvt.cost import Budget
 from nasmvt.cost.costs import PARAMETERS
@@ -17,6 +16,7 @@ from nasmvt.search.objective import Objective, Objectives
 from nasmvt.search.pareto import ranks
 from nasmvt.space import Sharing
 from nasmvt.space.arch import Value
+from nasmvt.yaml_text import dump_yaml
 
 
 def candidates_table(candidates: Sequence[Candidate], objectives: Objectives) -> pd.DataFrame:
@@ -118,4 +118,4 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def write_best(path: Path, best: Mapping[str, Any]) -> None:
     """Write the values of a candidate as YAML, whole or not at all."""
-    write_text(path, yaml.safe_dump(dict(best), sort_keys=False))
+    write_text(path, dump_yaml(dict(best)))

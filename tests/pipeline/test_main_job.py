@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -281,8 +282,6 @@ def test_compare_trains_all_equally_and_says_what_is_within_budget(tmp_path, mon
     run = train_supernet(experiment(), out=tmp_path / "run", device=CPU)
     search_run(run)
     costs = costs_of(load_supernet(run, CPU))
-    from contextlib import nullcontext
-
     found = {item.name: item for item in compare(run, device=CPU, progress=lambda title: nullcontext(StopAt(-1)))}
     assert list(found) == ["smallest", "largest", "random", "random-near-budget", "best"]
     assert not found["largest"].within_budget

@@ -34,3 +34,10 @@ def test_the_state_outside_is_given_back():
 def test_integers_of_numpy_give_the_same_seed():
     """Their repr is another since numpy 2, so an index from an array would draw another image than the same index."""
     assert derive_seed("a", np.int64(3), 4) == derive_seed("a", 3, 4)
+
+
+def test_torch_draws_what_its_own_seeding_gives():
+    with seeded("it", 3):
+        drawn = torch.rand(3)
+    torch.manual_seed(derive_seed("it", 3))
+    assert torch.equal(drawn, torch.rand(3))

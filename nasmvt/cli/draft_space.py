@@ -21,8 +21,7 @@ def draft_space(
 
     \b
     Example:
-      nasmvt draft-space timm:resnet50.a1_in1k --out r50.yaml
-      nasmvt train-supernet shapes --set space=r50.yaml
+      nasmvt draft-space timm:resnet50 --out r50.yaml
     """
     from nasmvt.errors import UserError
 

@@ -260,6 +260,8 @@ def _problem(values: Mapping[str, Any], choices: Mapping[str, Any], found: Trace
         shape = found.trace.tensors[name].shape
         for place in places if (name, 0) in got else ():
             sizes = list(wanted[name, place.dim])
+            if place.published(shape) not in sizes:
+                return f"is not told apart in {name}"
             sizes.remove(place.published(shape))
             kept = place.kept(shape, arch)
             wanted[name, place.dim] = sorted([*sizes, kept] if kept > 1 else sizes)

@@ -123,6 +123,12 @@ def dump_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
+def dump_yaml_line(value: Any) -> str:
+    """Return a value as YAML in one line that `load_yaml` reads back."""
+    text = yaml.dump([value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=float("inf"))
+    return text.strip()[1:-1]
+
+
 def _written_out(value: Any, known: dict[int, int]) -> int:
     """Return how many values a value holds, shared ones counted each time; one that holds itself recurses for ever."""
     if not isinstance(value, (dict, list)):

@@ -10,6 +10,7 @@ from evidence.__main__ import QUESTIONS, run
 from evidence.laboratory import Laboratory, scores_of
 from evidence.plan import Plan
 from evidence.statistics import kendall, mean
+from evidence.tables import estimate
 from evidence.store import Store
 from scipy import stats
 
@@ -29,6 +30,12 @@ def test_tau_is_scipys(ties):
     found = kendall(first, second + first)
     assert found.value == pytest.approx(stats.kendalltau(first, second + first).statistic)
     assert -1 <= found.low < found.value < found.high <= 1
+
+
+def test_tau_of_equal_values_is_undefined():
+    found = kendall([1, 1, 1], [1, 2, 3])
+    assert (found.value, found.low) == (None, None)
+    assert estimate(found.to_dict()) == "undefined"
 
 
 def test_the_interval_of_tau_covers_as_often_as_it_says():

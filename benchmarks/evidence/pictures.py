@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from nasmvt.files import atomic
 
+from .tables import estimate
+
 Answer = Mapping[str, Any]
 
 
@@ -28,8 +30,8 @@ def _ceiling(figure: Figure, answer: Answer) -> None:
     scores = [[result["T-score"] for result in arch["results"]] for arch in archs]
     first, second = zip(*(pair[:2] for pair in scores), strict=True)
     left.scatter(first, second, s=18)
-    tau = answer["between_seeds"]["T-score"]["value"]
-    left.set(xlabel="T-score, seed 1", ylabel="T-score, seed 2", title=f"two seeds: tau {tau:.2f}")
+    tau = estimate(answer["between_seeds"]["T-score"])
+    left.set(xlabel="T-score, seed 1", ylabel="T-score, seed 2", title=f"two seeds: tau {tau}")
     for pair, arch in zip(scores, archs, strict=True):
         right.plot([arch["parameters"] / 1e6] * len(pair), pair, ".-", color="C0", linewidth=0.8)
     right.set(xlabel="million parameters", ylabel="T-score", xscale="log", title="size and result")
@@ -38,7 +40,8 @@ def _ceiling(figure: Figure, answer: Answer) -> None:
 def _ranking(figure: Figure, answer: Answer) -> None:
     axis = figure.subplots()
     _intervals(axis, {title: found["tau"]["T-score"] for title, found in answer["supernets"].items()})
-    axis.axvline(answer["between_seeds"]["T-score"]["value"], color="C1", label="two seeds")
+    if (tau := answer["between_seeds"]["T-score"]["value"]) is not None:
+        axis.axvline(tau, color="C1", label="two seeds")
     axis.set(xlabel="tau of inherited score and result")
     axis.legend(fontsize="small")
 

@@ -14,7 +14,8 @@ RESAMPLES = 4000
 class Estimate:
     """A figure with the ends of its 95 % interval, where one is known, and from how many values it comes."""
 
-    value: float
+    value: float | None
+    """None: undefined, as the rank correlation of values that are all equal."""
     low: float | None
     high: float | None
     count: int
@@ -64,4 +65,4 @@ def _resampled(count: int, seed: int) -> np.ndarray:
 
 def _estimate(value: float, found_R: np.ndarray, count: int) -> Estimate:
     low, high = map(float, np.percentile(found_R, [2.5, 97.5])) if len(found_R) else (None, None)
-    return Estimate(value, low, high, count)
+    return Estimate(value if np.isfinite(value) else None, low, high, count)

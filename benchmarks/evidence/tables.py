@@ -20,6 +20,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def estimate(given: Answer, digits: int = 2) -> str:
     """Return a figure with its interval."""
+    if given["value"] is None:
+        return "undefined"
     if given["low"] is None:
         return f"{given['value']:+.{digits}f}"
     return f"{given['value']:+.{digits}f} ({given['low']:+.{digits}f} to {given['high']:+.{digits}f})"

@@ -5,8 +5,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nasmvt.cost import Budget, parse_budget, parse_gmacs, parse_latency, parse_sharing
 from nasmvt.errors import UserError
 from nasmvt.pipeline.compare import compare as compare_run
@@ -23,6 +21,7 @@ from nasmvt.pipeline.supernet import load_supernet, resume_supernet
 from nasmvt.pipeline.supernet import train_supernet as train_run
 from nasmvt.search import Candidate, SearchListener
 from nasmvt.training.loop import Listener
+from nasmvt.yaml_text import dump_yaml_line
 
 AnyRun = Run | Path | str | None
 """A run or its directory; None: the newest under `runs/`."""
@@ -242,10 +241,4 @@ def _text(amount: int | str | None) -> str | None:
 
 def as_texts(changes: Mapping[str, Any] | None) -> list[str]:
     """Return settings as `--set` takes them: "training.steps=100"."""
-    return [f"{key}={_yaml(value)}" for key, value in (changes or {}).items()]
-
-
-def _yaml(value: Any) -> str:
-    """Return a value as YAML in one line."""
-    first, *_ = yaml.safe_dump([value], default_flow_style=True, width=10_000).splitlines()
-    return first[1:-1]
+    return [f"{key}={dump_yaml_line(value)}" for key, value in (changes or {}).items()]

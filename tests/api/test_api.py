@@ -56,6 +56,7 @@ def test_settings_are_those_of_the_command_line():
         "space": "vit_mvt_nano",
         "tasks.cls.data.image_size": [32, 48],
         "retrain.clip": None,
+        "tasks.cls.data.classes": ["5e3", "no", "a, b"],
     }
     texts = as_texts(changes)
     assert texts == [
@@ -63,6 +64,7 @@ def test_settings_are_those_of_the_command_line():
         "space=vit_mvt_nano",
         "tasks.cls.data.image_size=[32, 48]",
         "retrain.clip=null",
+        "tasks.cls.data.classes=['5e3', 'no', 'a, b']",
     ]
 
 

@@ -10,8 +10,8 @@ from evidence.__main__ import QUESTIONS, run
 from evidence.laboratory import Laboratory, scores_of
 from evidence.plan import Plan
 from evidence.statistics import kendall, mean
-from evidence.tables import estimate
 from evidence.store import Store
+from evidence.tables import estimate
 from scipy import stats
 
 from nasmvt.config import parse

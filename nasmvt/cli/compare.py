@@ -45,8 +45,7 @@ def compare(
     With --against it searches anew, so many times with each algorithm, and trains what each search finds.
 
     \b
-    Examples:
-      nasmvt compare runs/my-run
+    Example:
       nasmvt compare runs/my-run --against random --seeds 5
     """
     from nasmvt.cli.display import (

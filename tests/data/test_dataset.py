@@ -13,8 +13,8 @@ from nasmvt.errors import UserError
             "detection",
             "'imagefolder' holds data for classification, but the task is detection",
         ),
-        ("coco", "segmentation", "use one of the formats 'shapes', 'voc', 'ade20k', 'cityscapes'"),
-        ("ade20k", "classification", "use one of the formats 'shapes', 'imagefolder'"),
+        ("coco", "segmentation", "use one of the formats 'shapes', 'shapes_hard', 'voc', 'ade20k', 'cityscapes'"),
+        ("ade20k", "classification", "use one of the formats 'shapes', 'shapes_hard', 'imagefolder'"),
     ],
 )
 def test_the_format_must_fit_the_kind(tmp_path, form, kind, fragment):

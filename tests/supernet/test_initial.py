@@ -55,10 +55,10 @@ def test_the_subnet_of_the_files_size_computes_what_the_published_network_comput
     with torch.no_grad():
         for rule in ("all", "none"):
             model = supernet.materialize(space.named("file"), supernet.sharing(rule))
-            assert torch.equal(model.task("cls").eval().backbone(images)[0], reference.forward_features(images))
-            for task in ("det", "seg"):
-                pairs = zip(model.task(task).eval().backbone(images), maps(images), strict=True)
-                assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+            given = {"cls": [reference.forward_features(images)], "det": maps(images), "seg": maps(images)}
+            for task, theirs in given.items():
+                for ours, expected in zip(model.task(task).eval().backbone(images), theirs, strict=True):
+                    assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()  # ours has channels last
     assert all(0.5 < known / whole < 1 for known, whole in filled.backbones.values())
     assert all(name.startswith("backbone.blocks.2.2.") for name in filled.fresh)
     assert filled.left_out == {"classifier.weight": "of the classifier", "classifier.bias": "of the classifier"}

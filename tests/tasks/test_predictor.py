@@ -149,7 +149,12 @@ def test_a_batch_gives_what_single_images_give(kind: str, tasks: Any, supernet: 
 
 
 def tensors(prediction: Any) -> list[Tensor]:
-    return [value for value in vars(prediction).values() if isinstance(value, Tensor)]
+    """Return what a prediction holds; detections by their places, since rounding orders those of equal scores."""
+    found = [value for value in vars(prediction).values() if isinstance(value, Tensor)]
+    if (boxes := getattr(prediction, "boxes", None)) is None:
+        return found
+    rows = sorted(range(len(boxes)), key=lambda row: boxes[row].round().tolist())
+    return [value[rows] for value in found]
 
 
 class Mixed:

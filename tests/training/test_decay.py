@@ -106,7 +106,7 @@ def shared_space(family: str) -> SearchSpace:
 
 
 def test_the_lists_cover_every_family():
-    shipped = {name for name in FAMILIES if FAMILIES.get(name).build.__module__.startswith("nasmvt.")}
+    shipped = {name for name in FAMILIES if FAMILIES.get(name).build.__module__.startswith("nasmvt.")} - {"timm"}
     assert BACKBONES.keys() == shipped
 
 

@@ -38,7 +38,7 @@ def test_two_parts_train_as_one(whole, tmp_path):
     parts = make(tmp_path, steps=STEPS, accumulate=2)
     parts.run()
     weights = trainer.trainable.state_dict()
-    assert difference(weights, parts.trainable.state_dict()) < 1e-6
+    assert difference(weights, parts.trainable.state_dict()) < 1e-5
     assert difference(weights, start) > 1e-2
     for task, losses in trainer._ledger.last.items():
         assert parts._ledger.last[task] == pytest.approx(losses, rel=1e-4)
@@ -61,7 +61,7 @@ def test_two_processes_train_as_one(whole, two):
     _, trainer = whole
     folder, ((first, losses), (second, _)) = two
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert difference(trainer.trainable.state_dict(), first) < 1e-6
+    assert difference(trainer.trainable.state_dict(), first) < 1e-5
     assert losses["det"] == pytest.approx(trainer._ledger.last["det"], rel=1e-4)
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in logged] == [5, 6]
@@ -99,7 +99,7 @@ def test_a_signal_to_one_process_ends_all_and_either_number_goes_on(two, tmp_pat
     assert all(torch.equal(weights[name], uninterrupted[name]) for name in weights)
     start, one = resumed(ALONE, tmp_path / "alone")
     assert start == 4
-    assert difference(uninterrupted, one) < 1e-6
+    assert difference(uninterrupted, one) < 1e-5
 
 
 def killed(processes, folder):

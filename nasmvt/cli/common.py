@@ -76,6 +76,22 @@ Json = Annotated[
 AcceptUnfinished = Annotated[
     bool, typer.Option("--accept-unfinished", help="Take what an interrupted search has found so far.")
 ]
+TasksOf = Annotated[
+    str | None,
+    typer.Option(
+        "--experiment",
+        help="Experiment that gives a space its tasks; its data need not exist.",
+        show_default="vit_mvt",
+    ),
+]
+ClassCounts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TASK=N",
+        help="Classes of a task of that experiment. May be repeated.",
+        show_default="1000 classification, 80 detection, 150 segmentation",
+    ),
+]
 TrainingWorkers = Annotated[
     int, typer.Option("--workers", min=0, help="Ray workers that train together; 0: this process, or torchrun's.")
 ]

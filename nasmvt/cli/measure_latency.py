@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, Device, Json, put_json, quoted, reports_errors
+from nasmvt.cli.common import Changes, ClassCounts, Device, Json, TasksOf, put_json, quoted, reports_errors
 
 
 @reports_errors
@@ -37,13 +37,8 @@ def measure_latency(
     times: Annotated[
         Path | None, typer.Option(help="Don't measure: make the table from the times.json that a kit's program wrote.")
     ] = None,
-    experiment: Annotated[
-        str | None,
-        typer.Option(help="Experiment that gives a space its tasks; its data need not exist.", show_default="vit_mvt"),
-    ] = None,
-    classes: Annotated[
-        list[str] | None, typer.Option(metavar="TASK=N", help="Classes of a task of that experiment. May be repeated.")
-    ] = None,
+    experiment: TasksOf = None,
+    classes: ClassCounts = None,
     changes: Changes = None,
     json: Json = None,
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from nasmvt.cli.common import Changes, Device, Json, put_json, reports_errors
+from nasmvt.cli.common import Changes, ClassCounts, Device, Json, TasksOf, put_json, reports_errors
 
 
 @reports_errors
@@ -54,18 +54,8 @@ def profile(
             show_default="as nasmvt keeps the parameters",
         ),
     ] = None,
-    experiment: Annotated[
-        str | None,
-        typer.Option(help="Experiment that gives a space its tasks; its data need not exist.", show_default="vit_mvt"),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TASK=N",
-            help="Classes of a task of that experiment. May be repeated.",
-            show_default="1000 classification, 80 detection, 150 segmentation",
-        ),
-    ] = None,
+    experiment: TasksOf = None,
+    classes: ClassCounts = None,
     changes: Changes = None,
 ) -> None:
     """Count parameters and multiply-accumulates of an arch with all its tasks; no weights are needed.

@@ -57,7 +57,7 @@ class ClassTargets(Targets):
     def mix(
         self, images: torch.Tensor, targets: Any, augmentation: AugmentationConfig, classes: int
     ) -> tuple[torch.Tensor, Any]:
-        """Mix pairs of images by timm's Mixup; in a batch of odd size the last image is left unchanged.
+        """Mix pairs of images, uint8 (B, 3, H, W), by timm's Mixup; of an odd number the last one is left unchanged.
 
         Labels are smoothed by the loss, for hard and soft targets alike: smoothing before the mixing gives the same.
         """
@@ -67,7 +67,7 @@ class ClassTargets(Targets):
             return images, targets
         from timm.data import Mixup
 
-        soft = torch.nn.functional.one_hot(targets, classes).float()
+        images, soft = images.float() / 255, torch.nn.functional.one_hot(targets, classes).float()
         even = len(images) - len(images) % 2
         if even:
             mixup = Mixup(augmentation.mixup, augmentation.cutmix, label_smoothing=0.0, num_classes=classes)

@@ -15,7 +15,7 @@ from nasmvt.data.transforms import TrainTransform, collate, mean_colour
 from nasmvt.data.types import Batch, Sample
 from nasmvt.data.workers import prepare
 from nasmvt.errors import UserError
-from nasmvt.seeding import derive_seed, seeded
+from nasmvt.seeding import derive_seed, reseed, seeded
 
 _log = logging.getLogger(__name__)
 
@@ -100,9 +100,10 @@ class TrainLoader:
             UnreadableImage: if an image can't be decoded and `config.skip_unreadable` is off.
         """
         placed = []
-        for slot in parts.slots(part, self._batch_size):
-            sample = self._sample(step * self._batch_size + slot)
-            with seeded("augmentation", self._seed, step, slot):
+        with seeded("augmentation", self._seed, step):
+            for slot in parts.slots(part, self._batch_size):
+                sample = self._sample(step * self._batch_size + slot)
+                reseed("augmentation", self._seed, step, slot)
                 placed.append(self._transform(sample))
         batch = collate(placed, self._targets.collate, self._config.train_placement, mean_colour(self._config))
         classes = len(self._dataset.info.classes)

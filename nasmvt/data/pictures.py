@@ -112,7 +112,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ValueError: if it holds no finite value, or colours that Pillow can't convert.
     """
     if image.mode == "RGB":
-        return image.copy()
+        return image
     if image.mode[0] in "IF":
         return Image.fromarray(_to_bytes(np.asarray(image))).convert("RGB")
     if image.mode in ("La", "RGBa"):

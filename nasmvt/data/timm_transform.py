@@ -1,21 +1,28 @@
 """timm's training pipeline of classification."""
 
+import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
 from nasmvt.data.config import DataConfig
+from nasmvt.data.geometry import Size
 from nasmvt.data.targets import Placed
 from nasmvt.data.types import ImageInfo, Sample
 from nasmvt.errors import UserError
+
+Box = tuple[int, int, int, int]
+"""Top, left, height and width of a part of an image, in pixels."""
 
 
 def timm_stages(config: DataConfig) -> "tuple[list[Any], list[Any], Finish]":
     """Return timm's transforms in three stages.
 
-    These are the random resized crop and the flip; the automatic augmentation or the change of colours; what turns an
-    image into a tensor, erasing included.
+    These are the random resized crop and the flip; the automatic augmentation or the change of colours; erasing.
 
     Raises:
         UserError: if `augmentation.auto_augment` is not a policy of timm's.
@@ -44,29 +51,51 @@ def timm_stages(config: DataConfig) -> "tuple[list[Any], list[Any], Finish]":
             f"'rand-m9-mstd0.5', or null for none"
         ) from None
     first, second, last = stages
-
     return first.transforms, second.transforms, Finish(last, config)
 
 
 class Finish:
-    """Turns an image into float32 (3, H, W) in 0..1 by the last of timm's stages.
+    """Erases a part of an image, uint8 (3, H, W), by the last of timm's stages.
 
-    It normalises, which is undone here: timm fills what a rotation uncovers, and erases, around the mean it is given,
-    which would be black with a mean of 0.
+    timm erases normalised images with normal noise, which is turned into grey levels around the mean here.
     """
 
     def __init__(self, last: Any, config: DataConfig) -> None:
-        self._last = last
-        self._mean, self._std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
+        from timm.data.random_erasing import RandomErasing
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Return the tensor of an image."""
-        tensor: torch.Tensor = (self._last(image) * self._std + self._mean).clamp(0.0, 1.0)
-        return tensor
+        self._erasing = next((stage for stage in last.transforms if isinstance(stage, RandomErasing)), None)
+        self._mean, self._std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (config.mean, config.std))
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the image, part of which may be erased."""
+        if self._erasing is None:
+            return image
+        noise: torch.Tensor = self._erasing(torch.full(image.shape, torch.nan))
+        levels = (noise * self._std + self._mean).round().clamp(0, 255)
+        return torch.where(noise.isnan(), image, levels.nan_to_num().to(torch.uint8))
+
+
+def resized_crop(
+    image: Image.Image, box: tuple[int, int, int, int], size: Size, how: InterpolationMode
+) -> torch.Tensor:
+    """Cut a part out of an image and resize it, to uint8 (3, *size).
+
+    torch resizes bytes as Pillow does, to within 3 grey levels (0.02 in the mean of photos), in half the time.
+
+    Args:
+        image: RGB.
+        box: the part.
+        size: height and width of the result.
+        how: bilinear or bicubic; antialiased.
+    """
+    top, left, height, width = box
+    part = F.pil_to_tensor(image.crop((left, top, left + width, top + height)))
+    resized: torch.Tensor = F.resize(part, list(size), how, antialias=True)
+    return resized
 
 
 class TimmTransform:
-    """timm's pipeline, from a sample to float32 (3, H, W) in 0..1.
+    """timm's pipeline, from a sample to uint8 (3, H, W).
 
     Raises:
         UserError: if `augmentation.auto_augment` is not a policy of timm's.
@@ -74,12 +103,22 @@ class TimmTransform:
 
     def __init__(self, config: DataConfig) -> None:
         self._canvas = config.image_size
-        first, second, self._finish = timm_stages(config)
-        self._transforms = [*first, *second]
+        (self._crop, *self._flips), self._colours, self._finish = timm_stages(config)
 
     def __call__(self, sample: Sample) -> Placed:
         """Return the augmented image with its target."""
-        image, size = sample.image, (sample.image.height, sample.image.width)
-        for transform in self._transforms:
-            image = transform(image)
-        return Placed(self._finish(image), sample.target, ImageInfo(id=sample.id, size=size, valid=self._canvas))
+        box = self._crop.get_params(sample.image, self._crop.scale, self._crop.ratio)
+        image = resized_crop(sample.image, box, self._canvas, random.choice(self._crop.interpolation))
+        for flip in self._flips:
+            image = flip(image)
+        if self._colours:  # they are made for images of Pillow
+            image = F.pil_to_tensor(apply(self._colours, F.to_pil_image(image)))
+        info = ImageInfo(id=sample.id, size=(sample.image.height, sample.image.width), valid=self._canvas)
+        return Placed(self._finish(image), sample.target, info)
+
+
+def apply(stages: Sequence[Any], image: Image.Image) -> Image.Image:
+    """Apply transforms one after the other."""
+    for stage in stages:
+        image = stage(image)
+    return image

@@ -21,7 +21,7 @@ from torchvision.transforms import functional as F
 from nasmvt.data.config import DataConfig
 from nasmvt.data.folders import scan, some
 from nasmvt.data.targets import Placed
-from nasmvt.data.timm_transform import timm_stages
+from nasmvt.data.timm_transform import apply, resized_crop, timm_stages
 from nasmvt.data.types import ImageInfo, Sample
 from nasmvt.errors import UserError
 
@@ -158,14 +158,12 @@ class TokenLabelTransform:
             image, cells = F.hflip(image), F.hflip(cells)
         if self._policy is not None:
             image, cells = self._policy((image, cells))
-        for change in self._colours:
-            image = change(image)
-        top, left, tall, wide = self._crop.get_params(image, self._crop.scale, self._crop.ratio)
-        resampling = random.choice(self._crop.interpolation)
-        image = F.resized_crop(image, top, left, tall, wide, list(self._canvas), resampling)
+        image = apply(self._colours, image)
+        box = top, left, tall, wide = self._crop.get_params(image, self._crop.scale, self._crop.ratio)
+        placed = self._finish(resized_crop(image, box, self._canvas, random.choice(self._crop.interpolation)))
         crop = (top / height, left / width, tall / height, wide / width)
         target = TokenLabel(sample.target, _moved(found, cells), crop)
-        return Placed(self._finish(image), target, ImageInfo(id=sample.id, size=(height, width), valid=self._canvas))
+        return Placed(placed, target, ImageInfo(id=sample.id, size=(height, width), valid=self._canvas))
 
 
 def _on_pair(

@@ -145,10 +145,10 @@ def test_mixed_targets_are_soft_and_whole(batch_size, alphas):
         names = {int(hard.targets[place]), int(partner)}
         assert set(batch.targets[place].nonzero().flatten().tolist()) <= names
     if batch_size % 2:
-        assert torch.equal(batch.images[-1], hard.images[-1])
+        assert torch.equal(batch.images[-1], hard.images[-1] / 255)
         assert batch.targets[-1, hard.targets[-1]] == 1
     else:
-        assert not torch.equal(batch.images, hard.images)
+        assert not torch.equal(batch.images, hard.images / 255)
 
 
 def test_the_soft_targets_are_the_shares_of_the_pictures():
@@ -159,7 +159,8 @@ def test_the_soft_targets_are_the_shares_of_the_pictures():
     hard = loader("classification", plain, 2, indices=indices).batch(0)
     share = batch.targets[0, hard.targets[0]]
     assert 0.01 < share < 0.99
-    expected = share * hard.images + (1 - share) * hard.images.flip(0)
+    images = hard.images / 255
+    expected = share * images + (1 - share) * images.flip(0)
     torch.testing.assert_close(batch.images, expected)
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
 from torchvision.transforms.v2 import functional as F
 
 from nasmvt.data import (
@@ -238,11 +239,11 @@ def test_color_jitter_changes_the_picture_but_not_the_padding():
     assert (run(0.5)[:, 20:] == MEAN).all()
 
 
-def test_classification_gives_pictures_in_0_1():
+def test_classification_gives_bytes_on_the_canvas():
     config = DataConfig(image_size=(48, 64), augmentation=AugmentationConfig(erasing=1.0))
     image, target, info = transformed(scene("classification"), "classification", config)
-    assert (image.shape, image.dtype) == ((3, 48, 64), torch.float32)
-    assert 0 <= image.min() < image.max() <= 1
+    assert (image.shape, image.dtype) == ((3, 48, 64), torch.uint8)
+    assert image.min() < image.max()
     assert target.dtype == torch.int64
     assert (info.size, info.valid) == ((80, 120), (48, 64))
 
@@ -252,7 +253,7 @@ def test_classification_erases_around_the_mean_colour():
     white = Sample(id=1, image=Image.new("RGB", (64, 64), (255, 255, 255)), target=0)
     erased = torch.cat(
         [
-            image[:, (image < 0.999).any(dim=0)]
+            image[:, (image < 255).any(dim=0)] / 255
             for image, _, _ in (
                 transformed(white, "classification", DataConfig(augmentation=augmentation), seed) for seed in range(10)
             )
@@ -268,10 +269,25 @@ def test_classification_without_augmentation_is_the_picture():
     augmentation = AugmentationConfig(erasing=0, auto_augment=None, hflip=0, crop_scale=1.0)
     sample = scene("classification", size=(64, 64))
     plain = [transformed(sample, "classification", DataConfig(augmentation=augmentation), seed)[0] for seed in range(6)]
-    assert all(0 <= image.min() <= image.max() <= 1 for image in plain)
-    assert any(
-        torch.allclose(image, F.to_dtype(F.pil_to_tensor(sample.image), scale=True), atol=1e-5) for image in plain
-    )
+    assert any(torch.equal(image, F.pil_to_tensor(sample.image)) for image in plain)
+
+
+@pytest.mark.parametrize("size", [(375, 500), (40, 64), (1200, 900)])
+def test_classification_crops_as_timm_does_to_within_three_grey_levels(size):
+    augmentation = AugmentationConfig(auto_augment=None, erasing=0)
+    config = DataConfig(image_size=(96, 128), augmentation=augmentation)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    sample = Sample(id=1, image=Image.fromarray(pixels), target=0)
+    theirs = create_transform(
+        (3, 96, 128), is_training=True, color_jitter=None, interpolation="random", separate=True, scale=(0.08, 1)
+    )[0]
+    for seed in range(8):  # either interpolation, with and without a flip
+        image = transformed(sample, "classification", config, seed)[0]
+        with seeded("test", seed):
+            expected = F.pil_to_tensor(theirs(sample.image))
+        differences = (image.int() - expected.int()).abs()
+        assert differences.max() <= 3
+        assert differences.float().mean() < 0.05
 
 
 def test_an_unknown_policy_is_named():

@@ -3,13 +3,10 @@
 Shapes: B batch, N tokens, C channels, H height, W width, S side of a window.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 
 def to_tokens(map_BCHW: Tensor) -> Tensor:
@@ -34,18 +31,6 @@ def from_windows(windows: Tensor, side: int, size: Sequence[int]) -> Tensor:
     rows, columns, c = size[0] // side, size[1] // side, windows.shape[-1]
     x = windows.view(-1, rows, columns, side, side, c)
     return x.transpose(2, 3).reshape(-1, size[0], size[1], c)
-
-
-def recomputed(enabled: bool, function: Callable[..., Tensor], *args: Any) -> Tensor:
-    """Call a function; if enabled and gradients are recorded, recompute its activations in the backward pass.
-
-    Gradient checkpointing: trades time for memory. Not for a function that contains BatchNorm, whose statistics
-    would be updated twice.
-    """
-    if enabled and torch.is_grad_enabled():
-        result: Tensor = checkpoint(function, *args, use_reentrant=False)
-        return result
-    return function(*args)
 
 
 def resized(table: Tensor, size: Sequence[int]) -> Tensor:

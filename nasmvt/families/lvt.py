@@ -24,11 +24,11 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.families.layers import Classifier, recomputed, to_map, to_tokens
+from nasmvt.families.layers import Classifier, to_map, to_tokens
 from nasmvt.families.lvt_attention import CSA, RASA, TAPS, AtrousFilter, PatchEmbed, TapLinear
 from nasmvt.families.lvt_head import ClassAttentionHead, NormedMeanLinear, convert
 from nasmvt.families.published import publishes
-from nasmvt.families.registry import register
+from nasmvt.families.registry import RECOMPUTING, register
 from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.space import Arch, Role
 
@@ -58,7 +58,6 @@ class LVT(nn.Module):
         drop_path: probability of dropping a residual branch in training: 0 in the first block, this in the last.
         final_norm: whether the last map is normed.
         out_norms: whether every stage ends with a LayerNorm: the normed map is returned and passed to the next stage.
-        gradient_checkpointing: whether blocks are recomputed in the backward pass, to save memory.
         norm_eps: epsilon of every LayerNorm.
 
     Raises:
@@ -81,7 +80,6 @@ class LVT(nn.Module):
         drop_path: float = 0.0,
         final_norm: bool = False,
         out_norms: bool = False,
-        gradient_checkpointing: bool = False,
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
@@ -116,7 +114,7 @@ class LVT(nn.Module):
                     mixer = RASA(dim, heads, sr_ratios[stage], atrous_rates, recursions, qkv_bias, norm_eps)
                 mlp = MLP(dim, int(dim * mlp_ratios[stage]), mlp_depconv[stage])
                 blocks.append(Block(dim, mixer, mlp, next(rates), norm_eps))
-            self.stages.append(Stage(patch_embed, blocks, gradient_checkpointing))
+            self.stages.append(Stage(patch_embed, blocks))
         normed = [out_norms] * 3 + [out_norms or final_norm]
         self.out_norms = nn.ModuleList(
             nn.LayerNorm(dim, eps=norm_eps) if norm else nn.Identity()
@@ -170,11 +168,10 @@ def _init_weights(module: nn.Module) -> None:
 class Stage(nn.Module):
     """Patch embedding and blocks."""
 
-    def __init__(self, patch_embed: PatchEmbed, blocks: Sequence[nn.Module], gradient_checkpointing: bool) -> None:
+    def __init__(self, patch_embed: PatchEmbed, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.patch_embed = patch_embed
         self.blocks = nn.ModuleList(blocks)
-        self.gradient_checkpointing = gradient_checkpointing
 
     def forward(self, x: Tensor, mix: Mix | None = None) -> Tensor:
         """Map (B, C', H', W') to (B, C, H, W); `mix` as in `LVT.forward`."""
@@ -183,7 +180,7 @@ class Stage(nn.Module):
             x = mix(x, STRIDES[0])
         size, tokens = x.shape[-2:], to_tokens(x)
         for block in self.blocks:
-            tokens = recomputed(self.gradient_checkpointing, block, tokens, size)
+            tokens = block(tokens, size)
         return to_map(tokens, size)
 
 
@@ -235,6 +232,7 @@ class MLP(nn.Module):
         for layer in ("attn.logits", "attn.values", "attn.q", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")
     },
     convert=convert,
+    retired=RECOMPUTING,
 )
 def build(
     arch: Arch,
@@ -248,7 +246,6 @@ def build(
     atrous_rates: Annotated[Sequence[Count], Field(min_length=1)] = (1, 3, 5),
     qkv_bias: bool = False,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-    gradient_checkpointing: bool = False,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-5,
     final_norm: bool | None = None,
 ) -> LVT:
@@ -277,7 +274,6 @@ def build(
         qkv_bias=qkv_bias,
         drop_path=drop_path,
         final_norm=kind == "classification" if final_norm is None else final_norm,
-        gradient_checkpointing=gradient_checkpointing,
         norm_eps=norm_eps,
     )
 

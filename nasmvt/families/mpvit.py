@@ -29,10 +29,10 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.families.layers import Classifier, MeanLinear, recomputed, start_linear, to_map, to_tokens
+from nasmvt.families.layers import Classifier, MeanLinear, start_linear, to_map, to_tokens
 from nasmvt.families.mpvit_reference import convert
 from nasmvt.families.published import publishes
-from nasmvt.families.registry import register
+from nasmvt.families.registry import RECOMPUTING, register
 from nasmvt.families.stages import STAGES, check_per_stage, choices_per_stage, per_stage
 from nasmvt.space import Arch, Role
 
@@ -55,7 +55,6 @@ class MPViT(nn.Module):
         drop_path: probability of dropping a residual branch in training: rises linearly from 0 in the first block to
             this in the last; the paths of a stage have the same.
         norm_eps: epsilon of every LayerNorm.
-        gradient_checkpointing: whether to recompute the transformer blocks in the backward pass, to save memory.
 
     Attributes:
         strides: pixels per cell of each stage's map: 4, 8, 16, 32.
@@ -75,7 +74,6 @@ class MPViT(nn.Module):
         mlp_ratios: Sequence[float] = (4, 4, 4, 4),
         drop_path: float = 0.0,
         norm_eps: float = 1e-6,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_per_stage(
@@ -108,7 +106,6 @@ class MPViT(nn.Module):
                 hidden=int(mlp_ratios[stage] * dim),
                 drop_path=rates[first:last],
                 norm_eps=norm_eps,
-                gradient_checkpointing=gradient_checkpointing,
             )
             for stage, (dim, width, (first, last)) in enumerate(
                 zip(embed_dims, self.widths, pairwise(ends), strict=True)
@@ -164,15 +161,13 @@ class Stage(nn.Module):
         hidden: int,
         drop_path: Sequence[float],
         norm_eps: float,
-        gradient_checkpointing: bool,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.embeds = nn.ModuleList(PatchEmbed(dim, 1 if path else stride) for path in range(num_paths))
         self.local = LocalPath(dim)
         self.paths = nn.ModuleList(
-            TransformerPath(dim, num_heads, hidden, drop_path, norm_eps, gradient_checkpointing)
-            for _ in range(num_paths)
+            TransformerPath(dim, num_heads, hidden, drop_path, norm_eps) for _ in range(num_paths)
         )
         self.aggregate = Aggregation(dim, width, num_paths + 1)
 
@@ -228,10 +223,8 @@ class TransformerPath(nn.Module):
         hidden: int,
         drop_path: Sequence[float],
         norm_eps: float,
-        gradient_checkpointing: bool,
     ) -> None:
         super().__init__()
-        self.gradient_checkpointing = gradient_checkpointing
         self.cpe = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.crpe = RelativePosition(dim // num_heads, num_heads)
         self.blocks = nn.ModuleList(Block(dim, num_heads, hidden, rate, norm_eps) for rate in drop_path)
@@ -241,7 +234,7 @@ class TransformerPath(nn.Module):
         size = x.shape[-2:]
         x = to_tokens(x).contiguous()
         for block in self.blocks:
-            x = recomputed(self.gradient_checkpointing, self._step, block, x, size)
+            x = self._step(block, x, size)
         return to_map(x, size)
 
     def _step(self, block: nn.Module, x: Tensor, size: Sequence[int]) -> Tensor:
@@ -342,6 +335,7 @@ def _head_major(parameter: Tensor, sizes: tuple[int, ...], dim: int = 0) -> Tens
         for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     },
     convert=convert,
+    retired=RECOMPUTING,
 )
 def build(
     arch: Arch,
@@ -351,7 +345,6 @@ def build(
     num_heads: Count = 8,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
-    gradient_checkpointing: bool = False,
 ) -> MPViT:
     """Build the backbone of an arch: the same for every kind of task and size of image.
 
@@ -365,7 +358,6 @@ def build(
         mlp_ratios=per_stage(arch, "mlp_ratio"),
         drop_path=drop_path,
         norm_eps=norm_eps,
-        gradient_checkpointing=gradient_checkpointing,
     )
 
 

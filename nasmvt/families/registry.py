@@ -12,7 +12,7 @@ from nasmvt.errors import UserError, listed, nearest
 from nasmvt.families.axis import Axis
 from nasmvt.families.reference import Converter
 from nasmvt.registry import Registry
-from nasmvt.space import Role, Roles, SearchSpace
+from nasmvt.space import Arch, Role, Roles, SearchSpace
 from nasmvt.space.sharing import fits
 
 Builder = Callable[..., nn.Module]
@@ -24,6 +24,9 @@ backbone maps images (B, 3, H, W) to a tuple of maps (B, C_i, H_i, W_i) and decl
 one entry per map. A family whose networks depend on the kind builds that of segmentation for a kind that it
 does not know: maps of every scale it has, for dense prediction.
 """
+
+RECOMPUTING = {"gradient_checkpointing": "training.activation_checkpointing"}
+"""What families read of a space up to version 0.4, and the setting that replaced it."""
 
 Choices = Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -57,6 +60,14 @@ class Family:
     """Regular expression of the names of the blocks that a network is a chain of; the numbers in its groups, read as a
     tuple, give their order. Activations are recomputed by block, and learning rates decay by block; None: neither."""
 
+    retired: Mapping[str, str] = field(default_factory=dict)
+    """Fixed sizes of older versions that no network depends on, with the setting that does their work now."""
+
+    def backbone(self, space: SearchSpace, arch: Arch, *, kind: str, image_size: tuple[int, int]) -> nn.Module:
+        """Build the plain backbone of an arch of a space (see `Builder`)."""
+        fixed = {size: value for size, value in space.fixed.items() if size not in self.retired}
+        return self.build(arch, kind=kind, image_size=image_size, **fixed)
+
     def centred_dims(self, parameter: str) -> tuple[int, ...]:
         """Return the dimensions along which a smaller parameter of that name is the middle of the larger one."""
         return next((dims for pattern, dims in self.centred.items() if fits(pattern, parameter)), ())
@@ -77,6 +88,8 @@ class Family:
             if parameter.kind is parameter.KEYWORD_ONLY and name not in {"kind", "image_size"}
         }
         for size, value in space.fixed.items():
+            if size in self.retired:
+                continue
             if size not in known:
                 raise UserError(
                     f"{space.name} fixes {size!r}, unknown to family {self.name}{nearest(size, known)} "
@@ -122,6 +135,7 @@ def register(
     tables: Sequence[str] = (),
     axes: Sequence[Axis] = (),
     blocks: str | None = None,
+    retired: Mapping[str, str] | None = None,
 ) -> Callable[[Builder], Builder]:
     """Register a builder as the family `name`.
 
@@ -135,6 +149,7 @@ def register(
         tables: tables of positions (1, C, H, W) that may be resized, by pattern.
         axes: axes whose units may be put in the order of their importance.
         blocks: regular expression of the names of blocks, see `Family`.
+        retired: fixed sizes of older versions, with the settings that replace them.
 
     Raises:
         UserError: when it decorates, if another module has registered a family of that name.
@@ -151,6 +166,7 @@ def register(
             tables=tuple(tables),
             axes=tuple(axes),
             blocks=blocks,
+            retired=retired or {},
         )
         FAMILIES.add(name, known, build.__module__)
         return build

@@ -31,10 +31,10 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.families.layers import Classifier, MeanLinear, recomputed
+from nasmvt.families.layers import Classifier, MeanLinear
 from nasmvt.families.published import publishes
 from nasmvt.families.reference import State, rename, reordered
-from nasmvt.families.registry import register
+from nasmvt.families.registry import RECOMPUTING, register
 from nasmvt.families.scalable_vit_attention import IWSA, SSA, HeadsLinear, bchw, bhwc
 from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.space import Arch, Role
@@ -65,7 +65,6 @@ class ScalableViT(nn.Module):
         final_norm: whether the last map is normed, for classification.
         drop_path: probability of dropping a residual branch of the last block in training; it rises linearly from 0.
         norm_eps: epsilon of every LayerNorm but the one inside SSA, which has 1e-5.
-        gradient_checkpointing: recompute the activations of blocks in the backward pass, to save memory.
 
     Raises:
         UserError: if sequences are of other lengths, a width does not divide by its heads, or a ratio leaves nothing.
@@ -88,7 +87,6 @@ class ScalableViT(nn.Module):
         final_norm: bool = True,
         drop_path: float = 0.0,
         norm_eps: float = 1e-6,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_per_stage(
@@ -126,7 +124,7 @@ class ScalableViT(nn.Module):
                 for index, drop in enumerate(islice(rates, depth))
             ]
             stride = 2 if self.stages else 4
-            self.stages.append(Stage(inputs, dim, stride, blocks, norm_eps, gradient_checkpointing))
+            self.stages.append(Stage(inputs, dim, stride, blocks, norm_eps))
             inputs = dim
         self.norm = nn.LayerNorm(embed_dims[-1], eps=norm_eps) if final_norm else nn.Identity()
         self.apply(_init_weights)
@@ -160,20 +158,18 @@ class Stage(nn.Module):
         stride: int,
         blocks: Sequence["Block"],
         norm_eps: float,
-        gradient_checkpointing: bool,
     ) -> None:
         super().__init__()
         self.patch_embed = nn.Conv2d(inputs, dim, 2 * stride - 1, stride=stride, padding=stride - 1)
         self.patch_norm = nn.LayerNorm(dim, eps=norm_eps)
         self.blocks = nn.ModuleList(blocks)
         self.pos_conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
-        self.gradient_checkpointing = gradient_checkpointing
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, C', H', W') to (B, C, H, W)."""
         x = self.patch_norm(bhwc(self.patch_embed(x_BCHW)))
         for index, block in enumerate(self.blocks):
-            x = recomputed(self.gradient_checkpointing, block, x)
+            x = block(x)
             if index == 0:
                 x = x + bhwc(self.pos_conv(bchw(x)))
         return bchw(x)
@@ -284,6 +280,7 @@ def _by_heads(rows: Tensor, parts: int, heads: int) -> Tensor:
         for layer in ("attn.qkv", "attn.q", "attn.k", "attn.v", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")
     },
     convert=convert,
+    retired=RECOMPUTING,
 )
 def build(
     arch: Arch,
@@ -296,7 +293,6 @@ def build(
     qkv_bias: bool = True,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
-    gradient_checkpointing: bool = False,
 ) -> ScalableViT:
     """Build the backbone of an arch for one kind of task: four maps, of which classification has the last one normed.
 
@@ -315,7 +311,6 @@ def build(
         final_norm=kind == "classification",
         drop_path=drop_path,
         norm_eps=norm_eps,
-        gradient_checkpointing=gradient_checkpointing,
     )
 
 

@@ -25,7 +25,7 @@ from nasmvt.errors import UserError
 from nasmvt.families.layers import Classifier, MeanLinear, start_linear
 from nasmvt.families.published import publishes
 from nasmvt.families.reference import Rules, State, rename, reordered
-from nasmvt.families.registry import register
+from nasmvt.families.registry import RECOMPUTING, register
 from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.families.vitae_v2_cells import NormalCell, ReductionCell, divided
 from nasmvt.space import Arch, Role
@@ -56,7 +56,6 @@ class ViTAEv2(nn.Module):
         dilations: dilations of the pyramid's convolutions, a sequence per stage.
         relative_positions: whether attention in windows adds a bias per head and relative position, as in Swin.
         drop_path: probability of dropping a residual branch in the last normal cell; rises linearly from 0.
-        gradient_checkpointing: whether attention and MLP are recomputed in the backward pass.
         norm_eps: epsilon of the LayerNorms of the normal cells.
         reduction_norm_eps: epsilon of the LayerNorms of the reduction cells.
 
@@ -86,7 +85,6 @@ class ViTAEv2(nn.Module):
         dilations: Sequence[Sequence[int]] = ((1, 2, 3, 4), (1, 2, 3), (1, 2), (1, 2)),
         relative_positions: bool = False,
         drop_path: float = 0.1,
-        gradient_checkpointing: bool = False,
         norm_eps: float = 1e-6,
         reduction_norm_eps: float = 1e-5,
     ) -> None:
@@ -127,7 +125,6 @@ class ViTAEv2(nn.Module):
                 kernel_size=kernel_sizes[i],
                 dilations=dilations[i],
                 relative_positions=relative_positions,
-                gradient_checkpointing=gradient_checkpointing,
                 norm_eps=reduction_norm_eps,
             )
             blocks = [
@@ -141,7 +138,6 @@ class ViTAEv2(nn.Module):
                     window_size=window_sizes[i],
                     relative_positions=relative_positions,
                     drop_path=next(rates),
-                    gradient_checkpointing=gradient_checkpointing,
                     norm_eps=norm_eps,
                 )
                 for _ in range(depths[i])
@@ -226,6 +222,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
         for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     },
     convert=convert,
+    retired=RECOMPUTING,
 )
 def build(
     arch: Arch,
@@ -239,7 +236,6 @@ def build(
     window_size: Count = 7,
     relative_positions: bool = False,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
-    gradient_checkpointing: bool = False,
 ) -> ViTAEv2:
     """Build the backbone of an arch; it is the same for every kind of task and size of image.
 
@@ -277,7 +273,6 @@ def build(
         window_sizes=(window_size, window_size, None, None),
         relative_positions=relative_positions,
         drop_path=drop_path,
-        gradient_checkpointing=gradient_checkpointing,
     )
 
 

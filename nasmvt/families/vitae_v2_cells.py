@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nasmvt.errors import UserError
 from nasmvt.families.biased_attention import relative_bias, relative_position_index
-from nasmvt.families.layers import from_windows, recomputed, to_map, to_tokens, to_windows
+from nasmvt.families.layers import from_windows, to_map, to_tokens, to_windows
 
 PCM_STRIDES = {2: (2, 1, 1), 4: (2, 2, 1)}
 """Strides of the three convolutions beside a reduction's attention, by the reduction's ratio."""
@@ -45,7 +45,6 @@ class ReductionCell(nn.Module):
         kernel_size: int,
         dilations: Sequence[int],
         relative_positions: bool,
-        gradient_checkpointing: bool,
         norm_eps: float,
     ) -> None:
         super().__init__()
@@ -53,7 +52,6 @@ class ReductionCell(nn.Module):
             raise UserError(f"a reduction's ratio must be 2 or 4, not {ratio}: change the ratios")
         self.ratio = ratio
         self.window_size = window_size
-        self.gradient_checkpointing = gradient_checkpointing
         self.pyramid = nn.ModuleList(
             nn.Conv2d(
                 inputs,
@@ -80,8 +78,8 @@ class ReductionCell(nn.Module):
         pyramid_BNP = torch.stack([to_tokens(conv(x)) for conv in self.pyramid], -1).flatten(2)
         convs = self.convs(x)
         size = convs.shape[-2:]
-        y = recomputed(self.gradient_checkpointing, self._attend, pyramid_BNP, size) + to_tokens(convs)
-        y = y + recomputed(self.gradient_checkpointing, self._feed_forward, y)
+        y = self._attend(pyramid_BNP, size) + to_tokens(convs)
+        y = y + self._feed_forward(y)
         return to_map(y, size)
 
     def _attend(self, pyramid_BNP: Tensor, size: Sequence[int]) -> Tensor:
@@ -116,12 +114,10 @@ class NormalCell(nn.Module):
         window_size: int | None,
         drop_path: float,
         relative_positions: bool,
-        gradient_checkpointing: bool,
         norm_eps: float,
     ) -> None:
         super().__init__()
         self.window_size = window_size
-        self.gradient_checkpointing = gradient_checkpointing
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads, head_dim, table=window_size if relative_positions else None)
         self.convs = pcm((dim, conv_dim, dim, dim), groups, (1, 1, 1))
@@ -133,9 +129,9 @@ class NormalCell(nn.Module):
         """Map (B, C, H, W) to (B, C, H, W)."""
         size = x_BCHW.shape[-2:]
         x = to_tokens(x_BCHW)
-        attended = recomputed(self.gradient_checkpointing, self._attend, x, size)
+        attended = self._attend(x, size)
         x = x + self.drop_path(attended) + self.drop_path(to_tokens(self.convs(x_BCHW)))
-        x = x + self.drop_path(recomputed(self.gradient_checkpointing, self._feed_forward, x))
+        x = x + self.drop_path(self._feed_forward(x))
         return to_map(x, size)
 
     def _attend(self, x_BNC: Tensor, size: Sequence[int]) -> Tensor:

@@ -14,6 +14,7 @@ from nasmvt.export import load
 from nasmvt.families import family
 from nasmvt.families.layers import Classifier
 from nasmvt.families.reference import Converter, State, misfits, read_state
+from nasmvt.families.registry import RECOMPUTING
 from nasmvt.model import MultiTaskModel
 from nasmvt.pipeline.run import Run
 from nasmvt.space import Arch, SearchSpace
@@ -31,7 +32,7 @@ _HEAD = "head."
 _LARGEST = "largest"
 _ROUNDING = 1e-3
 """Of the largest feature: what other orders of sums may make, in float32, in a network of a hundred layers."""
-_OF_TRAINING = {"drop_path", "gradient_checkpointing"}
+_OF_TRAINING = {"drop_path", *RECOMPUTING}
 """Fixed sizes that no tensor depends on."""
 
 
@@ -90,7 +91,7 @@ def _check_features(network: Any, model: str, arch: Arch, supernet: Supernet) ->
         UserError: if they differ.
     """
     space, size = supernet.space, tuple(network.pretrained_cfg["input_size"][1:])
-    backbone = family(space.family).build(arch, kind="classification", image_size=size, **space.fixed).eval()
+    backbone = family(space.family).backbone(space, arch, kind="classification", image_size=size).eval()
     state = _converter(space)(network.state_dict(), Classifier(backbone, nn.Identity()))
     wanted = backbone.state_dict()
     backbone.load_state_dict({name: state[f"{_BACKBONE}{name}"] for name in wanted})
@@ -163,7 +164,7 @@ def _fitting_arch(state: State, source: str, arch: str | None, supernet: Superne
 def _classifier(space: SearchSpace, task: Task, arch: Arch, kind: str) -> Classifier:
     """Return the skeleton of an arch's backbone for a kind of task, as converters ask for it."""
     with OnMeta():
-        backbone = family(space.family).build(arch, kind=kind, image_size=task.nominal_size, **space.fixed)
+        backbone = family(space.family).backbone(space, arch, kind=kind, image_size=task.nominal_size)
     return Classifier(backbone, nn.Identity())
 
 

@@ -13,7 +13,7 @@ from nasmvt.pipeline.datasets import TaskData, infos_of, open_data
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.supernet import build_supernet
 from nasmvt.seeding import seeded
-from nasmvt.tasks.blocks import blocks_of
+from nasmvt.tasks.blocks import recomputed_blocks
 from nasmvt.tasks.build import build_network
 from nasmvt.tasks.task import Task
 from nasmvt.tasks.trainable import Trained
@@ -93,7 +93,7 @@ def _images(name: str, task: Any, parts: int) -> int:
 def _activations(experiment: Experiment, task: Task, data: TaskData, images: int) -> int:
     """Return the bytes of a pass of some images, extrapolated from fewer where there are many."""
     config, space = experiment.training, experiment.space
-    blocks = blocks_of(space, "training.activation_checkpointing") if config.activation_checkpointing else None
+    blocks = recomputed_blocks(space, config.activation_checkpointing)
     found = []
     for count in _MEASURED if images > max(_MEASURED) else (images,):
         with seeded("memory"):

@@ -36,6 +36,24 @@ def blocks_of(space: SearchSpace, setting: str) -> re.Pattern[str]:
     return re.compile(blocks)
 
 
+def recomputed_blocks(space: SearchSpace, wanted: bool) -> re.Pattern[str] | None:
+    """Return what the names of the blocks that are recomputed match; None: nothing is.
+
+    Raises:
+        UserError: if the family names no blocks, or the space asks for it as those of nasmvt up to 0.4 did.
+    """
+    setting = "training.activation_checkpointing"
+    if wanted:
+        return blocks_of(space, setting)
+    for size, replaced_by in family(space.family).retired.items():
+        if replaced_by == setting and space.fixed.get(size):
+            raise UserError(
+                f"{space.name} fixes {size!r}, which became a setting of trainings: set {setting} to true, or remove "
+                f"{size!r} from the space"
+            )
+    return None
+
+
 def depths(networks: Iterable[Sequence[str]], blocks: re.Pattern[str]) -> dict[str, int]:
     """Return the depth of every parameter of some task networks, whose names are given in their order.
 

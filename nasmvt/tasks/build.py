@@ -21,7 +21,7 @@ def build_network(space: SearchSpace, task: Task, arch: Arch) -> TaskNetwork:
 
 def build_backbone(space: SearchSpace, task: Task, arch: Arch) -> nn.Module:
     """Build the plain backbone of an arch for a task, with freshly drawn weights."""
-    return family(space.family).build(arch, kind=task.config.kind, image_size=task.nominal_size, **space.fixed)
+    return family(space.family).backbone(space, arch, kind=task.config.kind, image_size=task.nominal_size)
 
 
 def build_skeleton(space: SearchSpace, task: Task, arch: Arch, device: torch.device | str = "cpu") -> TaskNetwork:

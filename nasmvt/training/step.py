@@ -11,7 +11,7 @@ from torch import Tensor
 from nasmvt.data.types import Batch
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch
-from nasmvt.tasks.blocks import blocks_of, recomputing
+from nasmvt.tasks.blocks import recomputed_blocks, recomputing
 from nasmvt.tasks.lessons import Lesson
 from nasmvt.tasks.precision import autocast
 from nasmvt.tasks.trainable import Trainable
@@ -70,8 +70,7 @@ class Step:
         self._sample = make_sampling(config)
         self._common = config.archs == "common"
         self._distillation = config.distillation
-        setting = "training.activation_checkpointing"
-        self._recomputed = blocks_of(trainable.space, setting) if config.activation_checkpointing else None
+        self._recomputed = recomputed_blocks(trainable.space, config.activation_checkpointing)
 
     def archs(self, step: int) -> list[list[Arch]]:
         """Return the archs of a step, counted from 0: those of each process, or once those of all."""

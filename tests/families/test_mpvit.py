@@ -253,19 +253,6 @@ def test_what_cannot_be_built_is_refused():
         family("mpvit").build(nano.smallest, kind="detection", image_size=(64, 64), num_heads=16)
 
 
-def test_gradient_checkpointing_changes_nothing():
-    images = torch.rand(2, 3, 32, 40)
-    results = []
-    for enabled in (False, True):
-        model = network(gradient_checkpointing=enabled, drop_path=0.3).train()
-        torch.manual_seed(3)
-        maps = model(images)
-        sum(m.square().sum() for m in maps).backward()
-        results.append([*maps, *(p.grad for p in model.parameters()), *model.buffers()])
-    for plain, recomputed in zip(*results, strict=True):
-        assert torch.equal(plain, recomputed)
-
-
 def test_drop_path_grows_over_the_blocks_and_is_the_same_in_all_paths():
     model = network(drop_path=0.5)
     rates = [[[block.drop_path.drop_prob for block in path.blocks] for path in s.paths] for s in model.stages]

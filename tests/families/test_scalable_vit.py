@@ -248,17 +248,6 @@ def test_the_last_map_is_normed_for_classification_alone():
         assert len(model(torch.rand(1, 3, 64, 64))) == 4
 
 
-def test_gradient_checkpointing_changes_nothing():
-    images = torch.rand(2, 3, 40, 56)
-    results = []
-    for enabled in (False, True):
-        model = network(gradient_checkpointing=enabled).train()
-        maps = model(images)
-        sum(m.square().mean() for m in maps).backward()
-        results.append([*maps, *(p.grad for p in model.parameters())])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
 def test_drop_path_rises_over_all_blocks():
     model = network(drop_path=0.7)
     rates = [block.drop_path.drop_prob for stage in model.stages for block in stage.blocks]

@@ -17,7 +17,7 @@ from nasmvt.model import MultiTaskModel
 from nasmvt.seeding import seeded
 from nasmvt.space import Sharing
 from nasmvt.supernet import Supernet
-from nasmvt.tasks.blocks import blocks_of, depths, recomputing
+from nasmvt.tasks.blocks import blocks_of, depths, recomputed_blocks, recomputing
 from nasmvt.tasks.build import build_network
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.heads import HEADS
@@ -29,6 +29,8 @@ from tests.conftest import CLASSES, make_batch, make_tasks, randomize
 from tests.families.small_spaces import SMALL
 from tests.supernet.test_every_detector import HEADS as DETECTORS
 from tests.supernet.test_every_head import SETTINGS
+
+OFF, ON = {"gradient_checkpointing": False}, {"gradient_checkpointing": True}
 
 
 def with_drop_path(name: str):
@@ -147,3 +149,15 @@ def test_a_family_without_blocks_is_refused(space, monkeypatch) -> None:
     monkeypatch.setattr("nasmvt.tasks.blocks.family", lambda name: replace(family(name), blocks=None))
     with pytest.raises(UserError, match=r"training.layer_decay works by block, but the family vit_mvt names none"):
         blocks_of(space, "training.layer_decay")
+
+
+def test_a_space_of_an_older_version_that_asks_for_recomputing_names_the_setting() -> None:
+    spaces = [
+        SMALL["lvt_nano"].model_copy(update={"fixed": {**SMALL["lvt_nano"].fixed, **old}}) for old in ({}, OFF, ON)
+    ]
+    archs = [family("lvt").backbone(space, space.smallest, kind="detection", image_size=(64, 64)) for space in spaces]
+    assert len({str(backbone) for backbone in archs}) == 1
+    assert [recomputed_blocks(space, wanted=False) for space in spaces[:2]] == [None, None]
+    assert recomputed_blocks(spaces[2], wanted=True) == blocks_of(spaces[0], "it")
+    with pytest.raises(UserError, match=r"fixes 'gradient_checkpointing', .* set training.activation_checkpointing to"):
+        recomputed_blocks(spaces[2], wanted=False)

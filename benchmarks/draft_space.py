@@ -62,20 +62,24 @@ class Checked:
 def side_of(drafted: Drafted) -> int:
     """Return a small side of images that a network reads."""
     fixed = drafted.values["fixed"]
-    if fixed["maps"].get("blocks"):
-        return 4 * int(fixed["maps"]["levels"][0]["stride"])
+    stride = int(fixed["maps"]["levels"][0]["stride"])
+    if len(fixed["maps"]["levels"]) == 1:
+        return 4 * stride if stride % 4 == 0 else 8 * stride
     return 224 if fixed.get("sized") and not fixed.get("any_size") else 64
 
 
 def make_tasks(drafted: Drafted, side: int) -> dict[str, Task]:
     """Return three tasks with small heads."""
-    stride = int(drafted.values["fixed"]["maps"]["levels"][-1]["stride"])
-    flat = bool(drafted.values["fixed"]["maps"].get("blocks"))
-    strides = [stride // 2, stride] if flat and stride % 2 == 0 else None
-    levels = {"strides": strides} if strides else {"strides": [stride]} if flat else {}
+    maps = drafted.values["fixed"]["maps"]["levels"]
+    stride = int(maps[-1]["stride"])
+    strides = [stride // 2, stride] if stride % 2 == 0 else [stride]
+    first = stride // 4 if stride % 4 == 0 else strides[0]
+    flat = len(maps) == 1
+    levels = {"strides": strides} if flat else {}
+    pyramid = {"strides": [first * scale for scale in (1, 2, 4, 8)]} if flat else {}
     regions = {"width": 16, "box_convs": 1, "box_hidden": 16, "mask_convs": 1, "rpn_batch": 16, "roi_batch": 8}
     kept = {"pre_nms": [40, 40], "post_nms": [10, 10], "detections": 5, "anchor_scale": 3}
-    pixels = {"channels": 16, "pool_scales": [1, 2], "aux_channels": 8}
+    pixels = {"channels": 16, "pool_scales": [1, 2], "aux_channels": 8, **pyramid}
     heads = {"classification": {}, "detection": {**regions, **kept, **levels}, "segmentation": pixels}
     found = {}
     for name, kind in (("cls", "classification"), ("det", "detection"), ("seg", "segmentation")):

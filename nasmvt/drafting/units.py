@@ -11,6 +11,7 @@ from torch import nn
 from nasmvt.drafting.factors import Factor
 from nasmvt.drafting.network import Spot, Traced
 from nasmvt.families.timm_units import PACKED
+from nasmvt.space.sharing import fits
 
 MULTIPLE = 8
 """Widths are multiples of this many channels."""
@@ -69,13 +70,19 @@ class Group:
         found = {max(self.step, round(share * self.largest / self.step) * self.step) for share in SHARES}
         return sorted({option for option in found if option < self.largest} | {self.largest})
 
-    def tensors(self) -> dict[str, int | list[int]]:
+    def tensors(self) -> dict[str, int | list[int] | list[list[int]]]:
         """Return its tensors with the dimension, and how often units come and how wide they are if need be."""
-        return {
-            spot.tensor: spot.dim if spot.parts == spot.width == 1 else [spot.dim, spot.parts, spot.width]
-            for spots in self.spots.values()
-            for spot in spots
-        }
+        found: dict[str, list[list[int]]] = {}
+        for spot in (spot for spots in self.spots.values() for spot in spots):
+            found.setdefault(spot.tensor, []).append([spot.dim, spot.parts, spot.width])
+        return {name: _short(specs) for name, specs in found.items()}
+
+
+def _short(specs: list[list[int]]) -> int | list[int] | list[list[int]]:
+    if len(specs) > 1:
+        return specs
+    dim, *packing = specs[0]
+    return dim if packing == [1, 1] else specs[0]
 
 
 def depth_options(count: int, least: int) -> list[int]:
@@ -244,15 +251,19 @@ def compressed(
     """
     known = list(every)
     found: dict[str, Any] = {}
+    covered: set[str] = set()
     for name, value in tensors.items():
-        chosen = name
-        for home in [sequence] if sequence else sorted(homes, key=len):
+        if name in covered:
+            continue
+        chosen, most = name, [name]
+        for home in [sequence] if sequence else homes:
             if name.startswith(f"{home}."):
                 rest = name.removeprefix(f"{home}.").split(".", 1)
                 pattern = f"{home}.*.{rest[-1]}"
-                fitting = [n for n in known if re.fullmatch(re.escape(pattern).replace(r"\*", "[^.]*"), n)]
-                if len(rest) == 2 and fitting and all(tensors.get(n) == value for n in fitting):
-                    chosen = pattern
-                    break
+                fitting = [other for other in known if fits(pattern, other)] if len(rest) == 2 else []
+                alike = all(other not in covered and tensors.get(other) == value for other in fitting)
+                if alike and len(fitting) > len(most):
+                    chosen, most = pattern, fitting
         found[chosen] = value
+        covered.update(most)
     return found

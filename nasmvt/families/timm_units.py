@@ -25,15 +25,23 @@ class Units(Config):
 
     largest: Count
     """The option with which everything is as published."""
-    tensors: dict[str, int | list[int]]
+    tensors: dict[str, int | list[int] | list[list[int]]]
     """By pattern (as in `roles`), the parameters and buffers that consist of them: a dimension, or [dimension, how
-    often the units come, channels of a unit]."""
+    often the units come, channels of a unit], or a list of such where several dimensions do."""
     attributes: dict[str, Count] = Field(default_factory=dict)
     """By pattern, the numbers in modules that follow: so many per unit."""
     blocks: str | None = None
     """The sequence whose blocks choose each for itself; None: the choice is made once."""
     step: Count = 1
     """Blocks with fewer units than `largest` keep their share of them, in multiples of this."""
+
+    def packings(self, pattern: str) -> list[Packing]:
+        """Return the dimensions of the tensors of a pattern that consist of them."""
+        spec = self.tensors[pattern]
+        if isinstance(spec, int):
+            return [(spec, 1, 1)]
+        several = [spec] if isinstance(spec[0], int) else spec
+        return [(dim, parts, width) for dim, parts, width in several]  # type: ignore[misc]
 
     def kept(self, published: int, option: int) -> int:
         """Return how many units stay of the published ones."""
@@ -84,10 +92,10 @@ def unpacked(tensor: Tensor, packings: Sequence[Packing]) -> Tensor:
 class _Place:
     """A dimension of a tensor that consists of units."""
 
-    def __init__(self, choice: str, units: Units, spec: int | list[int], block: int | None) -> None:
+    def __init__(self, choice: str, units: Units, packing: Packing, block: int | None) -> None:
         self.choice = choice
         self.units = units
-        self.dim, self.parts, self.width = (spec, 1, 1) if isinstance(spec, int) else spec
+        self.dim, self.parts, self.width = packing
         self.block = block
 
     def published(self, shape: Sequence[int]) -> int:
@@ -122,12 +130,14 @@ class Plan:
             if _is_count(value)
         ]
         for choice, its in units.items():
-            for pattern, spec in its.tensors.items():
+            for pattern in its.tensors:
                 for name in _fitting(pattern, names):
-                    places.setdefault(name, []).append(_Place(choice, its, spec, _block(network, its.blocks, name)))
+                    block = _block(network, its.blocks, name)
+                    held = (_Place(choice, its, packing, block) for packing in its.packings(pattern))
+                    places.setdefault(name, []).extend(held)
             for pattern, each in its.attributes.items():
                 for name in _fitting(pattern, numbers):
-                    place = _Place(choice, its, [0, 1, each], _block(network, its.blocks, name))
+                    place = _Place(choice, its, (0, 1, each), _block(network, its.blocks, name))
                     self.attributes.setdefault(name, []).append(place)
         self.tensors = {name: places[name] for name in names if name in places}
 

@@ -100,10 +100,8 @@ def trace(network: nn.Module, how: Mapping[str, Any], side: int, norm: bool | No
         with found.trace:
             found.trace.begin(images)
             classified = network(images)
-        found.unused["classification"] = _unused(network, found.trace.read)
         with found.trace:
-            found.norm, maps = _maps(network, images, found.trace, norm)
-        found.unused["dense"] = _unused(network, found.trace.read)
+            found.norm, maps = _maps(network, images, norm)
     for hook in hooks:
         hook.remove()
     name = type(network).__name__
@@ -113,6 +111,10 @@ def trace(network: nn.Module, how: Mapping[str, Any], side: int, norm: bool | No
         )
     if any(not isinstance(each, Tensor) or each.ndim != 4 or each.shape[2] != each.shape[3] for each in maps):
         raise UserError(f"the maps of a network must be (B, C, H, W), but those of {name} are not: draft another")
+    found.unused = {
+        "classification": _unused(network, found.trace.read_by([classified])),
+        "dense": _unused(network, found.trace.read_by(maps)),
+    }
     found.classified = found.trace.dims(classified)[1]
     found.maps = [(each.shape[2], found.trace.dims(each)[1]) for each in maps]
     for sequence, blocks in _sequences(network):
@@ -123,7 +125,7 @@ def trace(network: nn.Module, how: Mapping[str, Any], side: int, norm: bool | No
     return found
 
 
-def _maps(network: nn.Module, images: Tensor, tracing: Trace, norm: bool | None) -> tuple[bool, list[Tensor]]:
+def _maps(network: nn.Module, images: Tensor, norm: bool | None) -> tuple[bool, list[Tensor]]:
     """Return the maps that timm offers and whether they are normed, if they all have one size."""
     take = getattr(network, "forward_intermediates", None)
     if take is None:
@@ -131,15 +133,12 @@ def _maps(network: nn.Module, images: Tensor, tracing: Trace, norm: bool | None)
             f"a network must give maps (timm's forward_intermediates), but {type(network).__name__} has none: draft "
             "another"
         )
-    tracing.begin(images)
     options: dict[str, Any] = {"norm": True} if norm else {}
     maps: list[Tensor] = take(images, intermediates_only=True, **options)
     if norm is None and len(maps) > 1 and len({each.shape for each in maps}) == 1:
-        tracing.begin(images)
         try:
             return True, take(images, intermediates_only=True, norm=True)
         except (AssertionError, TypeError):
-            tracing.begin(images)
             return False, take(images, intermediates_only=True)
     return bool(norm), maps
 

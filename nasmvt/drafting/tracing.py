@@ -4,7 +4,7 @@ Every operation that torch performs is seen, whatever Python does around it. Ope
 does not know leave nothing free of what they read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,8 @@ class Trace(TorchDispatchMode):
         super().__init__()
         self.tensors: dict[str, Tensor] = dict(network.state_dict(keep_vars=True))
         self._dims: dict[int, tuple[Tensor, list[Dim]]] = {}
-        self._read: set[int] = set()
+        self._sources: dict[int, set[int]] = {}
+        """For the memory of each tensor, that of the tensors it was computed from; views have their tensor's."""
         self._data: set[int] = set()
         for tensor in self.tensors.values():
             self.give(tensor, [[Factor(size)] for size in tensor.shape])
@@ -50,16 +51,20 @@ class Trace(TorchDispatchMode):
         """Begin a run that reads images (B, 3, H, W), or something else with reasons for each of its dimensions."""
         self._data.add(id(images))
         self.give(images, [[Factor(size, reason)] for size, reason in zip(images.shape, reasons, strict=True)])
-        self._read = set()
 
     def is_data(self, tensor: Tensor) -> bool:
         """Return whether a tensor depends on the images."""
         return id(tensor) in self._data
 
-    @property
-    def read(self) -> set[str]:
-        """The names of the parameters and buffers that were read since `begin`."""
-        return {name for name, tensor in self.tensors.items() if id(tensor) in self._read}
+    def read_by(self, results: Iterable[Tensor]) -> set[str]:
+        """Return the names of the parameters and buffers that results depend on."""
+        known, rest = set[int](), [_memory(tensor) for tensor in results]
+        while rest:
+            one = rest.pop()
+            if one not in known:
+                known.add(one)
+                rest.extend(self._sources.get(one, ()))
+        return {name for name, tensor in self.tensors.items() if _memory(tensor) in known}
 
     def places(self) -> Iterator[tuple[str, int, list[Factor]]]:
         """Yield every dimension of a parameter or buffer: its name, which of them, and its factors."""
@@ -72,7 +77,8 @@ class Trace(TorchDispatchMode):
         result = func(*args, **kwargs)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        self._read.update(map(id, given))
+        for tensor in made:
+            self._sources.setdefault(_memory(tensor), set()).update(map(_memory, given))
         if any(map(self.is_data, given)):
             self._data.update(map(id, made))
         call = Call(self, _named(func, args, kwargs), given, made)
@@ -92,6 +98,10 @@ class Trace(TorchDispatchMode):
     @staticmethod
     def _unknown(tensor: Tensor) -> list[Dim]:
         return [[Factor(size, "comes out of an operation that is not followed")] for size in tensor.shape]
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
 
 
 def _is_pointwise(func: Any, name: str) -> bool:

@@ -41,7 +41,7 @@ class Units(Config):
         if isinstance(spec, int):
             return [(spec, 1, 1)]
         several = [spec] if isinstance(spec[0], int) else spec
-        return [(dim, parts, width) for dim, parts, width in several]  # type: ignore[misc]
+        return [(dim, parts, width) for dim, parts, width in several]
 
     def kept(self, published: int, option: int) -> int:
         """Return how many units stay of the published ones."""

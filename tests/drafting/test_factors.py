@@ -81,3 +81,27 @@ def test_a_network_is_followed(trace) -> None:
     assert stream.fixed == dims["proj.weight", 0][0].fixed == "is concatenated with others"
     assert dims["sorted.weight", 0][0].fixed == "goes through sort, which is not followed"
     assert not dims["last.weight", 0][0].fixed
+
+
+class Aside(nn.Module):
+    """One layer whose result is returned, with something written into it, and one whose result is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.written, self.aside = (nn.Linear(4, 4, bias=False) for _ in range(3))
+
+    def forward(self, x):
+        out = self.used(x)
+        out[:, :2].add_(self.written(x)[:, :2])
+        self.aside(x)
+        return out
+
+
+def test_what_a_result_depends_on() -> None:
+    with torch.device("meta"):
+        network, x = Aside(), torch.empty(3, 4)
+    found = Trace(network)
+    found.begin(x, ("is the batch", "is the input"))
+    with torch.no_grad(), found:
+        out = network(x)
+    assert found.read_by([out]) == {"used.weight", "written.weight"}

@@ -3,6 +3,7 @@
 Shapes: B images, H, W of the canvas.
 """
 
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,6 @@ from torch.export import Dim, ExportedProgram
 from torch.overrides import TorchFunctionMode
 
 from nasmvt.errors import UserError
-from nasmvt.tasks.modes import evaluating
 from nasmvt.tasks.network import TaskNetwork
 
 
@@ -60,8 +60,10 @@ def trace(
     if "sizes" in network.static_inputs:
         example["sizes"] = torch.tensor([list(example["images"].shape[2:])] * 2)
         shapes["sizes"] = {0: Dim("batch")}
-    with evaluating(network), torch.no_grad(), _naming_failures(network), quiet(), _Replacing(replaced or {}):
-        return torch.export.export(StaticNetwork(network), (), kwargs=example, dynamic_shapes=shapes, strict=False)
+    # Attention lays out its result by what needs gradients, and nobody trains a program.
+    frozen = copy.deepcopy(network).eval().requires_grad_(False)
+    with torch.no_grad(), _naming_failures(frozen), quiet(), _Replacing(replaced or {}):
+        return torch.export.export(StaticNetwork(frozen), (), kwargs=example, dynamic_shapes=shapes, strict=False)
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:

@@ -15,7 +15,7 @@ from nasmvt.pipeline.network_blocks import find_blocks
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.runs import stage_of
 from nasmvt.report.blocks import SHARED, draw_blocks, draw_parts, task_colors
-from nasmvt.report.charts import Mark, Series, color, line_chart, scatter, shade
+from nasmvt.report.charts import Mark, Series, color, line_chart, scatter, shade, short
 from nasmvt.report.page import Section, facts, figure, image, legend, note, page, row, table
 from nasmvt.search import Candidate, Journal
 from nasmvt.space import Sharing
@@ -23,7 +23,8 @@ from nasmvt.training.metrics import MetricsLog
 
 _BEST = 10
 """Candidates in the table."""
-_HEAD_SHADE = "#b7c3d3"
+_PALE = "80"
+"""Opacity of the colour of a task's neck and head, beside that of its backbone."""
 
 
 class Report:
@@ -89,7 +90,7 @@ class Report:
         rows = [
             (name, "  ".join(map(str, choice.options)), choice.per or "once") for name, choice in space.choices.items()
         ]
-        return f"<h3>Space: family {space.family}, {space.size:.4g} archs</h3>" + table(
+        return f"<h3>Space: family {space.family}, {short(space.size)} archs</h3>" + table(
             ("choice", "options", "made for each"), rows
         )
 
@@ -192,7 +193,7 @@ class Report:
         parts = [
             ("shared", count.shared, SHARED),
             *((f"{task}, own part of the backbone", size, colors[task]) for task, size in count.specific.items()),
-            *((f"{task}, neck and head", size, _HEAD_SHADE) for task, size in count.heads.items()),
+            *((f"{task}, neck and head", size, colors[task] + _PALE) for task, size in count.heads.items()),
         ]
         rows = [("total", f"{count.total:,}"), *((name, f"{size:,}") for name, size, _ in parts)]
         title = "<h3>Parameters, a shared tensor counted once</h3>"
@@ -227,7 +228,11 @@ class Report:
         for task in self._tasks:
             pair = (
                 image(first.batch(task), f"{task}: first training batch with its labels"),
-                image(last.predictions(task), f"{task}: labels and last predictions of the {model}, side by side"),
+                image(
+                    last.predictions(task),
+                    f"{task}: labels and last predictions of the {model}, side by side",
+                    double=True,
+                ),
             )
             shown.append(row(part for part in pair if part))
         return "".join(shown) or note("No images were drawn yet.")

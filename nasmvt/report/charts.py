@@ -15,6 +15,8 @@ COLORS = ("#2f6fb2", "#d9822b", "#3a8f5c", "#a4508b", "#7a6a4f", "#c0504d", "#4c
 
 _WIDTH, _HEIGHT = 480, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 38
+_DOT, _LONE_DOT = 1.8, 4.5
+"""Radius of the points of a curve, and of the only one."""
 _MOST_POINTS = 200
 """Points of a curve; more are averaged in groups of neighbours."""
 
@@ -67,10 +69,11 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, *, zero: bo
     for number, curve in enumerate(curves):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(frame.place, curve.points))
         parts.append(f'<polyline class="curve" stroke="{color(number)}" points="{path}"/>')
+        radius = _DOT if len(curve.points) > 1 else _LONE_DOT
         for point in curve.points:
             x, y = frame.place(point)
             tip = escape(f"{curve.name}\n{x_label} {point[0]:g}: {point[1]:.4g}")
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.8" fill="{color(number)}"/>')
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{color(number)}"/>')
             parts.append(f'<circle class="hit" cx="{x:.1f}" cy="{y:.1f}" r="6" data-tip="{tip}"/>')
     return _svg(parts, f"{y_label} by {x_label}")
 

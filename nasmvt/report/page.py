@@ -12,6 +12,9 @@ from PIL import Image
 
 _LARGEST_WIDTH = 1400
 """Pixels; larger images are reduced to it."""
+_LINE = 50
+"""Characters of a cell; longer ones are broken into lines on a narrow screen."""
+_LONG = ' class="long"'
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,10 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], best: int | 
     head = "".join(f"<th{kind}>{escape(text)}</th>" for kind, text in zip(kinds, headers, strict=True))
     body = "".join(
         ('<tr class="best">' if number == best else "<tr>")
-        + "".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, row, strict=True))
+        + "".join(
+            f"<td{kind or _LONG * (len(text) > _LINE)}>{escape(text)}</td>"
+            for kind, text in zip(kinds, row, strict=True)
+        )
         + "</tr>"
         for number, row in enumerate(lines)
     )
@@ -89,13 +95,22 @@ def legend(entries: Iterable[tuple[str, str]]) -> str:
     return f'<div class="legend">{items}</div>'
 
 
-def figure(content: str, caption: str) -> str:
-    """Return a figure with its caption."""
-    return f'<figure class="chart">{content}<figcaption>{escape(caption)}</figcaption></figure>'
+def figure(content: str, caption: str, *, double: bool = False) -> str:
+    """Return a figure with its caption; a double one takes twice the width of another beside it."""
+    kinds = "chart double" if double else "chart"
+    return (
+        f'<figure class="{kinds}"><div class="wide">{content}</div><figcaption>{escape(caption)}</figcaption></figure>'
+    )
 
 
-def image(path: Path, caption: str) -> str:
-    """Return an image file as a figure that holds its pixels, as JPEG; nothing if there is no such file."""
+def image(path: Path, caption: str, *, double: bool = False) -> str:
+    """Return an image file as a figure that holds its pixels, as JPEG; nothing if there is no such file.
+
+    Args:
+        path: the file.
+        caption: below it.
+        double: whether it shows pairs, and takes twice the width of another beside it.
+    """
     if not path.is_file():
         return ""
     with Image.open(path) as opened:
@@ -108,6 +123,7 @@ def image(path: Path, caption: str) -> str:
         f'<img alt="{escape(caption)}" width="{picture.width}" height="{picture.height}" '
         f'src="data:image/jpeg;base64,{data}">',
         caption,
+        double=double,
     )
 
 

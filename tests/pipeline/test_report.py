@@ -21,7 +21,7 @@ from nasmvt.pipeline.runs import list_runs, stage_of
 from nasmvt.pipeline.search import search
 from nasmvt.pipeline.supernet import load_supernet, train_supernet
 from nasmvt.report.charts import Mark, Series, line_chart, scatter, short
-from nasmvt.report.page import table
+from nasmvt.report.page import figure, table
 from nasmvt.space import Sharing
 from tests.conftest import tiny_experiment
 
@@ -220,6 +220,19 @@ def test_long_curves_are_thinned_and_bad_values_left_out():
     assert 150 <= len(places) <= 200
     assert "nan" not in " ".join(places)
     assert line_chart([Series("loss", [(1.0, float("inf"))])], "step", "loss") == ""
+
+
+def test_a_lone_point_is_seen():
+    page = Page(line_chart([Series("miou", [(40.0, 58.0)]), Series("other", [(40.0, 3.0), (41.0, 3.0)])], "step", "%"))
+    sizes = [float(attrs["r"]) for tag, attrs in page.tags if tag == "circle" and attrs.get("class") != "hit"]
+    assert sizes[0] > 2 * sizes[1] == 2 * sizes[2]
+
+
+def test_what_is_wider_than_a_phone_scrolls_or_is_broken_into_lines():
+    page = Page(table(("n", "labels"), [(1, "circle 90, " * 9)]) + figure("<svg></svg>", "pairs", double=True))
+    assert page.all("td", "class") == ["n", "long"]
+    assert page.all("div", "class") == ["wide", "wide"]
+    assert page.all("figure", "class") == ["chart double"]
 
 
 def test_numbers_are_short_and_tables_are_escaped():

@@ -1,7 +1,7 @@
 """Axes of a network along which units can be put in another order without changing what it computes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,3 +20,7 @@ class Axis:
     count: str | None = None
     """The module's attribute that says how many units there are, such as `attn.num_heads`: a unit is then several
     consecutive rows. None: every row is a unit."""
+
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """How many consecutive rows of a tensor a unit has, where `count` is None. A module in which the tensors that are
+    named here have different numbers of units is passed over."""

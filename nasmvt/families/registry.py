@@ -29,6 +29,8 @@ RECOMPUTING = {"gradient_checkpointing": "training.activation_checkpointing"}
 """What families read of a space up to version 0.4, and the setting that replaced it."""
 
 Choices = Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Axes = Sequence[Axis] | Callable[[Mapping[str, Any]], Sequence[Axis]]
+Blocks = str | Callable[[Mapping[str, Any]], str | None] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +55,14 @@ class Family:
     """Patterns of names of parameters that are tables of positions (1, C, H, W), which weights for another size of
     image are resized to."""
 
-    axes: tuple[Axis, ...] = ()
-    """Axes whose units may be put in the order of their importance."""
+    axes: Axes = ()
+    """Axes whose units may be put in the order of their importance, or a function that gives those of a space's fixed
+    sizes."""
 
-    blocks: str | None = None
+    blocks: Blocks = None
     """Regular expression of the names of the blocks that a network is a chain of; the numbers in its groups, read as a
-    tuple, give their order. Activations are recomputed by block, and learning rates decay by block; None: neither."""
+    tuple, give their order, and a group that is absent comes last. Activations are recomputed by block, and learning
+    rates decay by block; None: neither. A function gives that of a space's fixed sizes."""
 
     retired: Mapping[str, str] = field(default_factory=dict)
     """Fixed sizes of older versions that no network depends on, with the setting that does their work now."""
@@ -67,6 +71,14 @@ class Family:
         """Build the plain backbone of an arch of a space (see `Builder`)."""
         fixed = {size: value for size, value in space.fixed.items() if size not in self.retired}
         return self.build(arch, kind=kind, image_size=image_size, **fixed)
+
+    def axes_of(self, space: SearchSpace) -> Sequence[Axis]:
+        """Return the axes of the networks of a space."""
+        return self.axes(space.fixed) if callable(self.axes) else self.axes
+
+    def blocks_of(self, space: SearchSpace) -> str | None:
+        """Return the regular expression of the blocks of the networks of a space."""
+        return self.blocks(space.fixed) if callable(self.blocks) else self.blocks
 
     def centred_dims(self, parameter: str) -> tuple[int, ...]:
         """Return the dimensions along which a smaller parameter of that name is the middle of the larger one."""
@@ -133,8 +145,8 @@ def register(
     convert: Converter | None = None,
     centred: Mapping[str, tuple[int, ...]] | None = None,
     tables: Sequence[str] = (),
-    axes: Sequence[Axis] = (),
-    blocks: str | None = None,
+    axes: Axes = (),
+    blocks: Blocks = None,
     retired: Mapping[str, str] | None = None,
 ) -> Callable[[Builder], Builder]:
     """Register a builder as the family `name`.
@@ -147,7 +159,7 @@ def register(
         convert: converts published weights; None: there are none.
         centred: parameters whose smaller versions are the middle of the larger, by pattern, with the dimensions.
         tables: tables of positions (1, C, H, W) that may be resized, by pattern.
-        axes: axes whose units may be put in the order of their importance.
+        axes: axes whose units may be put in the order of their importance, see `Family`.
         blocks: regular expression of the names of blocks, see `Family`.
         retired: fixed sizes of older versions, with the settings that replace them.
 
@@ -164,7 +176,7 @@ def register(
             convert=convert,
             centred=centred or {},
             tables=tuple(tables),
-            axes=tuple(axes),
+            axes=axes,
             blocks=blocks,
             retired=retired or {},
         )

@@ -61,9 +61,13 @@ def put_in_order(supernet: Supernet, score: Score) -> int:
     Raises:
         UserError: if the family declares no axes.
     """
-    if not family(supernet.space.family).axes:
-        raise UserError(f"the family {supernet.space.family} knows no order of importance: leave initial.order out")
-    found = [units for axis in family(supernet.space.family).axes for units in _units(supernet, axis)]
+    axes = family(supernet.space.family).axes_of(supernet.space)
+    if not axes:
+        raise UserError(
+            f"the family {supernet.space.family} knows no order of importance of {supernet.space.name}: leave "
+            "initial.order out"
+        )
+    found = [units for axis in axes for units in _units(supernet, axis)]
     orders = [torch.argsort(score(units), descending=True, stable=True) for units in found]
     for units, order in zip(found, orders, strict=True):
         units.reorder(order)
@@ -109,18 +113,19 @@ def _units(supernet: Supernet, axis: Axis) -> Iterator[Units]:
     for name, owners in modules.items():
         held: dict[int, tuple[Tensor, int]] = {}
         readers: dict[int, tuple[Tensor, int]] = {}
+        counts = set() if axis.count is None else {int(attrgetter(axis.count)(owners[0][1]))}
         for leaf, dim in axis.tensors.items():
             for task, module in owners:
                 if not _has(module, leaf):
                     continue
                 for tensor in _stored(supernet, task, f"{name}.{leaf}"):
                     held[id(tensor)] = tensor, dim
+                    if axis.count is None and (leaf == axis.reader or leaf in axis.rows):
+                        counts.add(tensor.shape[dim] // axis.rows.get(leaf, 1))
                     if leaf == axis.reader:
                         readers[id(tensor)] = tensor, dim
-        if readers:
-            reader, dim = next(iter(readers.values()))
-            count = reader.shape[dim] if axis.count is None else int(attrgetter(axis.count)(owners[0][1]))
-            yield Units(count, tuple(held.values()), tuple(readers.values()))
+        if readers and len(counts) == 1:
+            yield Units(counts.pop(), tuple(held.values()), tuple(readers.values()))
 
 
 def _stored(supernet: Supernet, task: str, name: str) -> list[Tensor]:

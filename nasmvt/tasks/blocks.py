@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from math import inf
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,11 +28,11 @@ def blocks_of(space: SearchSpace, setting: str) -> re.Pattern[str]:
     Raises:
         UserError: if the family names no blocks, which the setting needs.
     """
-    blocks = family(space.family).blocks
+    blocks = family(space.family).blocks_of(space)
     if blocks is None:
         raise UserError(
-            f"{setting} works by block, but the family {space.family} names none: register it with 'blocks' "
-            "(docs/new-family.md), or leave the setting out"
+            f"{setting} works by block, but the family {space.family} names none of {space.name}: register it with "
+            "'blocks' (docs/new-family.md), or leave the setting out"
         )
     return re.compile(blocks)
 
@@ -62,7 +63,7 @@ def depths(networks: Iterable[Sequence[str]], blocks: re.Pattern[str]) -> dict[s
     counts.
     """
     every = [list(names) for names in networks]
-    places = {n: tuple(map(int, match.groups())) for names in every for n in names if (match := blocks.match(n))}
+    places = {n: tuple(map(_number, match.groups())) for names in every for n in names if (match := blocks.match(n))}
     order = {place: depth for depth, place in enumerate(sorted(set(places.values())), 1)}
     found: dict[str, int] = {}
     for names in every:
@@ -72,6 +73,10 @@ def depths(networks: Iterable[Sequence[str]], blocks: re.Pattern[str]) -> dict[s
         first = next((at for at, name in enumerate(names) if name in places), 0)
         found = {**own, **dict.fromkeys(names[:first], 0), **found}
     return found
+
+
+def _number(group: str | None) -> float:
+    return inf if group is None else int(group)
 
 
 @contextmanager

@@ -96,5 +96,5 @@ def test_taylor_puts_a_unit_last_that_no_loss_depends_on(supernet) -> None:
 def test_a_family_without_axes_is_refused() -> None:
     with torch.device("meta"):
         net = Supernet(SMALL["lvt_nano"], make_tasks())
-    with pytest.raises(UserError, match=r"lvt knows no order of importance: leave initial\.order out"):
+    with pytest.raises(UserError, match=r"lvt knows no order of importance of lvt_nano: leave initial\.order out"):
         put_in_order(net, by_magnitude)

@@ -6,6 +6,7 @@ commands find them as well. They are in a package of their own because `nasmvt.s
 """
 
 from nasmvt.api.model import add_files as add_files
+from nasmvt.api.model import benchmark as benchmark
 from nasmvt.api.model import evaluate as evaluate
 from nasmvt.api.model import export as export
 from nasmvt.api.model import predict as predict

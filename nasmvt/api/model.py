@@ -1,12 +1,14 @@
-"""The steps on a finished model: export, files for other runtimes, evaluation, prediction."""
+"""The steps on a finished model: export, files for other runtimes, evaluation, prediction, speed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from nasmvt.api.run import AnyRun, as_texts, open_run
 from nasmvt.pipeline.add_files import Wanted
 from nasmvt.pipeline.add_files import add_files as add
+from nasmvt.pipeline.benchmark import benchmark as measure
 from nasmvt.pipeline.deploy import Deployment
 from nasmvt.pipeline.export import export as export_run
 from nasmvt.pipeline.serve import Served
@@ -140,3 +142,47 @@ def add_files(
     work = Deployment.open(Path(folder), tasks=tasks, any_size=any_size, changes=as_texts(changes))
     wanted = Wanted(onnx=onnx, with_preprocessing=with_preprocessing, int8=int8, pt2=pt2, keep_float=keep_float)
     return dict(add(work, wanted))
+
+
+def benchmark(
+    folder: Path | str,
+    *,
+    runtimes: Sequence[str] = ("torch",),
+    tasks: Sequence[str] | None = None,
+    batches: Sequence[int] = (1,),
+    threads: Sequence[int] = (1,),
+    seconds: float = 3.0,
+    fps: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Measure how fast an exported model is on the CPU; return a row for every combination of settings.
+
+    A row has `task`, `runtime`, `batch`, `threads`, and what was measured: `images_per_second`, `p50`, `p90` and `p99`
+    (milliseconds per call), `memory` (MiB that loading and computing add) and `calls`. Every row is measured in a
+    process of its own: a program that calls this guards its main part by `if __name__ == "__main__":`.
+
+    Args:
+        folder: the exported folder.
+        runtimes: what computes: "torch", "compiled", "onnx", "int8", "pt2".
+        tasks: None: all.
+        batches: images per call.
+        threads: of an operator.
+        seconds: how long each is measured.
+        fps: measure so many images of val one by one instead, predictions at their original size included, without the
+            first five (LVT's protocol).
+        changes: settings of the data, see `evaluate`.
+
+    Raises:
+        UserError: if the folder has no such task, or lacks a runtime's files.
+    """
+    found = measure(
+        Path(folder),
+        runtimes=runtimes,
+        tasks=tasks,
+        batches=batches,
+        threads=threads,
+        seconds=seconds,
+        fps=fps,
+        changes=as_texts(changes),
+    )
+    return [{**asdict(setting), **asdict(speed)} for setting, speed in found]

@@ -48,27 +48,23 @@ def benchmark(
       nasmvt benchmark my-model --runtime torch --runtime onnx --threads 1
     """
     from dataclasses import asdict
-    from itertools import product
 
     from nasmvt.cli.common import written
     from nasmvt.cli.display import console, speed_table
-    from nasmvt.export import load
     from nasmvt.files import write_json
-    from nasmvt.pipeline.benchmark import Setting, measure, measure_fps
-    from nasmvt.pipeline.evaluate import data_configs
+    from nasmvt.pipeline.benchmark import benchmark as measure
 
     folder = model_folder(folder)
-    loaded = load(folder)
-    chosen = [loaded.task(name).task.name for name in task or loaded.tasks]
-    batches = [1] if fps is not None else batch or [1]
-    settings = [
-        Setting(task=name, runtime=one, batch=size, threads=number)
-        for name, size, number, one in product(chosen, batches, threads or [1], runtime or ["torch"])
-    ]
-    if fps is None:
-        found = list(measure(folder, settings, seconds))
-    else:
-        found = list(measure_fps(folder, settings, data_configs(loaded, changes or ()), fps))
+    found = measure(
+        folder,
+        runtimes=runtime,
+        tasks=task,
+        batches=batch,
+        threads=threads,
+        seconds=seconds,
+        fps=fps,
+        changes=changes or (),
+    )
     console.print(speed_table(found))
     path = out or folder / "benchmark.json"
     rows = [{**asdict(setting), **asdict(speed)} for setting, speed in found]

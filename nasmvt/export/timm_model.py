@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models import register_model
-from timm.models._features import FeatureGetterNet, feature_take_indices
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError, listed
 from nasmvt.export.loading import load
 from nasmvt.heads import LinearHead
 from nasmvt.tasks.build import build_network
+from nasmvt.tasks.modes import evaluating
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
 
@@ -58,32 +58,8 @@ class TimmClassifier(nn.Module):
         self.global_pool, self.num_classes = _pooling(global_pool), len(task.info.classes)
         self.head_drop = nn.Dropout(drop_rate)
         self.head: nn.Module = network.head.fc
-        self.pretrained_cfg = self.default_cfg = self._cfg(task)
         if num_classes not in (None, self.num_classes):
             self.reset_classifier(int(num_classes))
-
-    def _cfg(self, task: Task) -> dict[str, Any]:
-        """Return what timm's tools read: input, normalisation, names of the first and the last layer."""
-        height, width = task.nominal_size
-        convolutions = [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
-        was = self.training
-        with torch.no_grad():
-            pool_size = self.eval().forward_features(torch.zeros(1, 3, height, width)).shape[2:]
-        self.train(was)
-        return {
-            "architecture": "nasmvt",
-            "num_classes": len(task.info.classes),
-            "label_names": list(task.info.classes),
-            "input_size": (3, height, width),
-            "fixed_input_size": False,
-            "pool_size": tuple(pool_size),
-            "crop_pct": 1.0,
-            "interpolation": "bilinear",
-            "mean": task.config.data.mean,
-            "std": task.config.data.std,
-            "first_conv": convolutions[0] if convolutions else (),
-            "classifier": "head",
-        }
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Turn normalised images into the last map (B, C, H, W)."""
@@ -112,9 +88,23 @@ class TimmClassifier(nn.Module):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Return maps of the backbone, and the last one before them unless `intermediates_only`."""
         maps = self.backbone(x)
-        taken, _ = feature_take_indices(len(maps), indices)
-        chosen = [maps[place] for place in taken]
+        chosen = [maps[place] for place in self._places(indices)]
         return chosen if intermediates_only else (maps[-1], chosen)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] | None = None, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Take out what the maps do not need, the linear layer; return the places of the maps."""
+        if prune_head:
+            self.reset_classifier(0, "")
+        return self._places(indices)
+
+    def _places(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Return which maps are meant: all (None), so many of the last ones, or these, negative ones from the end."""
+        every = list(range(len(self.feature_info)))
+        if indices is None:
+            return every
+        return every[-indices:] if isinstance(indices, int) else [every[place] for place in indices]
 
     def get_classifier(self) -> nn.Module:
         """Return the linear layer."""
@@ -136,6 +126,29 @@ class TimmClassifier(nn.Module):
         """Return the parameters that are not to decay."""
         own: set[str] = getattr(self.backbone, "no_weight_decay", set)()
         return {f"backbone.{name}" for name in own}
+
+
+def _cfg(network: TaskNetwork, task: Task) -> dict[str, Any]:
+    """Return what timm's tools read: input, normalisation, names of the first and the last layer."""
+    height, width = task.nominal_size
+    modules = network.backbone.named_modules()
+    convolutions = [f"backbone.{name}" for name, module in modules if isinstance(module, nn.Conv2d)]
+    with evaluating(network), torch.no_grad():
+        last: Tensor = network.backbone(torch.zeros(1, 3, height, width))[-1]
+    return {
+        "architecture": "nasmvt",
+        "num_classes": len(task.info.classes),
+        "label_names": list(task.info.classes),
+        "input_size": (3, height, width),
+        "fixed_input_size": False,
+        "pool_size": tuple(last.shape[2:]),
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "mean": task.config.data.mean,
+        "std": task.config.data.std,
+        "first_conv": convolutions[0] if convolutions else (),
+        "classifier": "head",
+    }
 
 
 def _declared(backbone: Any) -> tuple[Sequence[int], Sequence[int]]:
@@ -196,9 +209,19 @@ def nasmvt(
         network = build_network(loaded.model.space, described, loaded.model.arch)
     for ignored in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         settings.pop(ignored, None)
-    model = TimmClassifier(network, described, num_classes, **settings)
-    if not features_only:
-        return model
-    wanted = len(model.feature_info) if out_indices is None else out_indices
-    features: nn.Module = FeatureGetterNet(model, out_indices=wanted)
-    return features
+    if features_only:
+        every = range(len(_declared(network.backbone)[0]))
+        settings |= {"features_only": True, "out_indices": every if out_indices is None else out_indices}
+    model: nn.Module = build_model_with_cfg(
+        TimmClassifier,
+        "nasmvt",
+        False,  # the weights are there already
+        pretrained_cfg=_cfg(network, described),
+        feature_cfg={"feature_cls": "getter"},
+        kwargs_filter=("in_chans",),
+        network=network,
+        task=described,
+        num_classes=len(described.info.classes) if num_classes is None else num_classes,
+        **settings,
+    )
+    return model

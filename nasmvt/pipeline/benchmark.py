@@ -7,9 +7,10 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 
 from nasmvt.export import load
 from nasmvt.pipeline.datasets import TaskData
+from nasmvt.pipeline.evaluate import data_configs
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.modes import evaluating
 from nasmvt.tasks.network import TaskNetwork, whole_infos
@@ -66,6 +68,44 @@ class Speed:
         p50, p90, p99 = (1000 * float(value) for value in np.percentile(seconds, [50, 90, 99]))
         speed = images * len(seconds) / sum(seconds)
         return cls(images_per_second=speed, p50=p50, p90=p90, p99=p99, memory=memory, calls=len(seconds))
+
+
+def benchmark(
+    folder: Path,
+    *,
+    runtimes: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    batches: Sequence[int] | None = None,
+    threads: Sequence[int] | None = None,
+    seconds: float = 3.0,
+    fps: int | None = None,
+    changes: Sequence[str] = (),
+) -> list[tuple[Setting, Speed]]:
+    """Measure every combination of tasks, batch sizes, threads and runtimes.
+
+    Args:
+        folder: the exported folder.
+        runtimes: None: PyTorch.
+        tasks: None: all.
+        batches: images per call; None: one. Not for `fps`, whose images come one by one.
+        threads: of an operator; None: one.
+        seconds: how long each is measured.
+        fps: how many images of val are measured instead, from the placed image to the prediction (see `measure_fps`).
+        changes: of the settings of the data of val.
+
+    Raises:
+        UserError: if the folder has no such task, or lacks a runtime's files.
+    """
+    loaded = load(folder)
+    chosen = [loaded.task(name).task.name for name in tasks or loaded.tasks]
+    sizes = [1] if fps is not None else batches or [1]
+    settings = [
+        Setting(task=name, runtime=runtime, batch=size, threads=number)
+        for name, size, number, runtime in product(chosen, sizes, threads or [1], runtimes or ["torch"])
+    ]
+    if fps is None:
+        return list(measure(folder, settings, seconds))
+    return list(measure_fps(folder, settings, data_configs(loaded, changes), fps))
 
 
 def measure(folder: Path, settings: Iterable[Setting], seconds: float) -> Iterator[tuple[Setting, Speed]]:

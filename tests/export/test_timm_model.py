@@ -1,7 +1,10 @@
 """Exported networks as timm's models: the checks of timm's tests/test_models.py that apply, and equal outputs.
 
-These are its test_model_forward, test_model_backward, test_model_default_cfgs and test_model_forward_features; the
-others ask for TorchScript or for weights to be downloaded. Its demand for four maps holds where a backbone has them.
+By name, those of test_model_forward, test_model_backward, test_model_default_cfgs, test_model_load_pretrained,
+test_model_features_pretrained, test_model_forward_features, test_model_forward_intermediates and
+test_model_forward_intermediates_features. Its demand for four maps holds where a backbone has them. Left out are the
+tests of TorchScript and of symbolic tracing (fx), which our backbones, whose Python reads shapes, do not go through:
+test_model_forward_torchscript, test_model_forward_fx, test_model_backward_fx, test_model_forward_fx_torchscript.
 """
 
 import numpy as np
@@ -60,9 +63,33 @@ def test_the_cfg_and_the_methods_are_as_timm_has_them(folder):
     model.reset_classifier(0, "")
     assert model(x).shape[-2:] == cfg["pool_size"]
     assert {f"{cfg['classifier']}.weight", f"{cfg['first_conv']}.weight"} <= names
-    maps = timm.create_model("nasmvt", folder=folder, features_only=True).eval()
-    assert maps.feature_info.channels() == [found.shape[1] for found in maps(x)]
-    assert maps.feature_info.reduction() == [x.shape[2] // found.shape[2] for found in maps(x)]
+    bare = timm.create_model("nasmvt", folder=folder, num_classes=0, global_pool="").eval()
+    assert bare(x).shape[-2:] == cfg["pool_size"]
+
+
+def test_features_before_the_classifier(folder):
+    model = timm.create_model("nasmvt", folder=folder, pretrained=True).eval()
+    x = torch.randn(2, *model.default_cfg["input_size"])
+    features = model.forward_features(x)
+    pooled = model.forward_head(features, pre_logits=True)
+    assert pooled.shape == (2, model.head_hidden_size)
+    assert torch.equal(model.get_classifier()(pooled), model(x))
+    assert timm.create_model("nasmvt", folder=folder, pretrained=True, num_classes=0).eval()(x).equal(pooled)
+
+
+@pytest.mark.parametrize("wanted", [None, 2, [0, -1]])
+def test_maps_alone_are_the_maps_of_the_model(folder, wanted):
+    model = timm.create_model("nasmvt", folder=folder, pretrained=True).eval()
+    given = {} if wanted is None else {"out_indices": wanted}
+    maps = timm.create_model("nasmvt", folder=folder, pretrained=True, features_only=True, **given).eval()
+    x = torch.randn(2, *model.default_cfg["input_size"])
+    last, inner = model.forward_intermediates(x, indices=wanted)
+    assert torch.equal(last, model.forward_features(x))
+    found = maps(x)
+    assert all(torch.equal(a, b) for a, b in zip(found, inner, strict=True))
+    assert maps.feature_info.channels() == [one.shape[1] for one in found]
+    assert maps.feature_info.reduction() == [x.shape[2] // one.shape[2] for one in found]
+    assert not any("head" in name for name, _ in maps.named_parameters())
 
 
 def test_what_is_no_timm_model_is_refused(folder):

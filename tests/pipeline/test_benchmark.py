@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from nasmvt import api
 from nasmvt.export import save
 from nasmvt.pipeline import benchmark
 from nasmvt.pipeline.benchmark import Speed
@@ -34,6 +35,16 @@ def test_the_command_writes_a_row_per_setting(folder):
         ("cls", "torch", 3, 1),
     ]
     assert all(row["calls"] >= 10 and row["p50"] <= row["p99"] for row in content["rows"])
+
+
+def test_the_function_returns_the_rows_of_the_command(folder, monkeypatch):
+    monkeypatch.setattr(benchmark, "_apart", lambda work: [(one, benchmark._run(*given)) for one, given in work])
+    (row,) = api.benchmark(folder, tasks=["cls"], batches=[2], seconds=0.1)
+    assert (row["task"], row["runtime"], row["batch"], row["threads"]) == ("cls", "torch", 2, 1)
+    assert row["images_per_second"] > 0
+    assert row["calls"] >= 10
+    with pytest.raises(api.UserError, match="did you mean 'cls'"):
+        api.benchmark(folder, tasks=["clss"])
 
 
 def test_fps_leaves_out_the_first_five_images(supernet, space, tasks):

@@ -60,7 +60,8 @@ def evaluate(
         protocol: how test images are placed: "fit", "paper"; None: as the model was made.
         device: "cpu", "cuda", "cuda:1" ...; "auto": CUDA if there is any.
         precision: in which numbers networks compute: "fp32", or "bf16" or "fp16" where the device has them.
-        runtime: what computes: "torch", or "onnx", "int8" or "pt2" for files that `add_files` wrote (on the CPU).
+        runtime: what computes: "torch", "compiled" (by `torch.compile`), or "onnx", "int8" or "pt2" for files that
+            `add_files` wrote (on the CPU).
 
     Raises:
         UserError: if the folder is not an exported model, data are missing or have other classes, or the device lacks

@@ -54,7 +54,9 @@ Protocol = Annotated[
 ]
 Runtime = Annotated[
     str,
-    typer.Option(help="What computes: torch, or onnx, int8 or pt2 for files that 'nasmvt export' adds (on the CPU)."),
+    typer.Option(
+        help="What computes: torch, compiled (torch.compile), or onnx, int8, pt2: files of 'nasmvt export', on the CPU."
+    ),
 ]
 Changes = Annotated[
     list[str] | None,

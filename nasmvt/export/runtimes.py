@@ -102,10 +102,17 @@ class Pt2Program:
 
 
 class RuntimeNetwork(TaskNetwork):
-    """A task network whose outputs another runtime computes, on the CPU; what comes before and after is PyTorch's."""
+    """A task network whose outputs another runtime computes; what comes before and after is PyTorch's.
 
-    def __init__(self, network: TaskNetwork, program: Program) -> None:
+    Args:
+        network: the network.
+        program: computes the outputs.
+        device: where it does; None: where the images are.
+    """
+
+    def __init__(self, network: TaskNetwork, program: Program, device: str | None = "cpu") -> None:
         nn.Module.__init__(self)  # parts are the network's
+        self.device = device
         self.network = network
         self.program = program
         self.classes = network.classes
@@ -116,7 +123,7 @@ class RuntimeNetwork(TaskNetwork):
 
     def outputs(self, images: Tensor, infos: Sequence[ImageInfo]) -> Mapping[str, Tensor]:
         """Return what the runtime computes."""
-        return self.program(self.network.static_arguments(images.cpu(), infos))
+        return self.program(self.network.static_arguments(images.to(self.device or images.device), infos))
 
     def read(self, outputs: Mapping[str, Tensor], infos: Sequence[ImageInfo], canvas: tuple[int, int]) -> list[Any]:
         """Turn what the runtime computed into predictions."""
@@ -141,7 +148,7 @@ def _pt2(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> 
 
 def _compiled(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> TaskNetwork:
     compiled = torch.compile(StaticNetwork(network))
-    return RuntimeNetwork(network, lambda inputs: compiled(**inputs))
+    return RuntimeNetwork(network, lambda inputs: compiled(**inputs), None)
 
 
 def _int8(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> TaskNetwork:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from timm.layers import (
     BatchNormAct2d,
@@ -75,6 +74,8 @@ class EfficientNet(nn.Module):
         UserError: if the sequences do not give one entry per stage, and the same number of blocks.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         *,
@@ -131,7 +132,7 @@ class EfficientNet(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H', W') to maps (B, C, H, W) at strides 4 to 32, or to the widened one at stride 32."""
-        x = self.bn1(self.conv_stem(images.contiguous(memory_format=torch.channels_last)))
+        x = self.bn1(self.conv_stem(images))
         maps = []
         for index, stage in enumerate(self.blocks):
             x = stage(x)

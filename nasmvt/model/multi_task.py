@@ -11,6 +11,7 @@ from nasmvt.space.sharing import layer_of
 from nasmvt.tasks.build import Slot, buffer_slots, build_network, build_skeleton, parameter_slots
 from nasmvt.tasks.modes import train_mode
 from nasmvt.tasks.network import TaskNetwork
+from nasmvt.tasks.norms import synchronise
 from nasmvt.tasks.task import Task
 from nasmvt.tasks.trainable import Probe, Trained, trained_of
 
@@ -112,6 +113,11 @@ class MultiTaskModel(nn.Module):
         network = self.task(task)
         train_mode(network, self.frozen_norms)
         return network
+
+    def synchronise_norms(self) -> None:
+        """Let BatchNorms norm by the images of all processes from now on."""
+        for name in self.tasks:
+            synchronise(self.task(name))
 
     def probes(self, seed: int) -> Iterator[Probe]:
         """Yield the model as it is: its BatchNorm statistics are its own."""

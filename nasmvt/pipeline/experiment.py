@@ -107,6 +107,12 @@ class Experiment(Config):
             initial["weights"] = _absolute(initial["weights"])
         return values
 
+    @field_validator("training")
+    @classmethod
+    def _many_archs(cls, training: TrainingConfig) -> TrainingConfig:
+        training.check_many_archs()
+        return training
+
     @field_validator("retrain")
     @classmethod
     def _one_arch(cls, retrain: TrainingConfig) -> TrainingConfig:

@@ -15,6 +15,7 @@ from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
+from nasmvt.tasks.compiled import check_compiler, compile_network
 from nasmvt.training.checkpoint import Checkpoints, load_weights
 from nasmvt.training.loop import Listener
 from nasmvt.training.processes import ALONE, Processes
@@ -98,6 +99,10 @@ def retrain(
     check_folder(folder, processes.gather(folder.exists())[0], resume)
     model = _start(run, chosen, supernet, from_scratch, seed).to(device)
     model.name = chosen.name
+    if run.experiment.retrain.compile:
+        check_compiler(device, "retrain.compile")
+        for name in model.tasks:
+            compile_network(model.task(name))
     path = files.arch
     arch = ArchFile.of(chosen.arch, model.sharing)
     if resume and path.is_file() and ArchFile.read(path) != arch:

@@ -12,6 +12,7 @@ from nasmvt.pipeline.inputs import find_pictures, val_pictures
 from nasmvt.pipeline.predict import predict
 from nasmvt.pipeline.run import device_of
 from nasmvt.precision import Precision
+from nasmvt.tasks.compiled import check_compiler
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.precision import parse_precision
 
@@ -53,7 +54,7 @@ class Served:
 
         Args:
             folder: the folder.
-            runtime: what computes; one other than "torch" does so on the CPU.
+            runtime: what computes; one other than "torch" and "compiled" does so on the CPU.
             device: "cpu", "cuda", "cuda:1" ...; "auto": CUDA if there is any.
             precision: in which numbers networks compute: "fp32", "bf16", "fp16".
             tasks: those that the runtime is to compute; None: all.
@@ -62,7 +63,9 @@ class Served:
             UserError: if there is no such folder, runtime or device, the device lacks the precision, or the runtime's
                 files are missing.
         """
-        target = device_of(device if runtime == "torch" else "cpu")
+        target = device_of(device if runtime in ("torch", "compiled") else "cpu")
+        if runtime == "compiled":
+            check_compiler(target, "the runtime 'compiled'")
         numbers = parse_precision(precision, target)
         return cls(loaded=load(folder, runtime, tasks=tasks).to(target), device=target, precision=numbers)
 

@@ -16,7 +16,7 @@ from nasmvt.pipeline.pictures import save_batch, save_predictions
 from nasmvt.report.curves import plot_curves
 from nasmvt.tasks.evaluate import evaluate
 from nasmvt.tasks.network import TaskNetwork
-from nasmvt.tasks.norms import check_norms
+from nasmvt.tasks.norms import check_norms, check_synchronised
 from nasmvt.tasks.precision import check_precision, tensor_floats
 from nasmvt.tasks.recalibrate import recalibrate
 from nasmvt.tasks.teaching import check_lessons
@@ -63,6 +63,8 @@ class Stage:
             Interrupted: after a signal, when the checkpoint is written.
         """
         check_precision(self.config.precision, self.device)
+        if self.config.sync_norm:
+            check_synchronised(self.device, "training.sync_norm")
         with held(self.files.folder) if self.processes.first else nullcontext():
             if self.processes.first and not self.resume and any(self.files.folder.iterdir()):
                 raise UserError(f"{self.files.folder} exists: pass --resume to continue it, or delete it")

@@ -17,6 +17,7 @@ from nasmvt.supernet.lending import Loan, Slice
 from nasmvt.tasks.build import Slot, buffer_slots, build_network, build_skeleton, parameter_slots
 from nasmvt.tasks.modes import train_mode
 from nasmvt.tasks.network import TaskNetwork
+from nasmvt.tasks.norms import synchronise
 from nasmvt.tasks.task import Task
 from nasmvt.tasks.trainable import Probe, Trained, key_of, name_of, trained_of
 
@@ -197,6 +198,10 @@ class AddedTask(nn.Module):
         network = self._lent()
         train_mode(network, self.frozen_norms)
         return network
+
+    def synchronise_norms(self) -> None:
+        """Let BatchNorms of the new network norm by the images of all processes from now on."""
+        synchronise(self.network)
 
     def probes(self, seed: int) -> Iterator[Probe]:
         """Yield the new task's network: its BatchNorm statistics are its own."""

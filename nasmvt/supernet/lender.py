@@ -1,6 +1,6 @@
 """Lending the tensors of one task to networks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from nasmvt.supernet.skeletons import Group, Skeletons
 from nasmvt.supernet.structure import OpaqueError
 from nasmvt.tasks.build import buffer_slots, build_skeleton, parameter_slots
 from nasmvt.tasks.network import TaskNetwork
+from nasmvt.tasks.norms import synchronise
 from nasmvt.tasks.task import Task
 
 
@@ -46,6 +47,8 @@ class Lender:
         self._adaptive = adaptive
         centred = family(space.family).centred_dims
         self._centred = {hold.name: centred(hold.name) for hold in largest.parameters}
+        self._finish: Callable[[nn.Module], None] | None = None
+        """Changes the modules of networks that were built, before their structure is read."""
         self._skeletons: Skeletons | None = None
         self._loan = Loan()
         self._known: dict[Group, _Borrower] = {}
@@ -87,6 +90,10 @@ class Lender:
             network.train()
         return network
 
+    def synchronise_norms(self) -> None:
+        """Let BatchNorms of lent networks norm by the images of all processes from now on."""
+        self._finish, self._skeletons, self._known = synchronise, None, {}
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the modules that are reused: their tensors belong to an autograd graph and can't be copied."""
         return {**vars(self), "_loan": Loan(), "_known": {}}
@@ -123,11 +130,14 @@ class Lender:
         """Return the modules of an arch's network; known ones are reset to the state of new ones."""
         if self._skeletons is None and self.opaque is None:
             try:
-                self._skeletons = Skeletons(self._space, self._task)
+                self._skeletons = Skeletons(self._space, self._task, self._finish)
             except OpaqueError as error:
                 self.opaque = str(error)
         if self._skeletons is None:
-            return [self._borrower(Frame.of(build_skeleton(self._space, self._task, arch, self._device)))]
+            network = build_skeleton(self._space, self._task, arch, self._device)
+            if self._finish is not None:
+                self._finish(network)
+            return [self._borrower(Frame.of(network))]
         borrowers = []
         for group in self._skeletons.groups(arch, self._device):
             borrower = known.get(group)

@@ -5,7 +5,7 @@ the tables of `nasmvt.cost.tables` find these slots, visit every combination of 
 random archs. Nothing here depends on a family.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -47,13 +47,15 @@ class Skeletons:
     Args:
         space: the search space.
         task: the task.
+        finish: changes modules that were built, before their structure is read; None: nothing does.
 
     Raises:
         OpaqueError: if networks of this family hold values that can't be compared, or differ in too many ways.
     """
 
-    def __init__(self, space: SearchSpace, task: Task) -> None:
+    def __init__(self, space: SearchSpace, task: Task, finish: Callable[[nn.Module], None] | None = None) -> None:
         self._space = space
+        self._finish = finish
         self._task = task
         self._around: dict[Any, dict[str, Fields]] = {}
         self._built = 0
@@ -149,6 +151,8 @@ class Skeletons:
         with OnMeta(constants=True):
             backbone = build_backbone(self._space, self._task, arch)
         materialize_constants(backbone, lambda: build_backbone(self._space, self._task, arch), "cpu")
+        if self._finish is not None:
+            self._finish(backbone)
         seam = (backbone.strides, backbone.widths)
         if seam not in self._around:
             self._around[seam] = self._neck_and_head(backbone)
@@ -158,6 +162,8 @@ class Skeletons:
         with OnMeta(constants=True):
             network = self._task.network(backbone)
         materialize_constants(network, lambda: self._task.network(backbone), "cpu")
+        if self._finish is not None:
+            self._finish(network)
         every = structure(network)
         return {name: fields for name, fields in every.items() if name.split(".")[0] != "backbone"}
 

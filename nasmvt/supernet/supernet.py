@@ -181,6 +181,11 @@ class Supernet(nn.Module):
             train_mode(network, self.frozen_norms)
         return network
 
+    def synchronise_norms(self) -> None:
+        """Let BatchNorms of lent networks norm by the images of all processes from now on."""
+        for lender in self.lenders.values():
+            lender.synchronise_norms()
+
     def probes(self, seed: int) -> Iterator[Probe]:
         """Yield the smallest subnet, a fixed random one, and the largest."""
         fixed = self.space.sample(np.random.default_rng(derive_seed(seed, "fixed random subnet")))

@@ -64,7 +64,7 @@ class ClassificationNetwork(LogitsNetwork):
             return super().learn(images, targets, infos)
         normed, sizes = self.normalize(images), valid_sizes(images, infos)
         embeds = "mix" in signature(self.backbone.forward).parameters
-        maps = self.neck(self.backbone(normed, mix=mix) if embeds else self.backbone(mix(normed, 1)))
+        maps = self._maps(normed, mix=mix) if embeds else self._maps(mix(normed, 1))
         return Learned(self.head.losses(maps, targets, sizes, box=mix.box), Features(maps, sizes))
 
     def read(

@@ -4,7 +4,8 @@ Shapes: B batch, H canvas height, W canvas width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -62,8 +63,8 @@ class TaskNetwork(nn.Module, ABC):
     """Backbone, neck and head of one task; a kind adds the calls of its head and its predictions.
 
     Args:
-        backbone: a module that turns images (B, 3, H, W) into a tuple of maps and declares their `strides`
-            and `widths`.
+        backbone: a module that turns images (B, 3, H, W) into a tuple of maps and declares their `strides` and
+            `widths`, and `channels_last` if it is faster when channels are the last dimension in memory.
         parts: neck, head and optionally an auxiliary head (see `HeadParts`).
         classes: class names; a label is an index into them.
         mean: mean of red, green and blue in 0..1, by which images are normalised.
@@ -81,8 +82,19 @@ class TaskNetwork(nn.Module, ABC):
         self.neck = parts.neck
         self.head: Any = parts.head
         self.auxiliary: Any = parts.auxiliary
+        self.channels_last = bool(getattr(backbone, "channels_last", False))
         self.classes = tuple(classes)
         self.mean, self.std = mean, std
+
+    @contextmanager
+    def laid_out(self, channels_last: bool) -> Iterator[None]:
+        """Compute with channels as the last dimension in memory inside the block, or not."""
+        before = self.channels_last
+        self.channels_last = channels_last
+        try:
+            yield
+        finally:
+            self.channels_last = before
 
     def strip(self, parts: Collection[str]) -> None:
         """Drop what serves only losses, or only these parts of predictions (see `TaskMetric.parts`).
@@ -104,8 +116,11 @@ class TaskNetwork(nn.Module, ABC):
         """Turn images (B, 3, H, W) into the maps that the head reads."""
         return self._maps(self.normalize(images))
 
-    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        maps: tuple[Tensor, ...] = self.neck(self.backbone(images))
+    def _maps(self, images: Tensor, **more: Any) -> tuple[Tensor, ...]:
+        """Turn normalised images into maps; `more` is for backbones that take more than images."""
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        maps: tuple[Tensor, ...] = self.neck(self.backbone(images, **more))
         return maps
 
     @abstractmethod

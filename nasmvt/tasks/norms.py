@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -39,6 +40,24 @@ def check_norms(space: SearchSpace, tasks: Mapping[str, Task], parts: int = 1) -
                 f"with 'batch_size' {task.config.batch_size}{f' in {parts} parts' if parts > 1 else ''} and images of "
                 f"{height} x {width} pixels: raise one of them"
             )
+
+
+def check_synchronised(device: torch.device, setting: str) -> None:
+    """Refuse synchronised BatchNorms where there are none.
+
+    Raises:
+        UserError: naming what asked for them.
+    """
+    if device.type != "cuda":
+        raise UserError(
+            f"{setting} needs CUDA, as PyTorch's SyncBatchNorm computes nowhere else, but the device is {device}: "
+            "leave it out"
+        )
+
+
+def synchronise(network: nn.Module) -> None:
+    """Make the BatchNorms of a task network norm by the images of all processes; tensors and names stay."""
+    convert_sync_batchnorm(network)
 
 
 def _single_values(network: nn.Module, images: torch.Tensor) -> list[str]:

@@ -67,6 +67,10 @@ class Trainable(Protocol):
         """Return a task's network of this arch in training mode, for one forward and one backward pass."""
         ...
 
+    def synchronise_norms(self) -> None:
+        """Let BatchNorms of the networks of steps norm by the images of all processes."""
+        ...
+
     def probes(self, seed: int) -> Iterator[Probe]:
         """Yield what to evaluate; random choices depend on `seed` alone."""
         ...

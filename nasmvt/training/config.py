@@ -71,6 +71,14 @@ class TrainingConfig(Config):
     activation_checkpointing: bool = False
     """Whether the backward pass runs the blocks of the backbone and the heavy parts of the head once more instead of
     keeping what is inside them: the same gradients in less memory and about a third more time."""
+    compile: bool = False
+    """Retraining: whether `torch.compile` makes kernels of its own for backbone and neck, which takes minutes in the
+    beginning. Results differ by rounding, and where networks draw by chance (drop path)."""
+    channels_last: bool | None = None
+    """Whether the training computes with channels as the last dimension in memory, which convolutions on tensor cores
+    want; None: as the family does everywhere (EfficientNet: yes). Results differ by rounding."""
+    sync_norm: bool = False
+    """CUDA, several processes: whether BatchNorm norms by the statistics of all processes' images (SyncBatchNorm)."""
     precision: Precision = "fp32"
     """In which numbers networks compute, here and in the evaluations of the training: `fp32`, or `bf16` or `fp16` by
     autocast. Weights, norms' statistics, scores, losses, gradients and the optimizer's state stay in float32. With fp16
@@ -107,6 +115,18 @@ class TrainingConfig(Config):
             if value != alone:
                 raise ValueError(f"{what} trains one arch, but {setting!r} is {value!r}: leave it out")
 
+    def check_many_archs(self) -> None:
+        """Refuse settings that only the training of one arch has.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        if self.compile:
+            raise ValueError(
+                "a supernet's training runs other archs in every step, and 'compile' would compile each anew: leave it "
+                "out, and set retrain.compile"
+            )
+
     @model_validator(mode="before")
     @classmethod
     def _accept_older_keys(cls, values: Any) -> Any:
@@ -116,6 +136,15 @@ class TrainingConfig(Config):
             return values
         rest = {key: value for key, value in values.items() if key != "tensorboard"}
         return {**rest, "loggers": rest.get("loggers", ["tensorboard"])} if values["tensorboard"] else rest
+
+    @model_validator(mode="after")
+    def _kept_or_compiled(self) -> Self:
+        if self.compile and self.activation_checkpointing:
+            raise ValueError(
+                "'compile' decides by itself what the backward pass recomputes, and doesn't go with "
+                "'activation_checkpointing': leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pupils(self) -> Self:

@@ -27,6 +27,8 @@ def selected(trainable: Trainable, config: TrainingConfig) -> list[Trained]:
     for item in parameters:
         item.parameter.requires_grad_(id(item.parameter) not in frozen)
     trainable.frozen_norms = config.frozen_norms
+    if config.sync_norm:
+        trainable.synchronise_norms()
     return kept if config.layer_decay == 1 else _decayed(trainable, parameters, kept, config.layer_decay)
 
 

@@ -70,6 +70,7 @@ class Step:
         self._sample = make_sampling(config)
         self._common = config.archs == "common"
         self._distillation = config.distillation
+        self._channels_last = config.channels_last
         self._recomputed = recomputed_blocks(trainable.space, config.activation_checkpointing)
 
     def archs(self, step: int) -> list[list[Arch]]:
@@ -117,7 +118,10 @@ class Step:
     ) -> tuple[dict[str, Tensor], Lesson]:
         with autocast(self._precision, self._device):
             network = self._trainable.network_for_step(arch, task)
-            with nullcontext() if self._recomputed is None else recomputing(network, self._recomputed):
+            with (
+                nullcontext() if self._recomputed is None else recomputing(network, self._recomputed),
+                nullcontext() if self._channels_last is None else network.laid_out(self._channels_last),
+            ):
                 losses, lesson = network.learn(batch.images, batch.targets, batch.infos)
         if teacher is not None and self._distillation is not None:
             losses = lesson.taught(losses, teacher, self._distillation)

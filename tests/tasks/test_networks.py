@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from nasmvt.data.types import IGNORE, ImageInfo
 from nasmvt.heads.segmentation import SegmentationHead
 from nasmvt.tasks import DetectionNetwork, SegmentationNetwork, Task, TaskNetwork, pixels
+from nasmvt.tasks.build import build_network
 from nasmvt.tasks.masks import paste_masks
+from tests.conftest import make_batch, make_tasks
+from tests.families.small_spaces import SMALL
 
 MakeTask = Callable[..., Task]
 MakeNetwork = Callable[[Task], TaskNetwork]
@@ -233,3 +236,20 @@ def test_the_auxiliary_head_only_serves_the_loss(make_task: MakeTask, make_netwo
     without = make_network(make_task("segmentation", aux_weight=0))
     assert not any("auxiliary" in name for name in without.state_dict())
     assert set(without.loss(torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64).long())) == {"loss_seg"}
+
+
+@pytest.mark.parametrize(("name", "usual"), [("vit_mvt_nano", False), ("efficientnet", True)])
+def test_channels_last_is_a_layout_of_memory_alone(name: str, usual: bool) -> None:
+    network = build_network(SMALL[name], make_tasks()["seg"], SMALL[name].smallest)
+    images, seen = make_batch("segmentation")[0], []
+    network.backbone.register_forward_pre_hook(
+        lambda module, given: seen.append(given[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    found = [network.eval()(images)]
+    for wanted in (False, True):
+        with network.laid_out(wanted):
+            found.append(network.eval()(images))
+    network(images)
+    assert seen == [usual, False, True, usual]
+    torch.testing.assert_close(found[1], found[2])
+    assert torch.equal(found[0], found[1 + usual])

@@ -13,6 +13,7 @@ from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.run import make_tasks
 from nasmvt.pipeline.supernet import build_supernet
 from nasmvt.supernet import Supernet
+from nasmvt.tasks.network import TaskNetwork
 from nasmvt.training import Trainer, TrainingConfig
 from nasmvt.training.checkpoint import Checkpoint, Checkpoints, load_weights
 from nasmvt.training.interrupt import Interrupted, deferred
@@ -95,6 +96,16 @@ def test_ctrl_c_ends_between_two_steps_with_a_checkpoint(trainer, tmp_path):
     assert caught.value.step == 2
     assert Checkpoint.load(tmp_path / "run" / "checkpoint.pt").step == 2
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_channels_are_last_where_the_training_says_so(trainer, monkeypatch):
+    seen, learn = [], TaskNetwork.learn
+    monkeypatch.setattr(
+        TaskNetwork, "learn", lambda self, *given: seen.append(self.channels_last) or learn(self, *given)
+    )
+    for wanted in (None, True):
+        trainer(steps=1, channels_last=wanted).run()
+    assert seen == [False] * 3 + [True] * 3
 
 
 def test_a_loss_that_is_not_finite_names_task_step_and_arch(trainer, supernet, space, tmp_path):

@@ -54,8 +54,11 @@ def search(
         str, typer.Option(help="Which adaptive layers are shared: learned (by their scores), all or none.")
     ] = "learned",
     workers: Annotated[
-        int | None,
-        typer.Option(help="Ray workers; 0: in this process, without Ray.", show_default="the experiment's"),
+        str | None,
+        typer.Option(
+            help="Ray workers; 0: in this process, without Ray. 2..8: as few and as many, as nodes come and go.",
+            show_default="the experiment's",
+        ),
     ] = None,
     address: Address = None,
     algorithm: Annotated[
@@ -110,6 +113,7 @@ def search(
     from nasmvt.pipeline.search import with_settings
     from nasmvt.pipeline.supernet import load_supernet
     from nasmvt.search import Journal
+    from nasmvt.search.workers import parse_workers
 
     least, most = parse_budget(budget, at_least)
     limits = parse_latency(max_latency or ())
@@ -118,7 +122,7 @@ def search(
     opened = Run.open(run)
     config = with_settings(
         opened.experiment.search,
-        workers=workers,
+        workers=parse_workers(workers),
         algorithm=algorithm,
         maximize=maximize or None,
         minimize=minimize or None,

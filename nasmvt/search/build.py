@@ -13,6 +13,7 @@ from nasmvt.search.evaluator import Evaluator
 from nasmvt.search.pool import InProcessPool, Pool
 from nasmvt.search.searcher import Searcher
 from nasmvt.search.strategies import SEARCHERS
+from nasmvt.search.workers import WorkerRange
 from nasmvt.space import Sharing
 from nasmvt.supernet import Supernet
 
@@ -80,4 +81,5 @@ def _gpus(config: SearchConfig, device: torch.device, address: str | None) -> fl
         return config.gpus_per_worker
     if address is not None:
         return 1.0
-    return 1 / ceil(config.workers / torch.cuda.device_count())
+    workers = config.workers.max if isinstance(config.workers, WorkerRange) else config.workers
+    return 1 / ceil(workers / torch.cuda.device_count())

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from nasmvt.config import Config, images_for_batches
 from nasmvt.precision import Precision
 from nasmvt.search.strategies import SEARCHERS
+from nasmvt.search.workers import WorkerCount
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -76,8 +77,9 @@ class SearchConfig(Config):
     precision: Precision = "fp32"
     """In which numbers candidates compute: `fp32`, or `bf16` or `fp16` by autocast."""
 
-    workers: int = Field(default=2, ge=0)
-    """Ray workers, each evaluating one candidate on one task at a time; 0: in this process, without Ray."""
+    workers: WorkerCount = 2
+    """Ray workers, each evaluating one candidate on one task at a time; 0: in this process, without Ray. On a cluster
+    whose nodes come and go, `{min: 2, max: 8}`."""
 
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores and torch threads of a worker, or torch threads of a search in this process. Metrics are

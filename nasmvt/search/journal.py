@@ -167,7 +167,8 @@ class Journal:
         arch, task, metrics = evaluation.arch, evaluation.task, evaluation.metrics
         self._metrics[arch.id, task] = metrics
         entry = {"kind": "evaluation", "id": arch.id, "task": task, "metrics": metrics}
-        self._append({**entry, "seconds": round(evaluation.seconds, 3), "arch": arch.to_dict()})
+        again = {"starts": evaluation.starts} if evaluation.starts > 1 else {}
+        self._append({**entry, "seconds": round(evaluation.seconds, 3), **again, "arch": arch.to_dict()})
 
     def add_candidate(self, candidate: Candidate) -> None:
         """Write a completed candidate, once."""

@@ -26,6 +26,8 @@ class Evaluation:
     """Metrics of the task in percent."""
     seconds: float
     """Duration of the evaluation, without waiting."""
+    starts: int = 1
+    """How often it was started: again if its worker died, and if it took too long."""
 
 
 class Pool(ABC):

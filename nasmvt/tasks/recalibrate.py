@@ -32,7 +32,7 @@ def recalibrate(
 
     Only these statistics change: there are no gradients, dropout, drop path and mixing of tokens are off, and the
     network's mode and every momentum are restored. The same batches and seed give the same statistics. Without
-    BatchNorm, or without batches, nothing happens.
+    BatchNorm, or without batches, nothing happens; a head without BatchNorm is not run.
 
     Args:
         network: the task's network, on `device`.
@@ -45,6 +45,8 @@ def recalibrate(
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
+    before_head = {id(module) for part in (network.backbone, network.neck) for module in part.modules()}
+    head_too = any(id(norm) not in before_head for norm in norms)
     with keeping_modes(network), torch.no_grad():
         network.train()
         for module in network.modules():
@@ -56,7 +58,10 @@ def recalibrate(
                     _start_over(norms)
                 batch = batch.to(device)
                 with seeded("recalibrate", seed, step), autocast(precision, device):
-                    network.loss(batch.images, batch.targets, batch.infos)
+                    if head_too:
+                        network.loss(batch.images, batch.targets, batch.infos)
+                    else:
+                        network.maps(batch.images)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

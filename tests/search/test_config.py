@@ -6,6 +6,7 @@ import pytest
 from nasmvt.config import parse
 from nasmvt.errors import UserError
 from nasmvt.search import SearchConfig
+from nasmvt.search.workers import WorkerRange, parse_workers
 from tests.search.toys import small_config
 
 
@@ -39,3 +40,31 @@ def test_searchers_need_no_torch_and_the_room_no_ray() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False", "True"]
+
+
+def test_a_range_of_workers_says_how_few_and_how_many() -> None:
+    workers = parse(SearchConfig, {"workers": {"min": 2, "max": 8}}, "experiment.yaml").workers
+    assert workers == WorkerRange(min=2, max=8)
+    assert parse(SearchConfig, {"workers": parse_workers("2..8")}, "--workers").workers == workers
+    assert (parse_workers("4"), parse_workers(None)) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"min": 3, "max": 2}, r"'min' \(3\) can't exceed 'max' \(2\): lower 'min'"),
+        ({"mni": 3, "max": 4}, r"unknown key 'workers.mni' in experiment.yaml; did you mean 'min'"),
+        ({"min": 1}, r"the key 'workers.max' is missing"),
+        (-1, r"bad value for 'workers'.*greater than or equal to 0"),
+        ("many", r"bad value for 'workers'.*valid integer"),
+    ],
+)
+def test_bad_workers_are_refused(given, message) -> None:
+    with pytest.raises(UserError, match=message):
+        parse(SearchConfig, {"workers": given}, "experiment.yaml")
+
+
+@pytest.mark.parametrize("text", ["many", "2..", "..4", "-1", "1.5", "2..x"])
+def test_a_text_that_is_no_number_of_workers_is_refused(text) -> None:
+    with pytest.raises(UserError, match=r"--workers takes a number such as 4, or a range such as 2\.\.8, not"):
+        parse_workers(text)

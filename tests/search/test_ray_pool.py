@@ -2,14 +2,16 @@
 
 import builtins
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from nasmvt.errors import UserError
 from nasmvt.search.ray_pool import RayPool
-from tests.search.toys import SMALL, Broken, Failing, Fragile, Slow, Toy, every_arch, make_space
+from nasmvt.search.workers import WorkerRange
+from tests.search.toys import SMALL, Broken, Failing, Fragile, Hanging, Slow, SlowToBuild, Toy, every_arch, make_space
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's own sockets and files
 
@@ -54,6 +56,38 @@ def test_a_unit_that_keeps_killing_workers_is_named(cluster, tmp_path) -> None:
             pool.result()
 
 
+def test_a_unit_that_takes_too_long_is_started_a_second_time(cluster, tmp_path, caplog) -> None:
+    """The first evaluation of the task, of all, hangs for ever."""
+    archs = every_arch(make_space(SMALL))[:6]
+    with RayPool(Hanging(tmp_path / "mark"), 2, least_straggling=1) as pool:
+        for arch in archs:
+            pool.submit(arch, "cls")
+        found = [pool.result() for _ in archs]
+        assert pool.pending == 0
+        assert {evaluation.arch for evaluation in found} == set(archs)
+        assert {evaluation.arch: evaluation.starts for evaluation in found}[archs[0]] == 2
+        assert results(pool) == expected()
+    assert f"arch {archs[0].id} ({archs[0]}) on task 'cls' takes ten times the median" in caplog.text
+    assert "its second start answered first" in caplog.text
+
+
+def test_a_range_begins_with_less_room_than_it_could_use(cluster) -> None:
+    with RayPool(Toy(), WorkerRange(min=1, max=5)) as pool:
+        assert pool.capacity == 10
+        assert results(pool) == expected()
+    with pytest.raises(UserError, match=r"3 workers of 1 CPU each need 3, but Ray has 2 free"):
+        RayPool(Toy(), WorkerRange(min=3, max=5))
+
+
+def test_a_worker_that_starts_slowly_is_not_taken_for_lost(cluster) -> None:
+    with RayPool(SlowToBuild(4), 1, patience=0.5) as pool:
+        assert results(pool) == expected()
+    with RayPool(SlowToBuild(60), 1, patience=0.5, start_patience=2) as pool:
+        pool.submit(ARCH, "cls")
+        with pytest.raises(UserError, match="no Ray worker has been alive for 2 s"):
+            pool.result()
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
@@ -62,7 +96,8 @@ def test_a_unit_that_keeps_killing_workers_is_named(cluster, tmp_path) -> None:
             Failing(ZeroDivisionError("by zero\nsecond")),
             rf"arch {ARCH.id} .*'cls' failed with ZeroDivisionError: by zero$",
         ),
-        (Broken(), "^the evaluator can't be built: fix it$"),
+        (Broken(UserError("the evaluator can't be built: fix it")), "^the evaluator can't be built: fix it$"),
+        (Broken(MemoryError("full")), "^building the evaluator failed with MemoryError: full$"),
     ],
 )
 def test_errors_of_an_evaluation_are_told_in_one_sentence(cluster, factory, message) -> None:
@@ -108,8 +143,8 @@ def test_a_machine_on_which_ray_does_not_start_is_told_the_way_out(monkeypatch, 
 
 
 @contextmanager
-def two_nodes(head_cpus: int, cpus: int) -> Iterator[Callable[[], None]]:
-    """Run two real Ray nodes on this machine; yield what kills the second."""
+def cluster_of(head_cpus: int, cpus: int) -> Iterator[tuple[Any, Any]]:
+    """Run two real Ray nodes on this machine; yield the cluster and the second node."""
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -119,20 +154,21 @@ def two_nodes(head_cpus: int, cpus: int) -> Iterator[Callable[[], None]]:
         second = cluster.add_node(num_cpus=cpus)
         ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
         cluster.wait_for_nodes()
-        yield lambda: cluster.remove_node(second, allow_graceful=False)
+        yield cluster, second
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def test_losing_a_node_costs_neither_results_nor_the_search(caplog) -> None:
-    """Two nodes of two CPUs, four workers, one node killed in the middle: before, the search never ended."""
+def test_nodes_that_come_and_go_cost_neither_results_nor_the_search(caplog) -> None:
+    """One node of two CPUs is killed in the middle, another one joins, and is used."""
     archs = every_arch(make_space(SMALL))
-    with two_nodes(2, 2) as kill, RayPool(Slow(0.5), 4) as pool:
+    with cluster_of(0, 2) as (cluster, node), RayPool(Slow(0.3), WorkerRange(min=1, max=3)) as pool:
         for arch in archs:
             pool.submit(arch, "cls")
         found = [pool.result() for _ in range(4)]
-        kill()
+        cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
         found += [pool.result() for _ in range(len(archs) - 4)]
         assert pool.pending == 0
     assert {evaluation.arch for evaluation in found} == set(archs)
@@ -141,10 +177,10 @@ def test_losing_a_node_costs_neither_results_nor_the_search(caplog) -> None:
 
 
 def test_a_search_without_a_living_worker_stops_by_itself() -> None:
-    with two_nodes(0, 1) as kill, RayPool(Slow(0.2), 1, patience=15) as pool:
+    with cluster_of(0, 1) as (cluster, node), RayPool(Slow(0.2), 1, patience=15) as pool:
         pool.submit(ARCH, "cls")
         pool.result()
-        kill()
+        cluster.remove_node(node, allow_graceful=False)
 
         def work_on() -> None:
             for _ in range(300):  # the worker outlives its node for a moment

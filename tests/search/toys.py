@@ -10,7 +10,6 @@ import numpy as np
 from nasmvt.config import parse
 from nasmvt.cost import FeasibleSet
 from nasmvt.cost.tables import ItemTables
-from nasmvt.errors import UserError
 from nasmvt.search import Journal, SearchConfig, Searcher
 from nasmvt.search.results import ResultFiles
 from nasmvt.space import Arch, SearchSpace
@@ -107,6 +106,32 @@ class Slow(Toy):
         return super().evaluate(arch, task)
 
 
+class SlowToBuild(Toy):
+    """Takes its time to be built."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self) -> "Toy":
+        time.sleep(self.seconds)
+        return super().__call__()
+
+
+class Hanging(Toy):
+    """Hangs in the first evaluation of all, which leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def evaluate(self, arch: Arch, task: str) -> dict[str, float]:
+        try:
+            self.mark.touch(exist_ok=False)
+        except FileExistsError:
+            return super().evaluate(arch, task)
+        time.sleep(1000)
+        raise TimeoutError
+
+
 class Failing(Toy):
     """Raises an error."""
 
@@ -120,5 +145,8 @@ class Failing(Toy):
 class Broken:
     """Can't build its evaluator."""
 
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
     def __call__(self) -> Toy:
-        raise UserError("the evaluator can't be built: fix it")
+        raise self.error

@@ -85,6 +85,21 @@ def test_a_detector_is_recalibrated_alike_each_time(
     assert torch.equal(torch.get_rng_state(), random)
 
 
+def test_a_head_without_batchnorm_is_not_run(make_task: Callable[..., Task], monkeypatch) -> None:
+    """The statistics are those of a pass through the whole network, bit for bit."""
+    torch.manual_seed(0)
+    first = make_task("classification").network(NormedBackbone())
+    second = make_task("classification").network(NormedBackbone())
+    second.load_state_dict(first.state_dict())
+    second.head.norm = nn.BatchNorm2d(1)  # never called, but it belongs to the head
+    data = batches(labels)
+    recalibrate(second, data, "cpu")
+    monkeypatch.setattr(first, "loss", lambda *_: pytest.fail("the head is not needed"))
+    recalibrate(first, data, "cpu")
+    assert torch.equal(first.backbone.norm.running_mean, second.backbone.norm.running_mean)
+    assert torch.equal(first.backbone.norm.running_var, second.backbone.norm.running_var)
+
+
 def test_without_batchnorm_or_batches_nothing_happens(
     make_task: Callable[..., Task], make_network: Callable[[Task], TaskNetwork]
 ) -> None:

@@ -116,21 +116,26 @@ def main() -> None:
     arguments.add_argument("run", type=Path)
     arguments.add_argument("--rounds", type=int, default=20)
     arguments.add_argument("--first", type=int, default=0, help="number of the first round")
+    arguments.add_argument("--seconds", type=float, default=float("inf"), help="no round begins after so many")
     arguments.add_argument("--pause", type=float, default=4.0, help="mean seconds between two events")
     arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the search")
     given = arguments.parse_args()
     changes = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in given.set)}
     os.environ.setdefault("RAY_worker_niceness", "0")  # on a busy machine a patient process would never start
     import_ray("chaos")
+    end = time.monotonic() + given.seconds
     with tempfile.TemporaryDirectory() as temporary:
         run = copied(given.run, Path(temporary) / "run", changes)
         subprocess.run(command(run, Path(temporary) / "quiet", "--workers", "0"), check=True, capture_output=True)
         wanted = outcome(Path(temporary) / "quiet")
         nodes = Nodes()
         nodes.add()
-        passed = 0
+        passed = played_rounds = 0
         try:
             for number in range(given.first, given.first + given.rounds):
+                if time.monotonic() > end:
+                    break
+                played_rounds += 1
                 out, started = Path(temporary) / str(number), time.monotonic()
                 fault, said = played(nodes, run, out, np.random.default_rng(number), given.pause)
                 if not fault and outcome(out) != wanted:
@@ -143,7 +148,7 @@ def main() -> None:
                     print(said, flush=True)
         finally:
             nodes.cluster.shutdown()
-    print(f"{passed} of {given.rounds} rounds: the same candidates, scores and winner")
+    print(f"{passed} of {played_rounds} rounds: the same candidates, scores and winner")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,10 @@ def speed(rounds: int, steps: int) -> None:
         for side, command in sides.items():
             done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True, check=True)
             found[side].append(json.loads(done.stdout.splitlines()[-1]))
+        print(
+            {side: {name: round(value, 3) for name, value in runs[-1].items()} for side, runs in found.items()},
+            flush=True,
+        )
     ratios = [two["speed"] / one["speed"] for one, two in zip(*found.values(), strict=True)]
     print(f"steps per second: {middle(found['one'], 'speed')} alone, {middle(found['two'], 'speed')} of two processes")
     print(f"speed-up: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {rounds} rounds)")
@@ -189,7 +193,7 @@ def killed() -> None:
             status = run(root, command, kill=signal.SIGKILL)
             alike = same(state(root / command[command.index("--out") + 1]), whole)
             print(f"{name}, kill -9 of one of two: ended with {status}, {alike}", flush=True)
-        run(root, [*TORCHRUN, *start, "stopped"], kill=signal.SIGTERM)
+        run(root, [*TORCHRUN[:-1], "0", *start, "stopped"], kill=signal.SIGTERM)  # it would go on by itself
         stopped = Checkpoint.load(root / "stopped/supernet/checkpoint.pt").step
         run(root, [sys.executable, *train, "--resume", "--out", "stopped"])
         alike = same(state(root / "stopped"), whole)

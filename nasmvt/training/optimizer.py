@@ -9,7 +9,7 @@ from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.tasks.trainable import Trained
@@ -136,8 +136,8 @@ def _make(groups: list[dict[str, Any]], config: TrainingConfig) -> Optimizer:
         ) from None
     if more and "betas" not in made.param_groups[0]:
         raise UserError(f"the optimizer {config.optimizer!r} takes no betas: leave training.betas out")
-    for group in made.param_groups:
-        if "fused" in group:  # one call for all parameters, which torch leaves off on CPUs: a quarter of the time
+    if isinstance(made, Adam):  # one call for all parameters, which torch leaves off on CPUs: a quarter of the time
+        for group in made.param_groups:  # (its SGD wants a momentum of all parameters or of none)
             group["fused"] = True
     return made
 

@@ -70,6 +70,7 @@ def to_onnx(program: ExportedProgram) -> "ir.Model":
                 "use --pt2, or a head and family without it"
             ) from error
         assert translated is not None
+        _name_by_weights(translated.model)
         optimizer.optimize(translated.model, output_size_limit=_LARGEST_CONSTANT)
     _strip(translated.model)
     return translated.model
@@ -92,6 +93,14 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         return op.Cast(op.ScatterND(nothing, places_n2, ones), to=9)  # bool
 
     return {torch.ops.nasmvt.survivors.default: survivors}
+
+
+def _name_by_weights(model: "ir.Model") -> None:
+    """Name what is computed from one weight alone after it: the optimizer makes weights of such values."""
+    for node in model.graph:
+        weights = [value for value in node.inputs if value is not None and value.is_initializer()]
+        if len(weights) == len(node.inputs) == len(node.outputs) == 1:
+            node.outputs[0].name = f"{weights[0].name}.{node.op_type.lower()}"
 
 
 def _strip(model: "ir.Model") -> None:

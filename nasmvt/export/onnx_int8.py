@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nasmvt.export.onnx_graph import need, read_graph
+from nasmvt.export.onnx_graph import need, read_graph, write_graph
+from nasmvt.export.onnx_merge import compact
 
 _OPERATORS = ["Conv", "MatMul", "Gemm"]
 
@@ -22,7 +23,8 @@ ATTENTION = "attention"
 def parts(path: Path) -> dict[str, str]:
     """Return the part of the network that each product of a file belongs to, by the name of its node.
 
-    A part is a child of the backbone, the neck or a child of the head: `backbone.stem`, `neck`, `head.rpn`.
+    A part is a child of the backbone or one of its blocks, the neck, or a child of the head: `backbone.stem`,
+    `backbone.blocks.2`, `neck`, `head.rpn`.
     """
     graph = read_graph(path).graph
     found = {}
@@ -36,7 +38,15 @@ def parts(path: Path) -> dict[str, str]:
 def _part(weight: str) -> str:
     """Return the part that a weight such as `network.backbone.stem.0.weight` belongs to."""
     module, *inner = weight.removeprefix("network.").split(".")
-    return module if module == "neck" or not inner else f"{module}.{inner[0]}"
+    if module == "neck" or not inner:
+        return module
+    block = module == "backbone" and len(inner) > 1 and inner[0] != "stem" and inner[1].isdigit()
+    return ".".join([module, *inner[: 2 if block else 1]])
+
+
+def within(part: str, kept: Collection[str]) -> bool:
+    """Return whether a part is one of others or inside of one: `backbone.blocks.2` is inside of `backbone.blocks`."""
+    return any(part == one or part.startswith(f"{one}.") for one in kept)
 
 
 def quantise(path: Path, out: Path, inputs: Iterable[Mapping[str, Tensor]], kept: Collection[str]) -> None:
@@ -46,7 +56,7 @@ def quantise(path: Path, out: Path, inputs: Iterable[Mapping[str, Tensor]], kept
         path: the file.
         out: the copy.
         inputs: batches that ranges of activations are taken from.
-        kept: parts that stay in float.
+        kept: parts that stay in float, with what is inside of them.
 
     Raises:
         UserError: if a package is missing.
@@ -78,10 +88,13 @@ def quantise(path: Path, out: Path, inputs: Iterable[Mapping[str, Tensor]], kept
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
             op_types_to_quantize=_OPERATORS,
-            nodes_to_exclude=[node for node, part in parts(path).items() if part in kept],
+            nodes_to_exclude=[node for node, part in parts(path).items() if within(part, kept)],
         )
     finally:
         root.setLevel(level)
+    model = read_graph(out)
+    compact(model)
+    write_graph(model, out)
 
 
 def chosen_parts(
@@ -89,21 +102,23 @@ def chosen_parts(
 ) -> tuple[set[str], float]:
     """Return the parts that have to stay in float so that quantising the others costs little enough, and what it costs.
 
-    Greedy: of the parts that are left, the one that gains most is kept, until the loss is small enough or nothing is
-    left that gains anything.
+    Each part is tried alone. Those that gain most are kept together, one more at a time, until the loss is small
+    enough; if it never is, those with which it is smallest.
 
     Args:
         every: the parts.
         loss: what is lost if some parts are kept.
         most: the loss that is granted.
     """
-    kept: set[str] = set()
-    lost = loss(kept)
-    while lost > most and len(kept) < len(every):
-        trials = {part: loss(kept | {part}) for part in sorted(set(every) - kept)}
-        part = min(trials, key=trials.__getitem__)
-        if trials[part] >= lost:
+    nothing = loss(set())
+    if nothing <= most:
+        return set(), nothing
+    alone = {part: loss({part}) for part in sorted(every)}
+    found = [(nothing, 0)]
+    order = sorted(alone, key=alone.__getitem__)
+    for count, part in enumerate(order, 1):
+        found.append((alone[part] if count == 1 else loss(set(order[:count])), count))
+        if found[-1][0] <= most:
             break
-        kept.add(part)
-        lost = trials[part]
-    return kept, lost
+    lost, count = min(found)
+    return set(order[:count]), lost

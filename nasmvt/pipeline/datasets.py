@@ -75,6 +75,15 @@ class TaskData:
         """
         return self._set(self.train, self._drawn(self.division[1], images, "search"))
 
+    def judging_images(self, least: int) -> EvalSet:
+        """Return the search split, and training images where it has less than `least`, drawn by seed.
+
+        For what was not trained on either: a change of a finished model.
+        """
+        train, search = self.division
+        more = self._drawn(train, max(0, least - len(search)), "judging")
+        return self._set(self.train, np.sort(np.concatenate((search, more))))
+
     def search_pictures(self, images: int) -> list[Image.Image]:
         """Return images of the search split as they are, drawn by seed."""
         return [self.train[int(i)].image for i in self._drawn(self.division[1], images, "search")]

@@ -7,7 +7,7 @@ from typing import Any
 from nasmvt.data.eval_set import EvalSet
 from nasmvt.errors import UserError, listed
 from nasmvt.export.folder import note_int8
-from nasmvt.export.onnx_int8 import chosen_parts, parts, quantise
+from nasmvt.export.onnx_int8 import chosen_parts, parts, quantise, within
 from nasmvt.export.runtimes import INT8, ONNX, OnnxProgram, RuntimeNetwork
 from nasmvt.files import new_folder
 from nasmvt.pipeline.deploy import Deployment
@@ -16,13 +16,16 @@ from nasmvt.tasks.evaluate import evaluate
 CALIBRATION_IMAGES = 64
 """Training images that ranges of activations are taken from."""
 GRANTED = 1.0
-"""Points of a task's first metric that may be lost on the search split before parts are kept in float."""
+"""Points of a task's first metric that may be lost before parts are kept in float."""
+JUDGING_IMAGES = 512
+"""Images of the training split that this is measured on, or the search split where that has more: on a hundred images
+a point of accuracy is one image."""
 
 
 def export_int8(work: Deployment, keep: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Write `int8/<task>.onnx`; return what is lost by it, and note it in config.json and the card.
 
-    Which parts of a network stay in float is found on the search split; figures are of val.
+    Which parts of a network stay in float is found on the search split and training images; figures are of val.
 
     Args:
         work: what is exported; its ONNX files must be there.
@@ -37,7 +40,7 @@ def export_int8(work: Deployment, keep: Sequence[str] | None = None) -> dict[str
         path = work.folder / ONNX / f"{name}.onnx"
         OnnxProgram(path)  # refuses a missing one before anything is done
         known |= set(parts(path).values())
-    if unknown := sorted(set(keep or ()) - known):
+    if unknown := sorted(one for one in keep or () if not any(within(part, [one]) for part in known)):
         raise UserError(f"--keep-float names parts of the networks ({listed(sorted(known))}), not {listed(unknown)}")
     with new_folder(work.folder / INT8) as folder:
         for name in work.tasks:
@@ -53,21 +56,21 @@ def _quantise_task(work: Deployment, name: str, folder: Path, keep: Sequence[str
     inputs = [
         network.static_arguments(batch.images, batch.infos) for batch in data.recalibration_images(CALIBRATION_IMAGES)
     ]
-    search = data.search_images()
+    judging = data.judging_images(JUDGING_IMAGES)
 
     def figures(file: Path, images: EvalSet) -> dict[str, float]:
         return evaluate(RuntimeNetwork(network, OnnxProgram(file)), images, task, "cpu")
 
-    usual = figures(path, search)[task.primary]
+    usual = figures(path, judging)[task.primary]
 
     def loss(kept: Collection[str]) -> float:
         quantise(path, out, inputs, kept)
-        return usual - figures(out, search)[task.primary]
+        return usual - figures(out, judging)[task.primary]
 
     if keep is None:
         kept, _ = chosen_parts(every, loss, GRANTED)
     else:
-        kept = set(keep) & every
+        kept = {part for part in every if within(part, keep)}
     quantise(path, out, inputs, kept)
     val = data.val_images()
     return {

@@ -1,6 +1,6 @@
 """Which parts stay in float."""
 
-from nasmvt.export.onnx_int8 import chosen_parts
+from nasmvt.export.onnx_int8 import chosen_parts, within
 
 HURTS = {"neck": 3.0, "stem": 0.9, "head": 0.2}
 
@@ -15,6 +15,16 @@ def test_what_hurts_most_is_kept_until_little_is_lost():
     assert kept == {"neck"}
     assert round(lost, 3) == 1.1
     assert chosen_parts(HURTS, loss, 0.5)[0] == {"neck", "stem"}
+
+
+def test_if_it_is_never_little_the_smallest_loss_counts():
+    other = {frozenset(): 3.0, frozenset({"a"}): 2.0, frozenset({"b"}): 2.5, frozenset({"a", "b"}): 2.2}
+    assert chosen_parts({"a", "b"}, lambda kept: other[frozenset(kept)], 1.0) == ({"a"}, 2.0)
+
+
+def test_a_part_is_within_what_holds_it():
+    assert within("backbone.blocks.2", ["head", "backbone.blocks"])
+    assert not within("backbone.blocks.12", ["backbone.blocks.1"])
 
 
 def test_parts_that_gain_nothing_are_quantised():

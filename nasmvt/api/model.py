@@ -60,8 +60,8 @@ def evaluate(
         protocol: how test images are placed: "fit", "paper"; None: as the model was made.
         device: "cpu", "cuda", "cuda:1" ...; "auto": CUDA if there is any.
         precision: in which numbers networks compute: "fp32", or "bf16" or "fp16" where the device has them.
-        runtime: what computes: "torch", "compiled" (by `torch.compile`), or "onnx", "int8" or "pt2" for files that
-            `add_files` wrote (on the CPU).
+        runtime: what computes: "torch", "compiled" (by `torch.compile`), or "onnx", "int8", "pt2" or "aoti" for files
+            that `add_files` wrote (on the CPU).
 
     Raises:
         UserError: if the folder is not an exported model, data are missing or have other classes, or the device lacks
@@ -115,6 +115,7 @@ def add_files(
     with_preprocessing: bool = False,
     int8: bool = False,
     pt2: bool = False,
+    aoti: bool = False,
     keep_float: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     any_size: bool = False,
@@ -131,6 +132,7 @@ def add_files(
         with_preprocessing: `onnx/<task>.image.onnx`, which take an image as it is and give its prediction.
         int8: `int8/<task>.onnx`, quantised.
         pt2: `pt2/<task>.pt2`, programs of torch.export.
+        aoti: `aoti/<task>.pt2`, compiled for this kind of processor; needs a C++ compiler.
         keep_float: parts that are not quantised; None: those that hurt, found by measuring.
         tasks: None: all.
         any_size: whether files take images of other sizes than the canvas too; they are slower.
@@ -141,7 +143,9 @@ def add_files(
             there are such files already.
     """
     work = Deployment.open(Path(folder), tasks=tasks, any_size=any_size, changes=as_texts(changes))
-    wanted = Wanted(onnx=onnx, with_preprocessing=with_preprocessing, int8=int8, pt2=pt2, keep_float=keep_float)
+    wanted = Wanted(
+        onnx=onnx, with_preprocessing=with_preprocessing, int8=int8, pt2=pt2, aoti=aoti, keep_float=keep_float
+    )
     return dict(add(work, wanted))
 
 
@@ -164,7 +168,7 @@ def benchmark(
 
     Args:
         folder: the exported folder.
-        runtimes: what computes: "torch", "compiled", "onnx", "int8", "pt2".
+        runtimes: what computes: "torch", "compiled", "onnx", "int8", "pt2", "aoti".
         tasks: None: all.
         batches: images per call.
         threads: of an operator.

@@ -13,7 +13,9 @@ def benchmark(
     folder: ModelArgument = None,
     runtime: Annotated[
         list[str] | None,
-        typer.Option(help="What computes: torch, compiled, onnx, int8, pt2. May be repeated.", show_default="torch"),
+        typer.Option(
+            help="What computes: torch, compiled, onnx, int8, pt2, aoti. May be repeated.", show_default="torch"
+        ),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="Task to measure; may be repeated.", show_default="all tasks")

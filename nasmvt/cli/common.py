@@ -55,7 +55,8 @@ Protocol = Annotated[
 Runtime = Annotated[
     str,
     typer.Option(
-        help="What computes: torch, compiled (torch.compile), or onnx, int8, pt2: files of 'nasmvt export', on the CPU."
+        help="What computes: torch, compiled (torch.compile), or files of 'nasmvt export' on the CPU: onnx, int8, pt2, "
+        "aoti."
     ),
 ]
 Changes = Annotated[

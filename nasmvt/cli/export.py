@@ -40,6 +40,13 @@ def export(
         ),
     ] = False,
     pt2: Annotated[bool, typer.Option("--pt2", help="Write pt2/TASK.pt2 too, programs of torch.export.")] = False,
+    aoti: Annotated[
+        bool,
+        typer.Option(
+            "--aoti",
+            help="Write aoti/TASK.pt2 too, compiled by AOTInductor for processors like this one; needs a C++ compiler.",
+        ),
+    ] = False,
     int8: Annotated[
         bool, typer.Option("--int8", help="Write int8/TASK.onnx too, quantised; needs the files of --onnx.")
     ] = False,
@@ -74,12 +81,16 @@ def export(
     from nasmvt.pipeline.add_files import Wanted, add_files
     from nasmvt.pipeline.deploy import Deployment
 
-    wanted = Wanted(onnx=onnx, with_preprocessing=with_preprocessing, int8=int8, pt2=pt2, keep_float=keep_float)
+    wanted = Wanted(
+        onnx=onnx, with_preprocessing=with_preprocessing, int8=int8, pt2=pt2, aoti=aoti, keep_float=keep_float
+    )
     exported = run is not None and (run / "config.json").is_file()
     folder = run if run is not None and exported else _export(run, arch, out, accept_unfinished, accept_changed_data)
     if not wanted.any:
         if exported:
-            raise UserError(f"{folder} is an exported folder: pass --onnx, --int8 or --pt2 to add files, or give a run")
+            raise UserError(
+                f"{folder} is an exported folder: pass --onnx, --int8, --pt2 or --aoti to add files, or give a run"
+            )
         put_json(json, _described(folder))
         return
     work = Deployment.open(folder, tasks=task, any_size=any_size, changes=changes or ())

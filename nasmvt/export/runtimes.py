@@ -18,7 +18,7 @@ from nasmvt.files import DAMAGED
 from nasmvt.registry import Registry
 from nasmvt.tasks.network import TaskNetwork, whole_infos
 
-ONNX, PT2, INT8 = "onnx", "pt2", "int8"
+ONNX, PT2, AOTI, INT8 = "onnx", "pt2", "aoti", "int8"
 """Folders of the files of a runtime inside an exported folder."""
 
 Program = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -101,6 +101,35 @@ class Pt2Program:
         return outputs
 
 
+class AotiProgram:
+    """A program that AOTInductor compiled (see `nasmvt.export.compiling`).
+
+    Args:
+        path: the file.
+        threads: of one operator, for the whole process; None: as they are.
+
+    Raises:
+        UserError: if the file is missing or damaged, or was compiled for another processor or version of torch.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        if not path.is_file():
+            raise UserError(f"there is no {path}: make it with 'nasmvt export {path.parent.parent} --aoti'")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            self._program = torch._inductor.aoti_load_package(str(path))
+        except DAMAGED as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} can't be loaded ({reason}): export again on this machine") from None
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the outputs."""
+        with torch.no_grad():
+            outputs: dict[str, Tensor] = self._program(**inputs)
+        return outputs
+
+
 class RuntimeNetwork(TaskNetwork):
     """A task network whose outputs another runtime computes; what comes before and after is PyTorch's.
 
@@ -146,6 +175,10 @@ def _pt2(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> 
     return RuntimeNetwork(network, Pt2Program(folder / PT2 / f"{task}.pt2", threads))
 
 
+def _aoti(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> TaskNetwork:
+    return RuntimeNetwork(network, AotiProgram(folder / AOTI / f"{task}.pt2", threads))
+
+
 def _compiled(network: TaskNetwork, folder: Path, task: str, threads: int | None) -> TaskNetwork:
     compiled = torch.compile(StaticNetwork(network))
     return RuntimeNetwork(network, lambda inputs: compiled(**inputs), None)
@@ -159,4 +192,5 @@ RUNTIMES.add("torch", _torch, __name__)
 RUNTIMES.add("compiled", _compiled, __name__)
 RUNTIMES.add("onnx", _onnx, __name__)
 RUNTIMES.add("pt2", _pt2, __name__)
+RUNTIMES.add("aoti", _aoti, __name__)
 RUNTIMES.add("int8", _int8, __name__)

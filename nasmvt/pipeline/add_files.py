@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nasmvt.export.runtimes import INT8, ONNX, PT2
-from nasmvt.pipeline.deploy import IMAGES_TOO, Deployment, export_images, export_onnx, export_pt2
+from nasmvt.export.runtimes import AOTI, INT8, ONNX, PT2
+from nasmvt.pipeline.deploy import IMAGES_TOO, Deployment, export_aoti, export_images, export_onnx, export_pt2
 from nasmvt.pipeline.quantize import export_int8
 
 
@@ -21,13 +21,15 @@ class Wanted:
     """`int8/<task>.onnx`, quantised; the files of `onnx` must be wanted or there."""
     pt2: bool = False
     """`pt2/<task>.pt2`."""
+    aoti: bool = False
+    """`aoti/<task>.pt2`, compiled for this kind of processor."""
     keep_float: Sequence[str] | None = None
     """Parts that are not quantised; None: those that hurt, found by measuring."""
 
     @property
     def any(self) -> bool:
         """Whether there are any."""
-        return self.onnx or self.with_preprocessing or self.int8 or self.pt2
+        return self.onnx or self.with_preprocessing or self.int8 or self.pt2 or self.aoti
 
 
 def add_files(work: Deployment, wanted: Wanted) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -45,5 +47,7 @@ def add_files(work: Deployment, wanted: Wanted) -> Iterator[tuple[str, dict[str,
         yield IMAGES_TOO, export_images(work)
     if wanted.pt2:
         yield PT2, export_pt2(work)
+    if wanted.aoti:
+        yield AOTI, export_aoti(work)
     if wanted.int8:
         yield INT8, export_int8(work, wanted.keep_float)

@@ -14,12 +14,13 @@ from nasmvt.data import EvalTransform
 from nasmvt.data.eval_set import EvalSet
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export import run_onnx
+from nasmvt.export.compiling import compile_program, need_compiler
 from nasmvt.export.gate import check, check_images, check_merged
 from nasmvt.export.loading import LoadedModel, load
 from nasmvt.export.onnx_graph import need, read_graph, to_onnx, write_graph, write_graphs
 from nasmvt.export.onnx_images import SUFFIX, check_kind, placement, with_images
 from nasmvt.export.onnx_merge import MERGED, merge
-from nasmvt.export.runtimes import ONNX, PT2, OnnxProgram, Program, Pt2Program, RuntimeNetwork
+from nasmvt.export.runtimes import AOTI, ONNX, PT2, AotiProgram, OnnxProgram, Program, Pt2Program, RuntimeNetwork
 from nasmvt.export.schema import ExportedTask
 from nasmvt.export.tracing import save_program, trace
 from nasmvt.files import atomic, new_folder, write_text
@@ -159,6 +160,24 @@ def export_pt2(work: Deployment) -> dict[str, float]:
             file = f"{name}.pt2"
             save_program(work.program(name, plain=True), folder / file)
             differences[f"{PT2}/{file}"] = work.check(name, Pt2Program(folder / file), f"{PT2}/{file}")
+    return differences
+
+
+def export_aoti(work: Deployment) -> dict[str, float]:
+    """Write `aoti/<task>.pt2`, machine code for this kind of processor; return by name how much each differs from
+    PyTorch.
+
+    Raises:
+        UserError: if there is no C++ compiler, a network can't be traced, its code does not compute what the network
+            does, or there are such files already.
+    """
+    need_compiler()
+    differences = {}
+    with new_folder(work.folder / AOTI) as folder:
+        for name in work.tasks:
+            file = f"{name}.pt2"
+            compile_program(work.program(name, plain=True), folder / file)
+            differences[f"{AOTI}/{file}"] = work.check(name, AotiProgram(folder / file), f"{AOTI}/{file}")
     return differences
 
 

@@ -204,6 +204,12 @@ def test_a_missing_package_is_named(nasmvt, folder, monkeypatch):
     assert "pip install 'nasmvt[onnx]'" in nasmvt.refused("evaluate", folder, "--runtime", "onnx")
 
 
+def test_a_missing_compiler_is_named(nasmvt, folder, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    assert "none works here: install one" in nasmvt.refused("export", folder, "--aoti")
+    assert not (folder / "aoti").exists()
+
+
 def test_missing_files_are_named(nasmvt, folder, tmp_path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())

@@ -12,8 +12,7 @@ from nasmvt.pipeline.comparison import Compared
 from nasmvt.pipeline.experiment import Experiment, load_experiment
 from nasmvt.pipeline.latency_bound import search_costs
 from nasmvt.pipeline.report import Report
-from nasmvt.pipeline.retrain import choose_arch
-from nasmvt.pipeline.retrain import retrain as retrain_run
+from nasmvt.pipeline.retrain import Retraining
 from nasmvt.pipeline.run import Run, device_of
 from nasmvt.pipeline.search import search as search_run
 from nasmvt.pipeline.search import with_settings
@@ -173,20 +172,14 @@ def retrain(
     Raises:
         UserError: if there is no such arch, or it was retrained already.
     """
-    target, opened = device_of(device), open_run(run)
-    supernet = load_supernet(opened, target)
-    chosen = choose_arch(opened, arch, supernet.sharing(), accept_unfinished=accept_unfinished)
-    data = opened.open_data(accept_changed=accept_changed_data)
-    retrain_run(
-        opened,
-        chosen,
-        supernet,
-        data=data,
-        device=target,
-        from_scratch=from_scratch,
-        resume=resume,
-        listener=listener,
+    work = Retraining.of(
+        open_run(run),
+        arch,
+        device_of(device),
+        accept_unfinished=accept_unfinished,
+        accept_changed_data=accept_changed_data,
     )
+    work.train(from_scratch=from_scratch, resume=resume, listener=listener)
 
 
 def _silent(title: str) -> AbstractContextManager[None]:

@@ -43,41 +43,29 @@ def retrain(
     """
     from nasmvt.cli.display import events, say, training_progress
     from nasmvt.pipeline.on_ray import RetrainWork, notes_of
-    from nasmvt.pipeline.retrain import check_folder, choose_arch
-    from nasmvt.pipeline.retrain import retrain as train
+    from nasmvt.pipeline.retrain import Retraining, check_folder
     from nasmvt.pipeline.run import Run, device_of
-    from nasmvt.pipeline.supernet import load_supernet
     from nasmvt.training.processes import joined, restarted
     from nasmvt.training.ray_workers import train_on_ray, wanted
 
     target = device_of(device)
     asked = wanted(workers, address, min_workers)
     opened = Run.open(run)
-    supernet = load_supernet(opened, target)
-    chosen = choose_arch(opened, arch, supernet.sharing(), accept_unfinished=accept_unfinished)
-    folder = opened.folder("retrain", chosen.name)
-    title = f"retrain {chosen.name}"
+    work = Retraining.of(
+        opened, arch, target, accept_unfinished=accept_unfinished, accept_changed_data=accept_changed_data
+    )
+    folder = work.folder
+    title = f"retrain {work.chosen.name}"
     if asked is not None:
         check_folder(folder, folder.exists(), resume)
         options = {"from_scratch": from_scratch, "accept_changed_data": accept_changed_data}
-        work = RetrainWork(run=opened.path.absolute(), chosen=chosen, **options)
+        share = RetrainWork(run=opened.path.absolute(), chosen=work.chosen, **options)
         with training_progress(title) as listener:
-            train_on_ray(work, asked, target.type, notes_of(opened.path), events(listener))
+            train_on_ray(share, asked, target.type, notes_of(opened.path), events(listener))
     else:
-        data = opened.open_data(accept_changed=accept_changed_data)
         resume = resume or (restarted() and folder.exists())
         with joined(target) as processes, training_progress(title, processes.first) as listener:
-            train(
-                opened,
-                chosen,
-                supernet,
-                data=data,
-                device=target,
-                from_scratch=from_scratch,
-                resume=resume,
-                listener=listener,
-                processes=processes,
-            )
+            work.train(from_scratch=from_scratch, resume=resume, listener=listener, processes=processes)
         if not processes.first:
             return
     say(f"retrained: {folder}  (next: nasmvt export {quoted(opened.path)})")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from nasmvt.pipeline.experiment import Experiment
-from nasmvt.pipeline.retrain import Chosen, retrain
+from nasmvt.pipeline.retrain import Chosen, Retraining
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
 from nasmvt.training.processes import Processes
@@ -73,14 +73,15 @@ class RetrainWork:
     def __call__(self, processes: Processes, device: torch.device, tell: Tell) -> None:
         """Do a worker's share."""
         run = Run.open(self.run)
-        retrain(
-            run,
-            self.chosen,
-            load_supernet(run, device),
-            data=run.open_data(accept_changed=self.accept_changed_data),
-            device=device,
+        work = Retraining(
+            run=run,
+            chosen=self.chosen,
+            supernet=load_supernet(run, device),
+            accept_changed_data=self.accept_changed_data,
+        )
+        work.train(
             from_scratch=self.from_scratch,
-            resume=any(processes.gather(run.folder("retrain", self.chosen.name).exists())),
+            resume=any(processes.gather(work.folder.exists())),
             listener=_Listener(tell) if processes.first else None,
             processes=processes,
         )

@@ -12,6 +12,7 @@ from nasmvt.pipeline.archs import ArchFile, arch_path, find_arch
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.stage import Stage
+from nasmvt.pipeline.supernet import load_supernet
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
@@ -61,6 +62,62 @@ def folder_of(run: Run, name: str) -> str:
     if path.stem == "best" and path.resolve() != run.best_path.resolve():
         return path.resolve().parent.name
     return path.stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """An arch of a run that is to be trained further, and the weights that it starts from."""
+
+    run: Run
+    chosen: Chosen
+    supernet: Supernet
+    accept_changed_data: bool = False
+    """Whether it is trained even if the data changed since the run began."""
+
+    @classmethod
+    def of(
+        cls,
+        run: Run,
+        arch: str,
+        device: torch.device,
+        *,
+        accept_unfinished: bool = False,
+        accept_changed_data: bool = False,
+    ) -> "Retraining":
+        """Choose an arch by its name (see `choose_arch`).
+
+        Raises:
+            UserError: if the supernet is not trained, or there is no such arch.
+        """
+        supernet = load_supernet(run, device)
+        chosen = choose_arch(run, arch, supernet.sharing(), accept_unfinished=accept_unfinished)
+        return cls(run=run, chosen=chosen, supernet=supernet, accept_changed_data=accept_changed_data)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.run.folder("retrain", self.chosen.name)
+
+    def train(
+        self,
+        *,
+        from_scratch: bool = False,
+        resume: bool = False,
+        listener: Listener | None = None,
+        processes: Processes = ALONE,
+    ) -> MultiTaskModel:
+        """Train it where the supernet is (see `retrain`)."""
+        return retrain(
+            self.run,
+            self.chosen,
+            self.supernet,
+            data=self.run.open_data(accept_changed=self.accept_changed_data),
+            device=self.supernet.device,
+            from_scratch=from_scratch,
+            resume=resume,
+            listener=listener,
+            processes=processes,
+        )
 
 
 def retrain(

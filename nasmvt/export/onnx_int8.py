@@ -16,22 +16,26 @@ from nasmvt.export.onnx_merge import compact
 
 _OPERATORS = ["Conv", "MatMul", "Gemm"]
 
-ATTENTION = "attention"
-"""The part of products without weights."""
 
-
-def parts(path: Path) -> dict[str, str]:
-    """Return the part of the network that each product of a file belongs to, by the name of its node.
+def parts(path: Path) -> set[str]:
+    """Return the parts of the network whose products can be quantised.
 
     A part is a child of the backbone or one of its blocks, the neck, or a child of the head: `backbone.stem`,
     `backbone.blocks.2`, `neck`, `head.rpn`.
     """
-    graph = read_graph(path).graph
+    return {part for part in _products(path).values() if part is not None}
+
+
+def _products(path: Path) -> dict[str, str | None]:
+    """Return the part that each product of a file belongs to, by the name of its node.
+
+    Those of attention, without weights, have none: in int8 they are slower than in float, and no smaller.
+    """
     found = {}
-    for node in graph:
+    for node in read_graph(path).graph:
         if node.op_type in _OPERATORS:
             weights = [str(value.name) for value in node.inputs if value is not None and value.is_initializer()]
-            found[str(node.name)] = _part(weights[0]) if weights else ATTENTION
+            found[str(node.name)] = _part(weights[0]) if weights else None
     return found
 
 
@@ -88,7 +92,7 @@ def quantise(path: Path, out: Path, inputs: Iterable[Mapping[str, Tensor]], kept
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
             op_types_to_quantize=_OPERATORS,
-            nodes_to_exclude=[node for node, part in parts(path).items() if within(part, kept)],
+            nodes_to_exclude=[node for node, part in _products(path).items() if part is None or within(part, kept)],
         )
     finally:
         root.setLevel(level)

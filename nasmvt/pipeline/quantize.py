@@ -39,7 +39,7 @@ def export_int8(work: Deployment, keep: Sequence[str] | None = None) -> dict[str
     for name in work.tasks:
         path = work.folder / ONNX / f"{name}.onnx"
         OnnxProgram(path)  # refuses a missing one before anything is done
-        known |= set(parts(path).values())
+        known |= parts(path)
     if unknown := sorted(one for one in keep or () if not any(within(part, [one]) for part in known)):
         raise UserError(f"--keep-float names parts of the networks ({listed(sorted(known))}), not {listed(unknown)}")
     with new_folder(work.folder / INT8) as folder:
@@ -52,7 +52,7 @@ def export_int8(work: Deployment, keep: Sequence[str] | None = None) -> dict[str
 def _quantise_task(work: Deployment, name: str, folder: Path, keep: Sequence[str] | None) -> dict[str, Any]:
     path, out = work.folder / ONNX / f"{name}.onnx", folder / f"{name}.onnx"
     network, task, data = work.networks[name], work.loaded.model.tasks[name], work.data[name]
-    every = set(parts(path).values())
+    every = parts(path)
     inputs = [
         network.static_arguments(batch.images, batch.infos) for batch in data.recalibration_images(CALIBRATION_IMAGES)
     ]

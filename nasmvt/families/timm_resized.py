@@ -11,7 +11,6 @@ Shapes: B batch, C channels, H height, W width.
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from nasmvt.config import Config
 from nasmvt.errors import UserError, nearest
+from nasmvt.families.copying import with_same_tensors
 from nasmvt.families.reference import State
 from nasmvt.families.registry import register
 from nasmvt.families.timm_axes import axes, block_names
@@ -163,8 +163,7 @@ class Draft:
     def network(self, arch: Mapping[str, Any], kind: str) -> TimmNetwork:
         """Return the plain network of an arch; tensors that it has whole are those of all networks of this draft."""
         arch, dense = dict(arch), kind != "classification"
-        tensors = (*self._published.parameters(), *self._published.buffers())
-        net = deepcopy(self._published, {id(tensor): tensor for tensor in tensors})
+        net: Any = with_same_tensors(self._published)
         self.plan.apply(net, arch)
         for name in self.unused.get("dense" if dense else "classification", ()):
             owner, _, leaf = name.rpartition(".")

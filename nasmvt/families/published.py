@@ -78,7 +78,7 @@ def reads(
     return decorate
 
 
-def _entry(name: str) -> Published:
+def entry_of(name: str) -> Published:
     """Return a network by its name, or by timm's.
 
     Raises:
@@ -121,7 +121,7 @@ def published(
     Raises:
         UserError: if there is no network of that name, no family makes it, or the checkpoint does not fit it.
     """
-    entry = _entry(name)
+    entry = entry_of(name)
     network = entry.build(classes=classes or 1, **{**entry.sizes, **changes})
     if classes is None:
         target, convert = network.backbone, _of_backbone(entry.convert)
@@ -140,7 +140,7 @@ def published_backbone_converter(name: str) -> Converter:
     Raises:
         UserError: if there is no network of that name.
     """
-    return _of_backbone(_entry(name).convert)
+    return _of_backbone(entry_of(name).convert)
 
 
 def _of_backbone(convert: Converter) -> Converter:

@@ -58,6 +58,7 @@ class ViT(nn.Module):
             mean over the patches.
         register_tokens: their number.
         prefix_positions: whether class and register tokens have positions.
+        qkv_bias: whether queries, keys and values have biases.
         layer_scale: starting value of the layer scales; None: there are none.
         first_norm: whether the tokens are normed before the first block, and patches have no bias (CLIP).
         norm_after_pooling: whether classification norms what it pools, and maps stay as they are, not the tokens.
@@ -90,6 +91,7 @@ class ViT(nn.Module):
         class_tokens: int = 1,
         register_tokens: int = 0,
         prefix_positions: bool = True,
+        qkv_bias: bool = True,
         layer_scale: float | None = None,
         first_norm: bool = False,
         norm_after_pooling: bool = False,
@@ -131,7 +133,8 @@ class ViT(nn.Module):
         self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps) if first_norm else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(
-                embed_dim, heads, head_dim, int(ratio * embed_dim), layer_scale, ACTIVATIONS[act], drop_path, norm_eps
+                *(embed_dim, heads, head_dim, qkv_bias, int(ratio * embed_dim), layer_scale),
+                *(ACTIVATIONS[act], drop_path, norm_eps),
             )
             for heads, ratio in zip(num_heads, mlp_ratio, strict=True)
         )
@@ -190,6 +193,7 @@ class Block(nn.Module):
         dim: int,
         num_heads: int,
         head_dim: int,
+        qkv_bias: bool,
         hidden: int,
         layer_scale: float | None,
         act: type[nn.Module],
@@ -199,7 +203,7 @@ class Block(nn.Module):
         super().__init__()
         scaled = layer_scale is not None
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads, head_dim)
+        self.attn = Attention(dim, num_heads, head_dim, qkv_bias)
         self.ls1 = LayerScale(dim, init_values=layer_scale) if scaled else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, hidden, act_layer=act)
@@ -231,10 +235,10 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention on tokens (B, N, C)."""
 
-    def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
+    def __init__(self, dim: int, num_heads: int, head_dim: int, bias: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, num_heads * 3 * head_dim)
+        self.qkv = nn.Linear(dim, num_heads * 3 * head_dim, bias=bias)
         self.proj = nn.Linear(num_heads * head_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -315,6 +319,7 @@ def build(
     class_tokens: Literal[0, 1, 2] = 1,
     register_tokens: Annotated[int, Field(ge=0)] = 0,
     prefix_positions: bool = True,
+    qkv_bias: bool = True,
     layer_scale: Annotated[float, Field(gt=0)] | None = None,
     first_norm: bool = False,
     norm_after_pooling: bool = False,
@@ -340,6 +345,7 @@ def build(
         class_tokens=class_tokens,
         register_tokens=register_tokens,
         prefix_positions=prefix_positions,
+        qkv_bias=qkv_bias,
         layer_scale=layer_scale,
         first_norm=first_norm,
         norm_after_pooling=norm_after_pooling,

@@ -72,6 +72,7 @@ def _read(name: str, network: Any) -> dict[str, Any]:
         "class_tokens": class_tokens,
         "register_tokens": network.num_reg_tokens,
         "prefix_positions": not network.no_embed_class,
+        "qkv_bias": one_of(name, "biases of queries and keys", (block.attn.qkv.bias is not None for block in blocks)),
         "layer_scale": one_of(name, "layer scale", (1e-5 if hasattr(b.ls1, "gamma") else None for b in blocks)),
         "first_norm": not isinstance(network.norm_pre, nn.Identity),
         "norm_after_pooling": isinstance(network.norm, nn.Identity),

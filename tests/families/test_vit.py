@@ -102,7 +102,6 @@ def test_what_is_not_of_this_kind_is_refused() -> None:
         ("vit_tiny_r_s16_p8_224", "the layers .*HybridEmbed"),
         ("vit_small_patch16_18x2_224", "the layers ParallelThingsBlock"),
         ("vit_so150m_patch16_reg4_map_256", "the layers AttentionPoolLatent"),
-        ("vit_medium_patch16_gap_240", r"other tensors \(missing: .*qkv.bias"),
         ("vit_small_patch16_dinov3", "the class Eva, where families know ConvNeXt"),
     ],
 )
@@ -111,13 +110,26 @@ def test_networks_of_timm_with_other_parts_are_refused(name, reason) -> None:
         published(name)
 
 
+def test_biases_of_queries_keys_and_values_are_read_off_timms_network() -> None:
+    with torch.device("meta"):
+        ours = published("vit_medium_patch16_gap_240", classes=None)
+    assert all(block.attn.qkv.bias is None for block in ours.blocks)
+
+
 def test_a_mean_over_patches_is_normed_before_or_after_it() -> None:
     """CLIP's norm before the blocks and its activation, and SigLIP's mean over normed patches."""
     settings = {"class_token": False, "global_pool": "avg", "patch_size": 8, "embed_dim": 32, "num_heads": 2}
     for fc_norm in (False, True):
         for act, name in (("quick_gelu", "quick_gelu"), ("gelu_tanh", "gelu_tanh")):
             reference = random_timm(
-                "vit_tiny_patch16_224", **settings, depth=2, img_size=32, fc_norm=fc_norm, pre_norm=True, act_layer=act
+                "vit_tiny_patch16_224",
+                **settings,
+                depth=2,
+                img_size=32,
+                fc_norm=fc_norm,
+                pre_norm=True,
+                act_layer=act,
+                qkv_bias=fc_norm,
             )
             ours = published(
                 "vit_tiny_patch16_224",
@@ -131,6 +143,7 @@ def test_a_mean_over_patches_is_normed_before_or_after_it() -> None:
                 class_tokens=0,
                 first_norm=True,
                 norm_after_pooling=fc_norm,
+                qkv_bias=fc_norm,
                 act=name,
             ).eval()
             images = torch.randn(1, 3, 32, 32)

@@ -80,6 +80,14 @@ def search(
         typer.Option(help="parameters, gmacs:TASK or latency:TASK. May be repeated.", show_default="the experiment's"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.", show_default="the run's")] = None,
+    race: Annotated[
+        bool | None,
+        typer.Option(
+            "--race/--no-race",
+            help="Compare on parts of the images first, and drop the hopeless.",
+            show_default="the experiment's",
+        ),
+    ] = None,
     init: Annotated[
         Path | None,
         typer.Option(
@@ -127,6 +135,7 @@ def search(
         maximize=maximize or None,
         minimize=minimize or None,
         precision=precision,
+        race=race,
     )
     supernet = load_supernet(opened, target)
     costs = search_costs(

@@ -3,6 +3,7 @@
 Shapes: B batch, H, W canvas height and width.
 """
 
+import copy
 import logging
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,6 +71,19 @@ class EvalSet(Iterable[Batch]):
         """Return the number of images, unreadable ones included."""
         return len(self._indices)
 
+    def blocks(self, count: int) -> list["EvalSet"]:
+        """Return the images as `count` sets of about equal size; the first has the first image, and every `count`-th.
+
+        Raises:
+            UserError: if there are fewer images.
+        """
+        if len(self) < count:
+            raise UserError(
+                f"{count} blocks of images need as many images, but there are {len(self)}: take "
+                "more, or leave out --race"
+            )
+        return [self._of(self._indices[start::count]) for start in range(count)]
+
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the images once.
 
@@ -104,6 +118,12 @@ class EvalSet(Iterable[Batch]):
         if 0 < size <= self._room:
             self._room -= size
             self._kept[place] = batch
+
+    def _of(self, indices: np.ndarray) -> "EvalSet":
+        """Return a set of other images, placed alike."""
+        other = copy.copy(self)
+        other._indices, other._kept, other._room, other.skipped = indices, {}, self._cache, []
+        return other
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop the cached batches from the pickled state."""

@@ -24,6 +24,7 @@ from nasmvt.search import (
     make_searcher,
 )
 from nasmvt.search import search as run_search
+from nasmvt.search.race import BLOCKS
 from nasmvt.search.results import ResultFiles
 from nasmvt.seeding import derive_seed
 from nasmvt.supernet import Supernet
@@ -77,8 +78,8 @@ def search(
 
     Raises:
         UserError: if the device lacks the precision, the data changed, `init` does not fit, the folder holds another
-            search, another process searches there, an objective does not exist, or no candidate keeps a bound on
-            latency when it is measured.
+            search, another process searches there, an objective does not exist, a race has too few images, or no
+            candidate keeps a bound on latency when it is measured.
     """
     check_precision(config.precision, device)
     objectives = Objectives(Objective.of(supernet.tasks), config.maximize, config.minimize)
@@ -94,10 +95,11 @@ def search(
         limits = {task: int(limit) for task, limit in budget.latency.items()}
         confirm = Confirmation(networks, costs.timing, limits, journal)
     plain = {name: item.recalibration_images(config.recalibration_images) for name, item in data.items()}
+    blocks = {name: images.blocks(BLOCKS) for name, images in compared.items()} if config.race else None
     needed = objectives.figures
     with (
         held(files.folder),
-        make_pool(config, supernet, costs.sharing, compared, plain, device, address, needed) as pool,
+        make_pool(config, supernet, costs.sharing, compared, plain, device, address, needed, blocks) as pool,
     ):
         if costs.timing is not None and not files.journal.is_file():
             costs.timing.write(files.latency)

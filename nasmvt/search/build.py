@@ -1,6 +1,6 @@
 """From settings to a searcher and a pool."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ceil
 
 import torch
@@ -10,6 +10,7 @@ from nasmvt.data.types import Batch
 from nasmvt.errors import UserError, listed
 from nasmvt.search.config import SearchConfig
 from nasmvt.search.evaluator import Evaluator
+from nasmvt.search.objective import SCORE
 from nasmvt.search.pool import InProcessPool, Pool
 from nasmvt.search.searcher import Searcher
 from nasmvt.search.strategies import SEARCHERS
@@ -22,7 +23,7 @@ def make_searcher(config: SearchConfig, feasible: FeasibleSet, seed: int) -> Sea
     """Return the searcher of the settings.
 
     Raises:
-        UserError: if they name several objectives, and the algorithm seeks one.
+        UserError: if they name several objectives, and the algorithm seeks one; or a race, and it makes none.
     """
     algorithm = SEARCHERS.get(config.algorithm)
     objectives = [*config.maximize, *config.minimize]
@@ -31,7 +32,13 @@ def make_searcher(config: SearchConfig, feasible: FeasibleSet, seed: int) -> Sea
             f"{config.algorithm} ranks by one number, but the objectives are {listed(objectives)}: use --algorithm "
             "nsga2, or bound the costs instead of minimizing them"
         )
-    return algorithm(feasible, config, seed)
+    searcher = algorithm(feasible, config, seed)
+    if config.race and (searcher.kept is None or objectives != [SCORE]):
+        raise UserError(
+            f"a race compares T-scores, for evolution or random, but {config.algorithm} is to find "
+            f"{listed(objectives)}: leave out --race, or search for the T-score with one of them"
+        )
+    return searcher
 
 
 def make_pool(
@@ -43,6 +50,7 @@ def make_pool(
     device: torch.device | str = "cpu",
     address: str | None = None,
     figures: Mapping[str, Collection[str]] | None = None,
+    blocks: Mapping[str, Sequence[Iterable[Batch]]] | None = None,
 ) -> Pool:
     """Return the pool of the settings: in this process without workers, else on Ray.
 
@@ -55,18 +63,19 @@ def make_pool(
         device: where networks run.
         address: a Ray cluster; None: a local Ray.
         figures: the values of each task's metric that are needed (see `Objectives.figures`); None: all.
+        blocks: of a search that races: the search split of every task, block by block.
 
     Raises:
         UserError: if a metric has no such value, or Ray is missing, can't be reached or has too few CPUs or GPUs.
     """
     if config.workers == 0:
-        evaluator = Evaluator(supernet, sharing, images, recalibration, device, config.precision, figures)
+        evaluator = Evaluator(supernet, sharing, images, recalibration, device, config.precision, figures, blocks)
         return InProcessPool(evaluator, config.cpus_per_worker)
     from nasmvt.search.ray_pool import RayPool
     from nasmvt.search.recipe import Recipe
 
     return RayPool(
-        Recipe.of(supernet, sharing, images, recalibration, device, config.precision, figures),
+        Recipe.of(supernet, sharing, images, recalibration, device, config.precision, figures, blocks),
         config.workers,
         address=address,
         cpus_per_worker=config.cpus_per_worker,

@@ -68,6 +68,10 @@ class SearchConfig(Config):
     candidates: int | None = Field(default=None, ge=1)
     """Number of archs that random search evaluates; None: as many as evolution would. Ignored by evolution."""
 
+    race: bool = False
+    """Whether the archs of a generation are compared on parts of the images first, and those that are worse than what
+    the search goes on with, beyond the noise, are dropped. For `evolution` and `random` by the T-score."""
+
     images: int | None = Field(default=None, ge=1)
     """Images of each task's search split that a candidate is evaluated on; None: all."""
 
@@ -118,9 +122,10 @@ class SearchConfig(Config):
     def identity(self) -> dict[str, Any]:
         """Return the settings that the result depends on: all except those that only distribute the work.
 
-        The usual precision is left out, as journals of 0.2 know of no other, and so are a surrogate's settings where
-        there is none.
+        The usual precision is left out, as journals of 0.2 know of no other, and so are a race and a surrogate's
+        settings where there is none.
         """
         exact = {"precision"} if self.precision == "fp32" else set()
         unused = _SURROGATE if self.algorithm in _WITHOUT_SURROGATE else set()
-        return self.model_dump(mode="json", exclude=_EXECUTION | exact | unused)
+        whole = set() if self.race else {"race"}
+        return self.model_dump(mode="json", exclude=_EXECUTION | exact | unused | whole)

@@ -1,11 +1,12 @@
 """Evaluating a candidate on one task."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 
 from nasmvt.data.types import Batch
 from nasmvt.precision import Precision
+from nasmvt.search.race import RUNGS
 from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.evaluate import evaluate
@@ -25,6 +26,7 @@ class Evaluator:
         device: where networks run.
         precision: in which they compute.
         figures: the values of each task's metric that are needed; others may be missing. None: all.
+        blocks: of a search that races: the images of every task, block by block (see `nasmvt.search.race`).
 
     Raises:
         UserError: if a metric has no such value.
@@ -39,17 +41,19 @@ class Evaluator:
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
         figures: Mapping[str, Collection[str]] | None = None,
+        blocks: Mapping[str, Sequence[Iterable[Batch]]] | None = None,
     ) -> None:
         self.supernet = supernet
         self.images = images
+        self.blocks = blocks or {}
         self.recalibration = recalibration
         self.device = torch.device(device)
         self.precision: Precision = precision
         self.sharing = sharing
         self.unread = {name: supernet.tasks[name].unread(needed) for name, needed in (figures or {}).items()}
 
-    def __call__(self, arch: Arch, task: str) -> dict[str, float]:
-        """Return the metrics of one task in percent.
+    def __call__(self, arch: Arch, task: str, rung: int | None = None) -> dict[str, float]:
+        """Return the metrics of one task in percent; given a rung, the first one on each of its blocks.
 
         Raises:
             UserError: if the search split of the task is empty.
@@ -58,4 +62,10 @@ class Evaluator:
         if task in self.unread:
             network.strip(self.unread[task])
         recalibrate(network, self.recalibration[task], self.device, precision=self.precision)
-        return evaluate(network, self.images[task], self.supernet.tasks[task], self.device, self.precision)
+        config = self.supernet.tasks[task]
+        if rung is None:
+            return evaluate(network, self.images[task], config, self.device, self.precision)
+        return {
+            str(block): evaluate(network, self.blocks[task][block], config, self.device, self.precision)[config.primary]
+            for block in RUNGS[rung]
+        }

@@ -33,6 +33,11 @@ class EvolutionSearcher(Searcher):
         return self._generations == self.config.generations
 
     @property
+    def kept(self) -> int | None:
+        """The parents."""
+        return self.config.parents
+
+    @property
     def _generations(self) -> int:
         """Number of generations planned."""
         return 1 + next(reversed(self._records.values())).generation if self._records else 0

@@ -20,6 +20,8 @@ _KEYS: dict[Any, set[str]] = {
     "candidate": {"id", "arch", "parameters", "macs", "metrics", "score", "generation"},
     "generation": {"generation", "hypervolume"},
     "timing": {"id", "task", "microseconds"},
+    "rung": {"id", "task", "rung", "blocks"},
+    "dropped": {"id", "arch", "generation", "partial"},
 }
 """The keys that are read from each kind of line."""
 
@@ -30,7 +32,7 @@ _EVALUATED_BY = ("images", "recalibration_images", "precision")
 
 class Journal:
     """A file of JSON lines: a header, then a line per evaluation, per completed candidate, per generation and per
-    measured latency.
+    measured latency; of a race also one per task and rung, and one per arch that was dropped.
 
     Each line is written and flushed at once. A search that starts again over an existing journal finds the
     evaluations in it; with the same seed it visits the same archs and so continues where it ended. A line
@@ -44,6 +46,8 @@ class Journal:
         self._generations: set[int] = set()
         self._taken: dict[str, dict[str, Any]] = {}
         self._timed: dict[tuple[str, str], int] = {}
+        self._rungs: dict[tuple[str, str, int], dict[str, float]] = {}
+        self._dropped: set[str] = set()
 
     def begin(self, header: Mapping[str, Any], init: Path | None = None) -> None:
         """Read an existing journal, or start one.
@@ -75,6 +79,10 @@ class Journal:
                 self._completed.add(entry["id"])
             elif entry["kind"] == "generation":
                 self._generations.add(entry["generation"])
+            elif entry["kind"] == "rung":
+                self._rungs[entry["id"], entry["task"], entry["rung"]] = entry["blocks"]
+            elif entry["kind"] == "dropped":
+                self._dropped.add(entry["id"])
             else:
                 self._timed[entry["id"], entry["task"]] = entry["microseconds"]
 
@@ -158,15 +166,20 @@ class Journal:
         rest |= {"latency": entry.get("latency", {}), "timed": timed}
         return Candidate(arch=space.arch(entry["arch"], str(self.path)), parameters=ParameterCount(**parts), **rest)
 
-    def find(self, arch: Arch, task: str) -> dict[str, float] | None:
-        """Return the metrics of an arch on a task if they are known."""
-        return self._metrics.get((arch.id, task))
+    def find(self, arch: Arch, task: str, rung: int | None = None) -> dict[str, float] | None:
+        """Return the metrics of an arch on a task, or what it reached in a rung, if they are known."""
+        return self._metrics.get((arch.id, task)) if rung is None else self._rungs.get((arch.id, task, rung))
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
         """Write an evaluation."""
         arch, task, metrics = evaluation.arch, evaluation.task, evaluation.metrics
-        self._metrics[arch.id, task] = metrics
-        entry = {"kind": "evaluation", "id": arch.id, "task": task, "metrics": metrics}
+        entry: dict[str, Any]
+        if evaluation.rung is None:
+            self._metrics[arch.id, task] = metrics
+            entry = {"kind": "evaluation", "id": arch.id, "task": task, "metrics": metrics}
+        else:
+            self._rungs[arch.id, task, evaluation.rung] = metrics
+            entry = {"kind": "rung", "id": arch.id, "task": task, "rung": evaluation.rung, "blocks": metrics}
         again = {"starts": evaluation.starts} if evaluation.starts > 1 else {}
         self._append({**entry, "seconds": round(evaluation.seconds, 3), **again, "arch": arch.to_dict()})
 
@@ -175,6 +188,13 @@ class Journal:
         if candidate.arch.id not in self._completed:
             self._completed.add(candidate.arch.id)
             self._append({"kind": "candidate", "id": candidate.arch.id, **candidate.to_dict()})
+
+    def add_dropped(self, arch: Arch, generation: int, blocks: int, partial: Mapping[str, Mapping[str, float]]) -> None:
+        """Write, once, that an arch was dropped from a race after some blocks, with its partial figures."""
+        if arch.id not in self._dropped:
+            self._dropped.add(arch.id)
+            entry = {"kind": "dropped", "id": arch.id, "arch": arch.to_dict(), "generation": generation}
+            self._append({**entry, "blocks": blocks, "partial": {task: dict(found) for task, found in partial.items()}})
 
     def add_generation(self, generation: int, hypervolume: float, notes: Mapping[str, float] | None = None) -> None:
         """Write, once, what the search had reached with a generation, and what the searcher notes of it."""

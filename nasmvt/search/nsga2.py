@@ -18,6 +18,11 @@ class NSGA2Searcher(EvolutionSearcher):
 
     several_objectives = True
 
+    @property
+    def kept(self) -> int | None:
+        """All: who survives depends on how crowded they are."""
+        return None
+
     def _parents(self) -> list[Arch]:
         survivors: list[Arch] = []
         for number in range(self._generations):

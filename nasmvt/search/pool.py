@@ -12,8 +12,8 @@ import torch
 
 from nasmvt.space import Arch
 
-Evaluate = Callable[[Arch, str], dict[str, float]]
-"""Returns the metrics of an arch on a task."""
+Evaluate = Callable[[Arch, str, int | None], dict[str, float]]
+"""Returns the metrics of an arch on a task; given a rung of a race, the first metric on each block of its images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class Evaluation:
     task: str
     metrics: dict[str, float]
     """Metrics of the task in percent."""
+    rung: int | None = None
+    """Of a race (see `nasmvt.search.race`); None: on all images."""
     seconds: float
     """Duration of the evaluation, without waiting."""
     starts: int = 1
@@ -44,8 +46,8 @@ class Pool(ABC):
         """Units whose result was not fetched yet."""
 
     @abstractmethod
-    def submit(self, arch: Arch, task: str) -> None:
-        """Submit a unit of work."""
+    def submit(self, arch: Arch, task: str, rung: int | None = None) -> None:
+        """Submit a unit of work; with the number of a rung, only what that compares."""
 
     @abstractmethod
     def result(self) -> Evaluation:
@@ -80,7 +82,7 @@ class InProcessPool(Pool):
     def __init__(self, evaluate: Evaluate, threads: int | None = None) -> None:
         self._evaluate = evaluate
         self._threads = threads
-        self._units: deque[tuple[Arch, str]] = deque()
+        self._units: deque[tuple[Arch, str, int | None]] = deque()
 
     @property
     def capacity(self) -> int:
@@ -92,17 +94,17 @@ class InProcessPool(Pool):
         """Units not yet evaluated."""
         return len(self._units)
 
-    def submit(self, arch: Arch, task: str) -> None:
+    def submit(self, arch: Arch, task: str, rung: int | None = None) -> None:
         """Submit a unit of work."""
-        self._units.append((arch, task))
+        self._units.append((arch, task, rung))
 
     def result(self) -> Evaluation:
         """Evaluate the oldest unit; exceptions of the evaluator are not caught."""
-        arch, task = self._units.popleft()
+        unit = self._units.popleft()
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads or before)
         try:
-            return timed(self._evaluate, arch, task)
+            return timed(self._evaluate, *unit)
         finally:
             torch.set_num_threads(before)
 
@@ -111,8 +113,8 @@ class InProcessPool(Pool):
         self._units.clear()
 
 
-def timed(evaluate: Evaluate, arch: Arch, task: str) -> Evaluation:
+def timed(evaluate: Evaluate, arch: Arch, task: str, rung: int | None) -> Evaluation:
     """Evaluate an arch on a task and measure the time."""
     start = time.perf_counter()
-    metrics = {name: float(value) for name, value in evaluate(arch, task).items()}
-    return Evaluation(arch=arch, task=task, metrics=metrics, seconds=time.perf_counter() - start)
+    metrics = {name: float(value) for name, value in evaluate(arch, task, rung).items()}
+    return Evaluation(arch=arch, task=task, metrics=metrics, rung=rung, seconds=time.perf_counter() - start)

@@ -32,6 +32,11 @@ class PredictorSearcher(EvolutionSearcher):
         self._regressor = _regressor()
         self._predicted: dict[int, np.ndarray] = {}  # by generation, in the order of proposal
 
+    @property
+    def kept(self) -> int | None:
+        """All: it learns from every one."""
+        return None
+
     def _plan(self) -> tuple[int, list[Arch]]:
         number, made = super()._plan()
         if number and made:

@@ -15,6 +15,11 @@ class RandomSearcher(Searcher):
     def _all_planned(self) -> bool:
         return len(self._records) >= self.config.evaluations
 
+    @property
+    def kept(self) -> int | None:
+        """The best one."""
+        return 1
+
     def _plan(self) -> tuple[int, list[Arch]]:
         if self._exhausted or self._all_planned:
             return 0, []

@@ -43,19 +43,25 @@ class _Worker:
         """Build the evaluator."""
         self._evaluate = self._factory()
 
-    def evaluate(self, arch: Arch, task: str) -> Evaluation:
-        return timed(self._evaluate, arch, task)
+    def evaluate(self, arch: Arch, task: str, rung: int | None) -> Evaluation:
+        return timed(self._evaluate, arch, task, rung)
 
 
 @dataclass(eq=False)
 class _Unit:
     arch: Arch
     task: str
+    rung: int | None
     starts: int = 0
     deaths: int = 0
 
     def __str__(self) -> str:
         return f"arch {self.arch.id} ({self.arch}) on task '{self.task}'"
+
+    @property
+    def kind(self) -> str:
+        """What takes equally long."""
+        return self.task if self.rung is None else f"{self.task}, rung {self.rung}"
 
 
 @dataclass(frozen=True)
@@ -165,9 +171,9 @@ class RayPool(Pool):
         """Units waiting or running."""
         return len(self._units) + len({run.unit for run in self._running.values()})
 
-    def submit(self, arch: Arch, task: str) -> None:
+    def submit(self, arch: Arch, task: str, rung: int | None = None) -> None:
         """Submit a unit; it starts at once if a worker is idle."""
-        self._units.append(_Unit(arch, task))
+        self._units.append(_Unit(arch, task, rung))
         self._dispatch()
 
     def result(self) -> Evaluation:
@@ -258,7 +264,7 @@ class RayPool(Pool):
             self._bury(run.worker)
             return None
         self._idle.append(run.worker)
-        self._durations.add(unit.task, evaluation.seconds)
+        self._durations.add(unit.kind, evaluation.seconds)
         for other in others:
             rival = self._running.pop(other)
             self._replace(rival.worker)
@@ -298,7 +304,7 @@ class RayPool(Pool):
         """Give the idle workers something to do: first what takes too long elsewhere, then what waits."""
         if self._idle:
             for unit in self._stragglers()[: len(self._idle)]:
-                median = self._durations.median(unit.task)
+                median = self._durations.median(unit.kind)
                 _log.warning("%s takes ten times the median of %.2f s: it is started a second time", unit, median)
                 self._run(unit)
         while self._idle and self._units:
@@ -311,13 +317,13 @@ class RayPool(Pool):
         return [
             run.unit
             for run in self._running.values()
-            if units.count(run.unit) == 1 and self._durations.is_straggler(run.unit.task, now - run.since)
+            if units.count(run.unit) == 1 and self._durations.is_straggler(run.unit.kind, now - run.since)
         ]
 
     def _run(self, unit: _Unit) -> None:
         worker = self._idle.popleft()
         unit.starts += 1
-        self._running[worker.evaluate.remote(unit.arch, unit.task)] = _Run(worker, unit, time.monotonic())
+        self._running[worker.evaluate.remote(unit.arch, unit.task, unit.rung)] = _Run(worker, unit, time.monotonic())
 
     def close(self) -> None:
         """Stop the workers; disconnect from Ray, or stop it if this pool started it."""

@@ -1,6 +1,6 @@
 """What is sent to a worker: everything that an evaluator is rebuilt from."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,8 @@ class Recipe:
     """In which they compute."""
     figures: Mapping[str, Collection[str]] | None = None
     """The values of each task's metric that are needed; None: all."""
+    blocks: Mapping[str, Sequence[Iterable[Batch]]] | None = None
+    """Of a search that races: the search split of every task, block by block."""
 
     @classmethod
     def of(
@@ -47,6 +49,7 @@ class Recipe:
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
         figures: Mapping[str, Collection[str]] | None = None,
+        blocks: Mapping[str, Sequence[Iterable[Batch]]] | None = None,
     ) -> "Recipe":
         """Return the recipe of an evaluator; arguments are as for `Evaluator`. Ray numbers a worker's GPUs from 0."""
         return cls(
@@ -60,6 +63,7 @@ class Recipe:
             device=torch.device(device).type,
             precision=precision,
             figures=figures,
+            blocks=blocks,
         )
 
     def __call__(self) -> Evaluator:
@@ -69,5 +73,12 @@ class Recipe:
         once = {id(packed): unpack(packed).to(self.device) for packed in self.weights.values()}
         supernet.load_state_dict({name: once[id(packed)] for name, packed in self.weights.items()}, assign=True)
         return Evaluator(
-            supernet, self.sharing, self.images, self.recalibration, self.device, self.precision, self.figures
+            supernet,
+            self.sharing,
+            self.images,
+            self.recalibration,
+            self.device,
+            self.precision,
+            self.figures,
+            self.blocks,
         )

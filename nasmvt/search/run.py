@@ -1,5 +1,6 @@
 """The search itself: keeps the pool busy, passes scores to the searcher, writes the results."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from nasmvt.search.objective import Objectives
 from nasmvt.search.packing import fingerprint
 from nasmvt.search.pareto import hypervolume
 from nasmvt.search.pool import Pool
+from nasmvt.search.race import Race, blocks_of
 from nasmvt.search.results import ResultFiles, best_values, candidates_table
 from nasmvt.search.searcher import Searcher
 from nasmvt.space import Arch, Sharing
@@ -83,7 +85,8 @@ def search(
     if init is not None:
         searcher.know({}, {})  # refuses at once where it makes nothing of it
     journal.begin(header, init)
-    driver = _Driver(searcher, pool, objectives, costs, budget, journal, listener)
+    race = Race(objectives.score, searcher.kept or 0) if searcher.config.race else None
+    driver = _Driver(searcher, pool, objectives, costs, budget, journal, listener, race)
     if init is not None:
         driver.begin_with(journal.taken(searcher.space))
     ranked: list[Candidate] = []
@@ -112,7 +115,10 @@ class _Driver:
         budget: Budget,
         journal: Journal,
         listener: SearchListener | None,
+        race: Race | None,
     ) -> None:
+        self._race = race
+        self._dropped = 0
         self._searcher = searcher
         self._pool = pool
         self._objectives = objectives
@@ -122,7 +128,7 @@ class _Driver:
         self._timed = tuple(dict.fromkeys([*budget.latency, *objectives.timed]))
         self._journal = journal
         self._listener = listener
-        self._waiting: deque[tuple[Arch, str]] = deque()
+        self._waiting: deque[tuple[Arch, str, int | None]] = deque()
         self._partial: dict[Arch, dict[str, dict[str, float]]] = {}
         self._candidates: dict[Arch, Candidate] = {}
         self._generation = 0
@@ -142,7 +148,9 @@ class _Driver:
             if self._pool.pending:
                 evaluation = self._pool.result()
                 self._journal.add_evaluation(evaluation)
-                self._learn(evaluation.arch, evaluation.task, evaluation.metrics)
+                self._learn(evaluation.arch, evaluation.task, evaluation.rung, evaluation.metrics)
+            elif self._race is not None and self._race.live:
+                self._end_rung(self._race)
             elif self._searcher.done:
                 self._end_generation()
                 return
@@ -160,16 +168,37 @@ class _Driver:
                 self._open(arch)
 
     def _open(self, arch: Arch) -> None:
-        """Take what the journal knows about an arch and queue the rest."""
+        """Let an arch race, if there is a race, or have it evaluated."""
         self._partial[arch] = {}
-        known = {task: self._journal.find(arch, task) for task in self._score.weights}
-        self._waiting.extend((arch, task) for task, metrics in known.items() if metrics is None)
+        if self._race is not None:
+            self._race.enter(arch)
+        self._inquire(arch, None if self._race is None else self._race.rung)
+
+    def _inquire(self, arch: Arch, rung: int | None) -> None:
+        """Take what the journal knows about an arch and queue the rest."""
+        known = {task: self._journal.find(arch, task, rung) for task in self._score.weights}
+        self._waiting.extend((arch, task, rung) for task, metrics in known.items() if metrics is None)
         for task, metrics in known.items():
             if metrics is not None:
-                self._learn(arch, task, metrics)
+                self._learn(arch, task, rung, metrics)
 
-    def _learn(self, arch: Arch, task: str, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of one task; the last one completes the candidate."""
+    def _end_rung(self, race: Race) -> None:
+        """Drop who is hopeless; have the others compared on more images, and at last evaluated on all."""
+        blocks = blocks_of(race.rung)
+        for arch in race.end_rung():
+            self._dropped += 1
+            del self._partial[arch]
+            self._journal.add_dropped(arch, self._searcher.generation(arch), blocks, race.partial(arch))
+            self._searcher.tell([(arch, [math.nan])])
+        rung = None if race.over else race.rung
+        for arch in race.finish() if race.over else race.live:
+            self._inquire(arch, rung)
+
+    def _learn(self, arch: Arch, task: str, rung: int | None, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of one task; the last one on all images completes the candidate."""
+        if rung is not None and self._race is not None:
+            self._race.learn(arch, task, list(metrics.values()))
+            return
         partial = self._partial[arch]
         partial[task] = dict(metrics)
         if len(partial) < len(self._score.weights):
@@ -185,7 +214,7 @@ class _Driver:
         self._searcher.tell([(arch, self._objectives.values(candidate))], {arch: self._objectives.terms(candidate)})
         if self._listener is not None:
             best = self._candidates[self._searcher.best(1)[0][0]]
-            self._listener.on_candidate(len(self._candidates), self._searcher.total, candidate, best)
+            self._listener.on_candidate(len(self._candidates) + self._dropped, self._searcher.total, candidate, best)
 
     def _candidate(self, arch: Arch, metrics: Mapping[str, Mapping[str, float]], generation: int) -> Candidate:
         return Candidate(
@@ -206,7 +235,7 @@ class _Driver:
             self._journal.add_generation(self._generation, hypervolume(shares_NM), notes)
 
     def ranked(self) -> list[Candidate]:
-        return [self._candidates[arch] for arch, _ in self._searcher.best()]
+        return [self._candidates[arch] for arch, _ in self._searcher.best() if arch in self._candidates]
 
 
 def sharing_of(costs: Costs, arch: Arch) -> Sharing:

@@ -105,6 +105,11 @@ class Searcher(ABC):
         return {}
 
     @property
+    def kept(self) -> int | None:
+        """How many of the best archs its proposals depend on; None: on all that were told, so none may drop out."""
+        return None
+
+    @property
     def done(self) -> bool:
         """Whether all archs of the search were told of."""
         return self._open == 0 and (self._exhausted or self._all_planned)

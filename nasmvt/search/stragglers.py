@@ -4,13 +4,13 @@ import statistics
 from collections import defaultdict
 
 _TIMES = 10.0
-"""A straggler takes so many times the median of its task."""
+"""A straggler takes so many times the median of its kind."""
 _KNOWN = 3
-"""Durations of a task from which on its median counts."""
+"""Durations of a kind from which on its median counts."""
 
 
 class Durations:
-    """What the evaluations of each task took.
+    """What the evaluations of each kind of unit took.
 
     Args:
         least: seconds below which none is a straggler, whatever the median.
@@ -20,15 +20,15 @@ class Durations:
         self._least = least
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
 
-    def add(self, task: str, seconds: float) -> None:
+    def add(self, kind: str, seconds: float) -> None:
         """Take in what an evaluation took."""
-        self._seconds[task].append(seconds)
+        self._seconds[kind].append(seconds)
 
-    def median(self, task: str) -> float:
-        """Return the median of a task in seconds."""
-        return statistics.median(self._seconds[task])
+    def median(self, kind: str) -> float:
+        """Return the median of a kind in seconds."""
+        return statistics.median(self._seconds[kind])
 
-    def is_straggler(self, task: str, seconds: float) -> bool:
-        """Return whether an evaluation that has run for so long takes ten times the median of its task."""
-        known = len(self._seconds[task]) >= _KNOWN
-        return known and seconds >= max(self._least, _TIMES * self.median(task))
+    def is_straggler(self, kind: str, seconds: float) -> bool:
+        """Return whether an evaluation that has run for so long takes ten times the median of its kind."""
+        known = len(self._seconds[kind]) >= _KNOWN
+        return known and seconds >= max(self._least, _TIMES * self.median(kind))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nasmvt.data import DataConfig, EvalSet, open_dataset
+from nasmvt.errors import UserError
 from tests.data.targets import plain
 
 CONFIG = DataConfig(image_size=32, train_images=10)
@@ -71,3 +72,18 @@ def test_ground_truth_masks_are_encoded_once_for_all_candidates(monkeypatch):
     first = [target["masks"].rles() for batch in images for target in batch.targets]
     monkeypatch.setattr("nasmvt.data.masks._library", lambda: pytest.fail("encoded again"))
     assert [target["masks"].rles() for batch in images for target in batch.targets] == first
+
+
+def test_blocks_divide_the_images_and_keep_their_own():
+    dataset = Counted("classification")
+    images = EvalSet(dataset, [7, 1, 4, 0, 9], CONFIG, 2)
+    list(images)
+    blocks = images.blocks(3)
+    assert [len(block) for block in blocks] == [2, 2, 1]
+    dataset.read.clear()
+    for block in blocks * 2:
+        list(block)
+    assert dataset.read == [7, 0, 1, 9, 4]
+    assert alike(blocks[1], EvalSet(dataset, [1, 9], CONFIG, 2))
+    with pytest.raises(UserError, match="6 blocks of images need as many images, but there are 5: take more"):
+        images.blocks(6)

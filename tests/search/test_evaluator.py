@@ -7,6 +7,7 @@ from nasmvt.config import parse
 from nasmvt.data import EvalSet, open_dataset
 from nasmvt.errors import UserError
 from nasmvt.search import Evaluator, Objective, Objectives
+from nasmvt.search.race import RUNGS
 from nasmvt.space import SearchSpace
 from nasmvt.supernet import Supernet, SupernetConfig
 from nasmvt.tasks.config import TaskConfig
@@ -54,6 +55,22 @@ def test_masks_are_drawn_where_an_objective_needs_them(supernet, evaluator) -> N
     )
     assert objectives.figures == {"cls": {"top1"}, "det": {"box_map", "mask_map"}, "seg": {"miou"}}
     assert "mask_map" in evaluator("det", objectives.figures)(supernet.space.smallest, "det")
+
+
+def test_a_rung_gives_the_first_metric_of_each_of_its_blocks(supernet) -> None:
+    config = supernet.tasks["cls"].config
+    data = open_dataset(config.data, config.kind, "train", 0)
+    images = EvalSet(data, range(12), config.data, 4)
+    training = {"cls": EvalSet(data, range(8, 12), config.data, 4, on_canvas=True)}
+    blocks = images.blocks(6)
+    arch = supernet.space.largest
+
+    def metric(images) -> float:
+        return Evaluator(supernet, supernet.sharing(), {"cls": images}, training)(arch, "cls")["top1"]
+
+    race = Evaluator(supernet, supernet.sharing(), {"cls": images}, training, blocks={"cls": blocks})
+    assert race(arch, "cls", 1) == {str(place): metric(blocks[place]) for place in RUNGS[1]}
+    assert race(arch, "cls")["top1"] == metric(images)
 
 
 def test_a_figure_that_does_not_exist_is_named(supernet, evaluator) -> None:

@@ -35,7 +35,7 @@ class Named(Toy):
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
 
-    def evaluate(self, arch, task):
+    def evaluate(self, arch, task, rung=None):
         self.calls.append((arch.id, task))
         return {PRIMARIES[task]: sum(arch["mlp_ratio"]) + len(task), "other": 0.5}
 
@@ -182,7 +182,7 @@ def test_a_budget_below_the_smallest_is_refused(supernet, tmp_path) -> None:
 
 
 def test_an_error_of_the_evaluator_passes_through(supernet, tmp_path) -> None:
-    def broken(arch, task):
+    def broken(arch, task, rung):
         raise UserError("fix it")
 
     with pytest.raises(UserError, match="fix it"):

@@ -76,7 +76,7 @@ class Toy:
     def __call__(self) -> "Toy":
         return self.evaluate
 
-    def evaluate(self, arch: Arch, task: str) -> dict[str, float]:
+    def evaluate(self, arch: Arch, task: str, rung: int | None = None) -> dict[str, float]:
         return {"figure": len(task) + sum(map(len, map(str, arch.values()))), "other": 1.0}
 
 
@@ -87,7 +87,7 @@ class Fragile(Toy):
         self.folder = folder
         self.deaths = deaths
 
-    def evaluate(self, arch: Arch, task: str) -> dict[str, float]:
+    def evaluate(self, arch: Arch, task: str, rung: int | None = None) -> dict[str, float]:
         marks = len(list(self.folder.iterdir()))
         if task == "det" and marks < self.deaths:
             (self.folder / str(marks)).touch()
@@ -101,7 +101,7 @@ class Slow(Toy):
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def evaluate(self, arch: Arch, task: str) -> dict[str, float]:
+    def evaluate(self, arch: Arch, task: str, rung: int | None = None) -> dict[str, float]:
         time.sleep(self.seconds)
         return super().evaluate(arch, task)
 
@@ -123,7 +123,7 @@ class Hanging(Toy):
     def __init__(self, mark: Path) -> None:
         self.mark = mark
 
-    def evaluate(self, arch: Arch, task: str) -> dict[str, float]:
+    def evaluate(self, arch: Arch, task: str, rung: int | None = None) -> dict[str, float]:
         try:
             self.mark.touch(exist_ok=False)
         except FileExistsError:
@@ -138,7 +138,7 @@ class Failing(Toy):
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def evaluate(self, arch: Arch, task: str) -> dict[str, float]:
+    def evaluate(self, arch: Arch, task: str, rung: int | None = None) -> dict[str, float]:
         raise self.error
 
 

@@ -4,6 +4,8 @@ Classification, one thread, CPU time. The compiled network takes turns with the 
 the first step and of the first prediction, the C++ compiler's included.
 
     PYTHONPATH=. python benchmarks/compiled.py [SPACE ...] [--side 64] [--batch 16] [--rounds 10] [--archs 3]
+
+With `--backend eager` the networks are traced alone, which shows in seconds that they can be compiled.
 """
 
 import argparse
@@ -32,14 +34,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--archs", type=int, default=3, help="how many random archs of a supernet are compiled")
+    parser.add_argument("--backend", default="inductor", help="of torch.compile")
     given = parser.parse_args()
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     torch.set_num_threads(1)
     for name in given.spaces:
-        measure(name, given.side, given.batch, given.rounds, given.archs)
+        measure(name, given.side, given.batch, given.rounds, given.archs, given.backend)
 
 
-def measure(name: str, side: int, batch: int, rounds: int, archs: int) -> None:
+def measure(name: str, side: int, batch: int, rounds: int, archs: int, backend: str) -> None:
     """Print the figures of a space."""
     space = load_space(name)
     with seeded("benchmark"):
@@ -56,23 +59,20 @@ def measure(name: str, side: int, batch: int, rounds: int, archs: int) -> None:
     for number in range(archs):
         plain = supernet.materialize(space.sample(rng)).task("cls").train()
         fast = copy.deepcopy(plain)
-        compile_network(fast)
+        compile_network(fast, backend)
         for what, make in (("training step", step), ("prediction", prediction)):
             first = seconds(make(fast))
-            if number and what == "prediction":
-                print(f"{name}, one arch more: {first:.1f} s")
+            if number:
+                print(f"{name}, one arch more, {what}: {first:.1f} s", flush=True)
                 continue
             found: dict[TaskNetwork, list[float]] = {plain: [], fast: []}
-            for _ in range(rounds + 1 if not number else 0):
+            for _ in range(rounds + 1):  # the first warms up
                 for network in found:
                     found[network].append(seconds(make(network)))
-            if not number:
-                ratios = [a / b for a, b in zip(found[fast][1:], found[plain][1:], strict=True)]
-                line = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of the plain one's "
-                line += f"{statistics.median(found[plain][1:]) * 1e3:.0f} ms; compiling takes {first:.0f} s"
-                print(f"{name}, {side} pixels, {what}: {line}", flush=True)
-            else:
-                print(f"{name}, one arch more, {what}: {first:.1f} s", flush=True)
+            ratios = [a / b for a, b in zip(found[fast][1:], found[plain][1:], strict=True)]
+            line = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of the plain one's "
+            line += f"{statistics.median(found[plain][1:]) * 1e3:.0f} ms; compiling takes {first:.0f} s"
+            print(f"{name}, {side} pixels, {what}: {line}", flush=True)
         torch.compiler.reset()
 
 

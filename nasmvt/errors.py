@@ -27,6 +27,17 @@ def listed(known: Iterable[object]) -> str:
     return ", ".join(str(name) for name in known)
 
 
+def check_task(option: str, task: str, tasks: Iterable[str]) -> None:
+    """Refuse a task that an option names and that does not exist.
+
+    Raises:
+        UserError: if it is none of `tasks`.
+    """
+    names = list(tasks)
+    if task not in names:
+        raise UserError(f"{option} names the task {task!r}, unknown{nearest(task, names)} (tasks: {listed(names)})")
+
+
 _CODE = re.compile(r"\bos error (\d+)|\bcode: (\d+)|\[Errno (\d+)\]")
 _WRITERS = re.compile(r"PytorchStream(Reader|Writer)|inline_container|iostream error|basic_ios", re.IGNORECASE)
 _OPENING = re.compile(

@@ -56,7 +56,7 @@ class Registry(Generic[T]):
         module, colon, own = name.rpartition(":")
         if colon:
             self._import(module)
-        known = list(self)
+        known = sorted(self)
         if own not in self._values:
             raise UserError(f"unknown {self._what} {own!r}{nearest(own, known)} (known: {listed(known)})")
         return self._values[own]

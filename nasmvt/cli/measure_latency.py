@@ -49,7 +49,7 @@ def measure_latency(
       nasmvt measure-latency runs/my-run --task det --threads 1
     """
     from nasmvt.cli.display import console, latency_table, say
-    from nasmvt.errors import UserError, listed, nearest
+    from nasmvt.errors import UserError, check_task
     from nasmvt.pipeline.latency import Effort, Networks, measure_table, read_times, setting_here, write_kit
     from nasmvt.pipeline.profile_subject import find_subject
     from nasmvt.pipeline.run import Run, device_of
@@ -59,9 +59,7 @@ def measure_latency(
         raise UserError(f"{subject} is an exported model, which holds one arch: use 'nasmvt benchmark {subject}'")
     chosen = task or list(found.tasks)
     for name in chosen:
-        if name not in found.tasks:
-            hint = nearest(name, found.tasks)
-            raise UserError(f"--task names {name!r}, unknown{hint} (tasks: {listed(found.tasks)})")
+        check_task("--task", name, found.tasks)
     networks = Networks(found.space, found.tasks, Path(subject) if found.kind == "run" else None)
     effort = Effort(archs=archs, held_out=held_out, rounds=rounds)
     if kit is not None:

@@ -9,7 +9,7 @@ from nasmvt.cost.amounts import Amount
 from nasmvt.cost.costs import GMACS, LATENCY, PARAMETERS, Costs, beside
 from nasmvt.cost.feasible import FeasibleSet
 from nasmvt.cost.tables import Tables
-from nasmvt.errors import UserError, listed, nearest
+from nasmvt.errors import UserError, check_task
 from nasmvt.space.sharing import SharingRule
 
 
@@ -38,10 +38,7 @@ class Budget:
         """
         for quantity, limits in ((_WORK, self.macs), (_TIME, self.latency)):
             for task in limits:
-                if task not in costs.tasks:
-                    known = listed(costs.tasks)
-                    hint = nearest(task, costs.tasks)
-                    raise UserError(f"{quantity.option} names the task {task!r}, unknown{hint} ({known})")
+                check_task(quantity.option, task, costs.tasks)
         macs = {task: _number(limit, costs.macs(task), floor) for task, limit in self.macs.items()}
         latency = {task: _number(limit, costs.latency(task), floor) for task, limit in self.latency.items()}
         most = None if self.parameters is None else _number(self.parameters, costs.totals, floor)

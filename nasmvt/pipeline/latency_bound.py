@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from nasmvt.cost import Budget, Costs, LatencyTable
-from nasmvt.errors import UserError, listed, nearest
+from nasmvt.errors import UserError, check_task
 from nasmvt.pipeline.latency import Effort, Networks, is_here, measure_table, setting_here, time_archs
 from nasmvt.pipeline.layout import SearchFiles
 from nasmvt.pipeline.run import Run
@@ -66,10 +66,8 @@ def search_costs(
         if table is not None or threads is not None:
             raise UserError("--latency and --threads serve --max-latency and --minimize latency:TASK: add one of them")
         return costs
-    for task in tasks:
-        if task not in costs.tasks:
-            known = listed(costs.tasks)
-            raise UserError(f"--max-latency names the task {task!r}, unknown{nearest(task, costs.tasks)} ({known})")
+    for task in wanted.latency:  # those of --minimize were checked with the objectives
+        check_task("--max-latency", task, costs.tasks)
     kept = (run.search_files if out is None else SearchFiles(out)).latency
     path = table or (kept if kept.is_file() else run.latency_path)
     if table is None and not path.is_file():

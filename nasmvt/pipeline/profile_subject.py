@@ -10,7 +10,7 @@ import torch
 from nasmvt.data import DataInfo
 from nasmvt.data.formats import FORMATS
 from nasmvt.data.opening import open_dataset
-from nasmvt.errors import UserError, listed, nearest
+from nasmvt.errors import UserError, check_task, listed, nearest
 from nasmvt.export.loading import read_config
 from nasmvt.pipeline.archs import find_arch
 from nasmvt.pipeline.experiment import Experiment, load_experiment
@@ -143,10 +143,7 @@ def _class_counts(given: Sequence[str], tasks: Mapping[str, Any]) -> dict[str, i
         name, _, text = pair.partition("=")
         if not text.isdecimal() or int(text) < 1:
             raise UserError(f"--classes takes TASK=N such as {next(iter(tasks))}=100, not {pair!r}")
-        if name not in tasks:
-            raise UserError(
-                f"--classes names the task {name!r}, unknown{nearest(name, tasks)} (tasks: {listed(tasks)})"
-            )
+        check_task("--classes", name, tasks)
         counts[name] = int(text)
     return counts
 

@@ -58,7 +58,7 @@ def test_measuring_is_a_command(nasmvt, run) -> None:
     found = json.loads(Path("phone.json").read_text())
     assert found["space"]["name"] == "tiny"
     assert len(found["tasks"]["cls"]["timed"]) == 8
-    assert "--task names 'clss', unknown; did you mean 'cls'?" in nasmvt.refused(
+    assert "--task names the task 'clss', unknown; did you mean 'cls'?" in nasmvt.refused(
         "measure-latency", run, "--task", "clss"
     )
     assert "use 'nasmvt benchmark" in nasmvt.refused("measure-latency", run / "export")

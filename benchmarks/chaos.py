@@ -28,8 +28,6 @@ import yaml
 
 from nasmvt.cluster import import_ray
 
-LIMIT = 300.0
-"""Seconds after which a round counts as hanging."""
 FOREIGN = re.compile(r"Traceback|\(raylet|\(gcs|^\[\d{4}-|core_worker|\bE\d{4}\b|stack trace|StackTrace", re.MULTILINE)
 """What stands in Ray's own output, and not in ours."""
 
@@ -82,7 +80,7 @@ class Nodes:
             self.kill(rng)
 
 
-def played(nodes: Nodes, run: Path, out: Path, rng: np.random.Generator, pause: float) -> tuple[str, str]:
+def played(nodes: Nodes, run: Path, out: Path, rng: np.random.Generator, given: argparse.Namespace) -> tuple[str, str]:
     """Search while nodes come and go; return what went wrong, or "", and the output."""
     nodes.killed = nodes.added = 0
     options = ("--workers", "0..3", "--address", nodes.cluster.address)
@@ -90,10 +88,10 @@ def played(nodes: Nodes, run: Path, out: Path, rng: np.random.Generator, pause: 
         process = subprocess.Popen(
             command(run, out, *options), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
         )
-        deadline, fault = time.monotonic() + LIMIT, ""
+        deadline, fault = time.monotonic() + given.limit, ""
         while True:
             try:
-                process.wait(rng.uniform(0.2, 1.8) * pause)
+                process.wait(rng.uniform(0.2, 1.8) * given.pause)
                 break
             except subprocess.TimeoutExpired:
                 if time.monotonic() > deadline:
@@ -117,6 +115,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=20)
     arguments.add_argument("--first", type=int, default=0, help="number of the first round")
     arguments.add_argument("--seconds", type=float, default=float("inf"), help="no round begins after so many")
+    arguments.add_argument("--limit", type=float, default=300.0, help="seconds after which a round counts as hanging")
     arguments.add_argument("--pause", type=float, default=4.0, help="mean seconds between two events")
     arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the search")
     given = arguments.parse_args()
@@ -137,7 +136,7 @@ def main() -> None:
                     break
                 played_rounds += 1
                 out, started = Path(temporary) / str(number), time.monotonic()
-                fault, said = played(nodes, run, out, np.random.default_rng(number), given.pause)
+                fault, said = played(nodes, run, out, np.random.default_rng(number), given)
                 if not fault and outcome(out) != wanted:
                     fault = "finds something else"
                 passed += not fault

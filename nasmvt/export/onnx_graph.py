@@ -97,10 +97,10 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 def _name_by_weights(model: "ir.Model") -> None:
     """Name what is computed from one weight alone after it: the optimizer makes weights of such values."""
-    for node in model.graph:
+    for number, node in enumerate(model.graph):
         weights = [value for value in node.inputs if value is not None and value.is_initializer()]
-        if len(weights) == len(node.inputs) == len(node.outputs) == 1:
-            node.outputs[0].name = f"{weights[0].name}.{node.op_type.lower()}"
+        if len(weights) == len(node.inputs) == len(node.outputs) == 1 and not node.outputs[0].is_graph_output():
+            node.outputs[0].name = f"{weights[0].name}.{node.op_type.lower()}.{number}"
 
 
 def _strip(model: "ir.Model") -> None:

@@ -1,6 +1,10 @@
 """Which parts stay in float."""
 
-from nasmvt.export.onnx_int8 import chosen_parts, within
+import onnxruntime
+import torch
+
+from nasmvt.export.onnx_graph import to_onnx, write_graphs
+from nasmvt.export.onnx_int8 import chosen_parts, parts, within
 
 HURTS = {"neck": 3.0, "stem": 0.9, "head": 0.2}
 
@@ -29,3 +33,22 @@ def test_a_part_is_within_what_holds_it():
 
 def test_parts_that_gain_nothing_are_quantised():
     assert chosen_parts(HURTS, lambda kept: 2.0, 1.0) == (set(), 2.0)
+
+
+def test_weights_that_are_turned_keep_their_names_and_every_value_its_own(tmp_path):
+    layer = torch.nn.Linear(4, 4)
+
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.ModuleDict({"fc": layer})
+
+        def forward(self, x):
+            return {"logits": self.head["fc"](self.head["fc"](x).relu())}
+
+    program = torch.export.export(Twice(), (torch.zeros(2, 3, 4),))
+    write_graphs({"cls": to_onnx(program)}, tmp_path)
+    assert parts(tmp_path / "cls.onnx") == {"head.fc"}
+    x = torch.randn(2, 3, 4)
+    (found,) = onnxruntime.InferenceSession(tmp_path / "cls.onnx").run(None, {"x": x.numpy()})
+    assert torch.allclose(torch.from_numpy(found), program.module()(x)["logits"], atol=1e-6)

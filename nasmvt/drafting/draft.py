@@ -16,6 +16,7 @@ from nasmvt.families.vit_mvt import STAGES
 from nasmvt.space import SearchSpace
 
 FAMILY = "timm"
+_STIFF = "has a size that timm's code takes from elsewhere too, and does not run in a smaller one alone"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _maps(found: Traced) -> dict[str, Any]:
         UserError: if no head could read them.
     """
     name = type(found.network).__name__
-    strides = [round(found.side / side) for side, _ in found.maps]
+    strides = found.strides
     if not strides or any(
         abs(side * stride - found.side) >= stride for (side, _), stride in zip(found.maps, strides, strict=True)
     ):
@@ -133,8 +134,7 @@ def _with_widths(
         return {**rest, "width": width} | ({} if its is None else {"units": its})
 
     levels = [described(found.maps[level["index"]][1], **level) for level in maps["levels"]]
-    stride = max(round(found.side / side) for side, _ in found.maps)
-    return {**maps, "levels": levels}, described(found.classified, stride=stride)
+    return {**maps, "levels": levels}, described(found.classified, stride=max(found.strides))
 
 
 def _values(
@@ -252,21 +252,21 @@ def _problem(values: Mapping[str, Any], choices: Mapping[str, Any], found: Trace
         arch = space.smallest
         read = [small.maps[place][1] for place in network.indices or ()]
         if [_channels(dim) for dim in read] != list(network.widths):
-            return "does not run in smaller sizes (the maps have other channels)"
-    except (RuntimeError, TypeError, ValueError, AssertionError, IndexError, UserError) as error:
-        return f"does not run in smaller sizes ({(str(error) or repr(error)).splitlines()[0]})"
+            return _STIFF
+    except (RuntimeError, TypeError, ValueError, AssertionError, IndexError, UserError):
+        return _STIFF
     wanted, got = found.sizes(), small.sizes()
     for name, places in Draft.plan_of(found.network, values["fixed"]).tensors.items():
         shape = found.trace.tensors[name].shape
         for place in places if (name, 0) in got else ():
             sizes = list(wanted[name, place.dim])
             if place.published(shape) not in sizes:
-                return f"is not told apart in {name}"
+                return "is not told apart from other units of a tensor"
             sizes.remove(place.published(shape))
             kept = place.kept(shape, arch)
             wanted[name, place.dim] = sorted([*sizes, kept] if kept > 1 else sizes)
-    changed = next((name for (name, dim), sizes in got.items() if wanted[name, dim] != sizes), None)
-    return "" if changed is None else f"does not keep its meaning in smaller sizes ({changed})"
+    changed = any(wanted[place] != sizes for place, sizes in got.items())
+    return "does not keep its meaning in smaller sizes" if changed else ""
 
 
 def _channels(dim: Any) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import ceil, log2
 from typing import Any
 
 import torch
@@ -56,6 +57,11 @@ class Traced:
     """By "classification" and "dense", modules that are not needed."""
     residual: dict[str, list[bool]] = field(default_factory=dict)
     """For each sequence of numbered modules, whether each gives back what it got, with something added."""
+
+    @property
+    def strides(self) -> list[int]:
+        """Pixels per cell of each map that timm offers: a power of two where one fits, as maps may be rounded up."""
+        return [_stride(self.side, cells) for cells, _ in self.maps]
 
     def spots(self) -> dict[Factor, list[Spot]]:
         """Return where each factor occurs in the parameters and buffers."""
@@ -191,6 +197,11 @@ def _unused(network: nn.Module, read: set[str]) -> list[str]:
         if name and tensors and not read.intersection(tensors) and not name.startswith(tuple(f"{n}." for n in found)):
             found.append(name)
     return found
+
+
+def _stride(side: int, cells: int) -> int:
+    power: int = 2 ** round(log2(side / cells))
+    return power if ceil(side / power) == cells else round(side / cells)
 
 
 def _size(dim: Dim) -> int:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from nasmvt.drafting.factors import Factor
-from nasmvt.drafting.network import Spot
+from nasmvt.drafting.network import Spot, Traced
 from nasmvt.drafting.units import Group, compressed
 from nasmvt.families.timm_units import Plan, Units
 
@@ -37,4 +37,17 @@ def test_no_two_patterns_fit_one_tensor() -> None:
     assert compressed({**last, every[2]: 0}, None, homes, every) == {
         "stages.2.blocks.*.gamma": 0,
         "stages.1.blocks.0.gamma": 0,
+    }
+
+
+def test_strides_are_powers_of_two_where_maps_are_rounded_up() -> None:
+    sizes = {"levit": (224, [14, 7, 4]), "xception": (299, [75, 38, 19, 10]), "patches": (224, [32, 16])}
+    found = {
+        name: Traced(nn.Identity(), {}, side, None, maps=[(c, ()) for c in cells])
+        for name, (side, cells) in sizes.items()
+    }
+    assert {name: traced.strides for name, traced in found.items()} == {
+        "levit": [16, 32, 64],
+        "xception": [4, 8, 16, 32],
+        "patches": [7, 14],
     }

@@ -156,7 +156,7 @@ class ViT(nn.Module):
         x_BCHW = self.patch_embed(F.pad(images, (0, right, 0, below)))
         size = x_BCHW.shape[2:]
         x_BCHW = x_BCHW + resized(self.pos_embed, size)
-        x = self.norm_pre(torch.cat([*self._prefix(len(images)), to_tokens(x_BCHW)], dim=1))
+        x = self.norm_pre(torch.cat([*self._prefix(images.shape[0]), to_tokens(x_BCHW)], dim=1))
         maps = []
         for index, block in enumerate(self.blocks):
             x = block(x, size, None if index in self.global_blocks else self.window_size)

@@ -161,7 +161,7 @@ def test_a_laboratory_goes_on_where_it_was(tmp_path, monkeypatch):
     assert again.inherited(again.base, arch) == inherited
 
 
-@pytest.mark.parametrize("name", ["full", "short", "quick"])
+@pytest.mark.parametrize("name", ["full", "short", "quick", "real"])
 def test_shipped_plans_are_valid(name):
     plan = Plan.read(Path(evidence.__file__).with_name(f"{name}.yaml"))
     assert plan.experiment.retrain.steps in plan.retrain_steps

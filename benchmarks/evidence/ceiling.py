@@ -1,21 +1,22 @@
-"""How well the yardstick itself agrees: the same archs, trained from scratch with two seeds."""
+"""How well the yardstick itself agrees: the same archs, trained with other seeds."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .laboratory import Laboratory
+from .laboratory import Laboratory, mean_results
 from .statistics import kendall
 
 
 def ceiling(lab: Laboratory) -> dict[str, Any]:
-    """Return Kendall's tau between the first two seeds, that of size and result, and the spread of both.
+    """Return Kendall's tau between the means of two halves of the seeds, that of size and result, and the spreads.
 
     `noise` is the standard deviation of one training's result, `spread` that of the archs' means.
     """
     results = lab.results(lab.spread)
     names, sizes = list(results[0]), [lab.size(arch) for arch in lab.spread]
-    means = {name: np.mean([result[name] for result in results], axis=0) for name in names}
+    means = mean_results(results)
     return {
         "archs": [
             {
@@ -26,11 +27,18 @@ def ceiling(lab: Laboratory) -> dict[str, Any]:
             }
             for place, (arch, size) in enumerate(zip(lab.spread, sizes, strict=True))
         ],
-        "between_seeds": {name: kendall(results[0][name], results[1][name]).to_dict() for name in names},
+        "between_seeds": between_seeds(results),
         "size_and_result": {name: kendall(sizes, means[name]).to_dict() for name in names},
         "noise": {name: _noise([result[name] for result in results]) for name in names},
         "spread": {name: float(means[name].std(ddof=1)) for name in names},
     }
+
+
+def between_seeds(results: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """Return Kendall's tau, by figure, between the mean results of the first half of the seeds and of the second."""
+    half = len(results) // 2
+    first, second = mean_results(results[:half]), mean_results(results[half:])
+    return {name: kendall(first[name], second[name]).to_dict() for name in first}
 
 
 def _noise(by_seed: list[np.ndarray]) -> float:

@@ -21,7 +21,7 @@ from nasmvt.pipeline.identity import TaskRecord
 from nasmvt.pipeline.retrain import Chosen, load_retrained, retrain
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.stage import Stage
-from nasmvt.pipeline.supernet import build_supernet, load_supernet
+from nasmvt.pipeline.supernet import begin_with_initial, build_supernet, load_supernet
 from nasmvt.search import Evaluator, Objective
 from nasmvt.seeding import derive_seed
 from nasmvt.space import Arch, Sharing
@@ -33,7 +33,7 @@ from .store import Store
 
 CPU = torch.device("cpu")
 SCRATCH = "scratch"
-"""The start of a training that inherits no weights."""
+"""The start of a training that inherits no weights of a supernet: from published weights, where the plan begins so."""
 
 DRAWN = 10_000
 """Archs that are drawn to choose from."""
@@ -179,18 +179,23 @@ class Laboratory:
         tasks: tuple[str, ...],
     ) -> Metrics:
         base = self._run_of(tasks) if start is None else self.supernet(start, tasks)[0]
-        supernet = build_supernet(base.experiment, base.infos) if start is None else self.supernet(start, tasks)[1]
+        supernet = self._initial(base, seed) if start is None else self.supernet(start, tasks)[1]
         settings = base.experiment.retrain.model_copy(update={"steps": steps})
         run = Run(base.path, base.experiment.model_copy(update={"retrain": settings}), base.records)
         chosen = Chosen(key.removeprefix("result/").replace("/", "-"), arch, sharing)
         folder = run.folder("retrain", chosen.name)
         data = self.data(tuple(run.experiment.tasks))
-        retrain(
-            run, chosen, supernet, data=data, device=CPU, seed=seed, from_scratch=start is None, resume=folder.exists()
-        )
+        fresh = start is None and run.experiment.initial is None
+        retrain(run, chosen, supernet, data=data, device=CPU, seed=seed, from_scratch=fresh, resume=folder.exists())
         found = evaluate_on_val(load_retrained(run, chosen.name), data, CPU)
         rmtree(folder)
         return found
+
+    def _initial(self, run: Run, seed: int) -> Supernet:
+        """Return a supernet before its training: published weights, if the experiment begins with some, or none."""
+        supernet = build_supernet(run.experiment.model_copy(update={"seed": seed}), run.infos)
+        begin_with_initial(run.experiment, supernet, self.data(tuple(run.experiment.tasks)), CPU)
+        return supernet
 
     # -- supernets --------------------------------------------------------------------------------
 
@@ -215,7 +220,7 @@ class Laboratory:
         resume = Run.is_at(path)
         run = Run.open(path) if resume else self._run_at(path, experiment)
         seed = experiment.seed if not variant.seed else derive_seed(experiment.seed, "variant", variant.seed) % 2**31
-        supernet = build_supernet(experiment.model_copy(update={"seed": seed}), run.infos)
+        supernet = self._initial(run, seed)
         before = scores_of(supernet)
         Stage(
             files=run.supernet_files,
@@ -317,6 +322,11 @@ def changed(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
 def scores_of(supernet: Supernet) -> dict[str, float]:
     """Return the scores of a supernet by layer."""
     return {name_of(key): float(score.detach().mean()) for key, score in supernet.scores.items()}
+
+
+def mean_results(results: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the mean figures over seeds."""
+    return {name: np.mean([result[name] for result in results], axis=0) for name in results[0]}
 
 
 def ends(costs: Costs) -> tuple[int, int]:

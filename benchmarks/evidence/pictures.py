@@ -31,7 +31,7 @@ def _ceiling(figure: Figure, answer: Answer) -> None:
     first, second = zip(*(pair[:2] for pair in scores), strict=True)
     left.scatter(first, second, s=18)
     tau = estimate(answer["between_seeds"]["T-score"])
-    left.set(xlabel="T-score, seed 1", ylabel="T-score, seed 2", title=f"two seeds: tau {tau}")
+    left.set(xlabel="T-score, seed 1", ylabel="T-score, seed 2", title=f"halves of the seeds: tau {tau}")
     for pair, arch in zip(scores, archs, strict=True):
         right.plot([arch["parameters"] / 1e6] * len(pair), pair, ".-", color="C0", linewidth=0.8)
     right.set(xlabel="million parameters", ylabel="T-score", xscale="log", title="size and result")
@@ -41,7 +41,7 @@ def _ranking(figure: Figure, answer: Answer) -> None:
     axis = figure.subplots()
     _intervals(axis, {title: found["tau"]["T-score"] for title, found in answer["supernets"].items()})
     if (tau := answer["between_seeds"]["T-score"]["value"]) is not None:
-        axis.axvline(tau, color="C1", label="two seeds")
+        axis.axvline(tau, color="C1", label="halves of the seeds")
     axis.set(xlabel="tau of inherited score and result")
     axis.legend(fontsize="small")
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from nasmvt.space import Arch
 
-from .laboratory import Laboratory, Variant
+from .ceiling import between_seeds
+from .laboratory import Laboratory, Variant, mean_results
 from .statistics import kendall
 
 
@@ -48,10 +47,10 @@ def ranking_at_equal_size(lab: Laboratory) -> dict[str, Any]:
 def _ranking(lab: Laboratory, archs: Sequence[Arch]) -> dict[str, Any]:
     """Return tau per task and in all for every supernet, and of the base one without new BatchNorm statistics too."""
     results = lab.results(archs)
-    truth = {name: np.mean([result[name] for result in results], axis=0) for name in results[0]}
+    truth = mean_results(results)
     found: dict[str, Any] = {
         "parameters": [lab.size(arch) for arch in archs],
-        "between_seeds": {name: kendall(results[0][name], results[1][name]).to_dict() for name in truth},
+        "between_seeds": between_seeds(results),
         "supernets": {},
     }
     for variant, recalibrated in [(lab.base, True), (lab.base, False), *((v, True) for v in variants(lab)[1:])]:

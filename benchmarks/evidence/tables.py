@@ -28,7 +28,7 @@ def estimate(given: Answer, digits: int = 2) -> str:
 
 
 def _ceiling(answer: Answer) -> str:
-    keys = {"between_seeds": "tau between two seeds", "size_and_result": "tau of size and mean result"}
+    keys = {"between_seeds": "tau between halves of the seeds", "size_and_result": "tau of size and mean result"}
     rows = [[title, *map(estimate, answer[key].values())] for key, title in keys.items()]
     spreads = {"noise": "standard deviation of seeds", "spread": "standard deviation of archs"}
     rows += [[title, *(f"{value:.2f}" for value in answer[key].values())] for key, title in spreads.items()]
@@ -36,7 +36,7 @@ def _ceiling(answer: Answer) -> str:
 
 
 def _ranking(answer: Answer) -> str:
-    rows = [["ceiling: two seeds", *map(estimate, answer["between_seeds"].values())]]
+    rows = [["ceiling: halves of the seeds", *map(estimate, answer["between_seeds"].values())]]
     rows += [[title, *map(estimate, found["tau"].values())] for title, found in answer["supernets"].items()]
     return table([f"tau over {len(answer['parameters'])} archs", *answer["between_seeds"]], rows)
 

@@ -59,7 +59,7 @@ def train_supernet(
         records = {name: TaskRecord.of(data[name], list(report[name].splits)) for name in report}
         run = Run(path, experiment, processes.gather(records)[0])
         supernet = build_supernet(experiment, run.infos)
-        initial = _begin_with(experiment, supernet, data, device)
+        initial = begin_with_initial(experiment, supernet, data, device)
         if initial is not None and on_initial is not None and processes.first:
             on_initial(initial)
 
@@ -90,16 +90,20 @@ def resume_supernet(
     data = run.open_data(accept_changed=accept_changed_data)
     supernet = build_supernet(run.experiment, run.infos)
     if not Checkpoints(run.supernet_files.checkpoint).exist():
-        initial = _begin_with(run.experiment, supernet, data, device)
+        initial = begin_with_initial(run.experiment, supernet, data, device)
         if initial is not None:
             run.check_initial(initial)
     _train(run, supernet, data, device, listener, processes)
 
 
-def _begin_with(
+def begin_with_initial(
     experiment: Experiment, supernet: Supernet, data: Mapping[str, TaskData], device: torch.device
 ) -> Filled | None:
-    """Put the weights into a supernet that the experiment begins with, if it names some, in the order that it wants."""
+    """Put the weights into a supernet that the experiment begins with, if it names some, in the order that it wants.
+
+    Raises:
+        UserError: if they can't be read or do not fit.
+    """
     config = experiment.initial
     if config is None:
         return None

@@ -14,6 +14,7 @@ from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.task import Task
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own spelling); at Ray's 15, workers hardly start while the other tests compute
 torch.set_num_threads(1)  # networks are tiny, and threads that wait spin
 
 TINY_SPACE = {

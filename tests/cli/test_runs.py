@@ -108,7 +108,7 @@ def test_a_budget_above_the_largest_network_does_not_bind(nasmvt, run):
     ("words", "hint"),
     [
         (["--algorithm", "evolutoin"], "did you mean 'evolution'? (known: "),
-        (["--workers", "-1"], "'workers'"),
+        (["--workers", "-1"], "--workers takes a number such as 4, or a range such as 2..8, not '-1'"),
         (["--device", "tpu"], "--device must name a device"),
         (["--out", "tiny.yaml/x"], "can't be used"),
     ],

@@ -38,7 +38,7 @@ def run(tmp_path, monkeypatch) -> Run:
     monkeypatch.setattr(Run, "open_data", lambda self, *splits, **rest: data)
     monkeypatch.setattr(Run, "train_identity", {})
     monkeypatch.setattr(against, "load_supernet", lambda run, device: supernet)
-    monkeypatch.setattr("nasmvt.search.evaluator.Evaluator.__call__", lambda self, arch, task: {"top1": worth(arch)})
+    monkeypatch.setattr("nasmvt.search.evaluator.Evaluator.__call__", lambda self, arch, *unit: {"top1": worth(arch)})
     monkeypatch.setattr(against, "retrain", lambda run, chosen, *rest, **more: trained.update({chosen.name: chosen}))
     monkeypatch.setattr(against, "load_retrained", lambda run, name: trained[name])
     monkeypatch.setattr(

@@ -3,9 +3,10 @@
 Shapes: B images, H, W of the canvas.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +41,7 @@ class OnnxProgram:
         need("onnxruntime")
         import onnxruntime
 
-        if not path.is_file():
-            raise UserError(
-                f"there is no {path}: make it with 'nasmvt export {path.parent.parent} --{path.parent.name}'"
-            )
+        _check_file(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
@@ -72,62 +70,66 @@ class OnnxProgram:
         return {name: torch.from_numpy(array) for name, array in zip(self._outputs, arrays, strict=True)}
 
 
-class Pt2Program:
-    """A program of torch.export in a file.
+class _TorchProgram(ABC):
+    """A program of PyTorch's in a file.
 
     Args:
         path: the file.
         threads: of one operator, for the whole process; None: as they are.
 
     Raises:
-        UserError: if the file is missing or damaged.
+        UserError: if the file is missing or damaged, or can't be used here.
     """
 
+    _again: ClassVar[str]
+    """Where an export helps if a file can't be loaded."""
+
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        if not path.is_file():
-            raise UserError(f"there is no {path}: make it with 'nasmvt export {path.parent.parent} --pt2'")
+        _check_file(path)
         if threads is not None:
             torch.set_num_threads(threads)
         try:
-            self._program = torch.export.load(path).module()
+            self._program = self._load(path)
         except DAMAGED as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} can't be loaded ({reason}): export again with this version of torch") from None
+            raise UserError(f"{path} can't be loaded ({reason}): export again {self._again}") from None
+
+    @staticmethod
+    @abstractmethod
+    def _load(path: Path) -> Callable[..., dict[str, Tensor]]:
+        """Return what computes."""
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the outputs."""
         with torch.no_grad():
-            outputs: dict[str, Tensor] = self._program(**inputs)
-        return outputs
+            return self._program(**inputs)
 
 
-class AotiProgram:
-    """A program that AOTInductor compiled (see `nasmvt.export.compiling`).
+class Pt2Program(_TorchProgram):
+    """A program of torch.export."""
 
-    Args:
-        path: the file.
-        threads: of one operator, for the whole process; None: as they are.
+    _again = "with this version of torch"
 
-    Raises:
-        UserError: if the file is missing or damaged, or was compiled for another processor or version of torch.
-    """
+    @staticmethod
+    def _load(path: Path) -> Callable[..., dict[str, Tensor]]:
+        return torch.export.load(path).module()
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        if not path.is_file():
-            raise UserError(f"there is no {path}: make it with 'nasmvt export {path.parent.parent} --aoti'")
-        if threads is not None:
-            torch.set_num_threads(threads)
-        try:
-            self._program = torch._inductor.aoti_load_package(str(path))
-        except DAMAGED as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} can't be loaded ({reason}): export again on this machine") from None
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the outputs."""
-        with torch.no_grad():
-            outputs: dict[str, Tensor] = self._program(**inputs)
-        return outputs
+class AotiProgram(_TorchProgram):
+    """A program that AOTInductor compiled, for one kind of processor and version of torch."""
+
+    _again = "on this machine"
+
+    @staticmethod
+    def _load(path: Path) -> Callable[..., dict[str, Tensor]]:
+        program: Callable[..., dict[str, Tensor]] = torch._inductor.aoti_load_package(str(path))
+        return program
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file of an exported folder that was not made; its folder is called as the option that makes it."""
+    if not path.is_file():
+        raise UserError(f"there is no {path}: make it with 'nasmvt export {path.parent.parent} --{path.parent.name}'")
 
 
 class RuntimeNetwork(TaskNetwork):

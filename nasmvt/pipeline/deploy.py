@@ -154,13 +154,7 @@ def export_pt2(work: Deployment) -> dict[str, float]:
         UserError: if a network can't be traced, a program does not compute what the network does, or there are such
             files already.
     """
-    differences = {}
-    with new_folder(work.folder / PT2) as folder:
-        for name in work.tasks:
-            file = f"{name}.pt2"
-            save_program(work.program(name, plain=True), folder / file)
-            differences[f"{PT2}/{file}"] = work.check(name, Pt2Program(folder / file), f"{PT2}/{file}")
-    return differences
+    return _export_programs(work, PT2, save_program, Pt2Program)
 
 
 def export_aoti(work: Deployment) -> dict[str, float]:
@@ -172,12 +166,22 @@ def export_aoti(work: Deployment) -> dict[str, float]:
             does, or there are such files already.
     """
     need_compiler()
+    return _export_programs(work, AOTI, compile_program, AotiProgram)
+
+
+def _export_programs(
+    work: Deployment,
+    kind: str,
+    write: Callable[[ExportedProgram, Path], None],
+    read: Callable[[Path], Program],
+) -> dict[str, float]:
+    """Write `<kind>/<task>.pt2`; return by name how much each differs from PyTorch."""
     differences = {}
-    with new_folder(work.folder / AOTI) as folder:
+    with new_folder(work.folder / kind) as folder:
         for name in work.tasks:
             file = f"{name}.pt2"
-            compile_program(work.program(name, plain=True), folder / file)
-            differences[f"{AOTI}/{file}"] = work.check(name, AotiProgram(folder / file), f"{AOTI}/{file}")
+            write(work.program(name, plain=True), folder / file)
+            differences[f"{kind}/{file}"] = work.check(name, read(folder / file), f"{kind}/{file}")
     return differences
 
 

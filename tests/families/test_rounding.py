@@ -22,6 +22,7 @@ from tests.search.toys import every_arch
 
 ODD = {**ROUNDED, "choices": {**ROUNDED["choices"], "depth": [4]}}
 
+VITAE_CHOICES = {"embed_dim": [16, 24], **{f"pyramid_dim{stage}": [8, 16] for stage in range(1, 5)}}
 VITAE = SMALL["vitae_v2_nano"].model_dump(mode="json")
 ALL = {
     "odd": ODD,
@@ -30,7 +31,7 @@ ALL = {
         for name, space in SMALL.items()
         if space.family != "vit_mvt"
     },
-    "vitae_v2_nano": {**VITAE, "round_to": 8, "choices": {**VITAE["choices"], "embed_dim": [16, 24]}},
+    "vitae_v2_nano": {**VITAE, "round_to": 8, "choices": {**VITAE["choices"], **VITAE_CHOICES}},
     "efficientnet_24": {**SMALL["efficientnet"].model_dump(mode="json"), "round_to": 24},
 }
 

@@ -148,7 +148,8 @@ def offered(name: str, task) -> dict[str, list[int]]:
     found: dict[str, tuple[str, list[int]]] = {}
     for key, field in task.config.head.choices.items():
         given = getattr(task.config.head, field) or 8
-        if given > NARROW[field]:
+        has = field != "aux_channels" or task.config.head.aux_weight
+        if has and given > NARROW[field]:
             found.setdefault(field, (key.replace(".", f".{name}.", 1), [NARROW[field], given]))
     return dict(found.values())
 

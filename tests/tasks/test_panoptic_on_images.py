@@ -1,4 +1,4 @@
-"""Panoptic quality of real photographs against the COCO evaluation: Penn-Fudan's pedestrians, on ground that is stuff."""
+"""Panoptic quality of photographs against the COCO evaluation: Penn-Fudan's pedestrians, on ground that is stuff."""
 
 import json
 from pathlib import Path

@@ -54,6 +54,8 @@ class ViTMVT(nn.Module):
         norm_eps: epsilon of every LayerNorm (1e-6 in the supernet, 1e-5 in the published subnets).
     """
 
+    channels_last = True
+
     def __init__(
         self,
         *,

@@ -144,7 +144,7 @@ def test_every_question_is_answered_in_tables_and_pictures(pretended):
         assert all(0 < size <= found["bound"] for way in sizes for size in sizes[way])
     text = (pretended.folder / "tables.md").read_text()
     assert all(f"## {name}" in text for name in answers)
-    assert {path.stem for path in pretended.folder.glob("*.png")} == {*QUESTIONS} - {"scores", "sharing"}
+    assert {path.stem for path in pretended.folder.glob("*.png")} == {*QUESTIONS} - {"sampling", "scores", "sharing"}
 
 
 def test_archs_are_spread_or_of_equal_size(pretended):

@@ -16,6 +16,9 @@ class SupernetConfig(Config):
     """Initial value of every score: a constant, or `uniform`, drawn from uniform(0, 1) (the paper)."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """A layer is shared while its score is above this."""
+    kernel_transformations: bool = False
+    """Whether a smaller kernel is the middle of the larger one after a learned transformation, a matrix for each layer
+    and step, as in once-for-all; else it is that middle. For families whose kernels are a choice (`efficientnet`)."""
 
 
 class InitialConfig(Config):

@@ -88,6 +88,8 @@ def begin_with(supernet: Supernet, initial: Initial) -> Filled:
                         stored.copy_(given)
                         heads[task] += 1
                     continue
+                if name in supernet.lenders[task].transformations and given is None:
+                    continue  # the identity
                 whole += stored.numel()
                 if given is None:
                     fresh[name] = None

@@ -24,7 +24,7 @@ from nasmvt.errors import UserError, nearest
 from nasmvt.families.copying import with_same_tensors
 from nasmvt.families.reference import State
 from nasmvt.families.registry import register
-from nasmvt.families.timm_axes import axes, block_names
+from nasmvt.families.timm_axes import axes, block_names, widths
 from nasmvt.families.timm_units import Count, PackedConv2d, PackedLinear, Plan, Units, packed
 from nasmvt.families.vit_mvt import STAGES, stage_ends
 from nasmvt.space import Arch
@@ -229,7 +229,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
     return of_head | {f"backbone.net.{name}": packed(tensor, packings.get(name, ())) for name, tensor in rest.items()}
 
 
-@register("timm", choices=choices, roles={}, convert=convert, axes=axes, blocks=block_names)
+@register("timm", choices=choices, roles={}, convert=convert, axes=axes, widths=widths, blocks=block_names)
 def build(
     arch: Arch,
     *,

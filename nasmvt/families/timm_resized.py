@@ -39,6 +39,8 @@ class Map(Config):
     """Channels, as published."""
     units: str | None = None
     """The choice that the channels follow."""
+    each: Count | None = None
+    """Channels of a unit; null (drafts of version 0.5): those that make the choice's largest number of units."""
     index: int = -1
     """Its place among those that timm offers."""
 
@@ -189,7 +191,8 @@ class Draft:
         if level.units is None:
             return level.width
         units = self.units[level.units]
-        return level.width // units.largest * units.kept(units.largest, arch[level.units])
+        each = level.each or level.width // units.largest
+        return each * units.kept(level.width // each, arch[level.units])
 
 
 @lru_cache(maxsize=12)

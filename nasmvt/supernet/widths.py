@@ -6,7 +6,7 @@ declares, so every task's network is asked whether it computes what it did.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ def put_widths_in_order(supernet: Supernet, score: Score, *, required: bool) -> 
     before = _computed(supernet, in_heads) if choices else {}
     ordered: list[str] = []
     for choice in choices:
-        units = _channels(supernet, int(space.largest[choice]), places[choice], claimed)  # type: ignore[arg-type]
+        units = _channels(supernet, cast(int, space.largest[choice]), places[choice], claimed)
         if not units.readers:
             continue
         order = units.in_order(score)
@@ -84,15 +84,14 @@ class _Place(NamedTuple):
 def _places(supernet: Supernet, choice: str) -> list[_Place]:
     """Return the dimensions that are longer in the largest networks than in narrower ones by whole channels."""
     space = supernet.space
-    fewer = space.choices[choice].options[0]
+    count, fewer = cast(int, space.largest[choice]), cast(int, space.choices[choice].options[0])
     narrow = space.arch({**space.largest.to_dict(), choice: fewer})
-    count, lacking = space.largest[choice], space.largest[choice] - fewer  # type: ignore[operator]
     found = []
     for task, network in supernet.networks.items():
         small = _shapes(build_skeleton(space, supernet.tasks[task], narrow, "meta"))
         for name, shape in _shapes(network).items():
             for dim, (length, other) in enumerate(zip(shape, small.get(name, shape), strict=True)):
-                each, rest = divmod(length - other, lacking)
+                each, rest = divmod(length - other, count - fewer)
                 whole = each * count == length or not name.startswith("backbone.")
                 if each and not rest and whole:
                     found.append(_Place(task, name, dim, each * count))

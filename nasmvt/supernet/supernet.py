@@ -19,6 +19,7 @@ from nasmvt.supernet.config import SupernetConfig
 from nasmvt.supernet.kernels import Sides, add_transformations
 from nasmvt.supernet.lender import Adaptive, Lender
 from nasmvt.tasks.build import Slot, build_network, parameter_slots
+from nasmvt.tasks.choices import check_choices
 from nasmvt.tasks.modes import train_mode
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
@@ -39,7 +40,7 @@ class Supernet(nn.Module):
         config: granularity, initial value and threshold of the scores.
 
     Raises:
-        UserError: if the family does not know the space's choices or sizes, if tasks have a shared or
+        UserError: if the family or the tasks do not know the space's choices or sizes, if tasks have a shared or
             adaptive layer in different shapes, if a subnet is not a leading slice of the largest, or if kernels
             are to be transformed of which there are none.
     """
@@ -48,6 +49,7 @@ class Supernet(nn.Module):
         super().__init__()
         chosen = family(space.family)
         chosen.check(space)
+        check_choices(space, tasks)
         self.space = space
         self.tasks = dict(tasks)
         self.config = config or SupernetConfig()

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from nasmvt.errors import UserError, listed
 from nasmvt.families import family
+from nasmvt.space import SearchSpace
 from nasmvt.supernet.importance import Score, Units, stored_as, units_of_axes
 from nasmvt.supernet.supernet import Supernet
 from nasmvt.tasks.build import buffer_slots, build_skeleton, parameter_slots
@@ -53,7 +54,7 @@ def put_widths_in_order(supernet: Supernet, score: Score, *, required: bool) -> 
     before = _computed(supernet, in_heads) if choices else {}
     ordered: list[str] = []
     for choice in choices:
-        units = _channels(supernet, cast(int, space.largest[choice]), places[choice], claimed)
+        units = _channels(supernet, _counts(space, choice)[1], places[choice], claimed)
         if not units.readers:
             continue
         order = units.in_order(score)
@@ -71,6 +72,12 @@ def put_widths_in_order(supernet: Supernet, score: Score, *, required: bool) -> 
     return ordered, left
 
 
+def _counts(space: SearchSpace, choice: str) -> tuple[int, int]:
+    """Return the channels of the narrowest and of the largest networks."""
+    units, options = family(space.family).units, cast(Sequence[int], space.choices[choice].options)
+    return units(space, choice, options[0]), units(space, choice, options[-1])
+
+
 class _Place(NamedTuple):
     """A dimension of a parameter or buffer that has the channels of a choice."""
 
@@ -84,8 +91,8 @@ class _Place(NamedTuple):
 def _places(supernet: Supernet, choice: str) -> list[_Place]:
     """Return the dimensions that are longer in the largest networks than in narrower ones by whole channels."""
     space = supernet.space
-    count, fewer = cast(int, space.largest[choice]), cast(int, space.choices[choice].options[0])
-    narrow = space.arch({**space.largest.to_dict(), choice: fewer})
+    fewer, count = _counts(space, choice)
+    narrow = space.arch({**space.largest.to_dict(), choice: space.choices[choice].options[0]})
     found = []
     for task, network in supernet.networks.items():
         small = _shapes(build_skeleton(space, supernet.tasks[task], narrow, "meta"))

@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from nasmvt.config import parse
 from nasmvt.drafting import draft
 from nasmvt.errors import UserError
+from nasmvt.space import SearchSpace
 from nasmvt.supernet import Supernet
 from nasmvt.supernet.importance import SCORES, by_magnitude, gather_gradients
 from nasmvt.supernet.widths import put_widths_in_order
@@ -94,6 +96,15 @@ def test_heads_of_every_kind(head) -> None:
         assert all(torch.equal(net.state_dict()[key], stored[key]) for key in last)
         with pytest.raises(UserError, match=r"but one depends on that of embed_dim4: leave it out"):
             put_widths_in_order(net, by_magnitude, required=True)
+
+
+def test_widths_that_are_rounded() -> None:
+    space = SMALL["vit"]
+    values = space.model_dump() | {"round_to": 8, "choices": {**space.model_dump()["choices"], "embed_dim": [15, 25]}}
+    net = made(parse(SearchSpace, values, "rounded"), {"seg": make_tasks()["seg"]})
+    before = computed(net)
+    assert put_widths_in_order(net, by_magnitude, required=True) == (["embed_dim"], [])
+    assert_same(computed(net), before)
 
 
 def test_a_drafted_space() -> None:

@@ -173,7 +173,7 @@ def _fitting_arch(state: State, source: str, arch: str | None, supernet: Superne
 def _classifier(space: SearchSpace, task: Task, arch: Arch, kind: str) -> Classifier:
     """Return the skeleton of an arch's backbone for a kind of task, as converters ask for it."""
     with OnMeta():
-        backbone = family(space.family).backbone(space, arch, kind=kind, image_size=task.nominal_size)
+        backbone = family(space.family).backbone(space, arch, kind=kind, image_size=task.size(space, space.largest))
     return Classifier(backbone, nn.Identity())
 
 

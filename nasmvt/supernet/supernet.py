@@ -199,7 +199,7 @@ class Supernet(nn.Module):
         fixed = self.space.sample(np.random.default_rng(derive_seed(seed, "fixed random subnet")))
         for name, arch in (("smallest", self.space.smallest), ("random", fixed), ("largest", self.space.largest)):
             model = self.materialize(arch)
-            yield Probe(name, {task: model.task(task) for task in self.tasks}, stale_norms=True)
+            yield Probe(name, {task: model.task(task) for task in self.tasks}, model.tasks, stale_norms=True)
 
     def trained(self) -> Iterator[Trained]:
         """Yield every parameter once; a shared one decays as in the plain network, scores and transformations never."""

@@ -294,6 +294,7 @@ def stage_ends(depth: int) -> tuple[int, ...]:
             count="num_heads",
         ),
     ],
+    widths=["embed_dim"],
 )
 def build(
     arch: Arch,

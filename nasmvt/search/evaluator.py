@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 
+from nasmvt.data.eval_set import EvalSet
+from nasmvt.data.geometry import Size
 from nasmvt.data.types import Batch
 from nasmvt.precision import Precision
 from nasmvt.search.race import RUNGS
@@ -61,11 +63,18 @@ class Evaluator:
         network = self.supernet.materialize(arch, self.sharing, (task,)).task(task).to(self.device)
         if task in self.unread:
             network.strip(self.unread[task])
-        recalibrate(network, self.recalibration[task], self.device, precision=self.precision)
         config = self.supernet.tasks[task]
+        size = config.size(self.supernet.space, arch)
+        recalibrate(network, _placed(self.recalibration[task], size), self.device, precision=self.precision)
+
+        def measured(images: Iterable[Batch]) -> dict[str, float]:
+            return evaluate(network, _placed(images, size), config, self.device, self.precision)
+
         if rung is None:
-            return evaluate(network, self.images[task], config, self.device, self.precision)
-        return {
-            str(block): evaluate(network, self.blocks[task][block], config, self.device, self.precision)[config.primary]
-            for block in RUNGS[rung]
-        }
+            return measured(self.images[task])
+        return {str(block): measured(self.blocks[task][block])[config.primary] for block in RUNGS[rung]}
+
+
+def _placed(images: Iterable[Batch], size: Size) -> Iterable[Batch]:
+    """Return images placed for a size; batches that were made before have theirs."""
+    return images.at(size) if isinstance(images, EvalSet) else images

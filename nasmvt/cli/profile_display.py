@@ -79,7 +79,7 @@ def _work(profile: Profile) -> Table:
     title = "GMACs of one image (10^9 multiply-accumulates)"
     table = new_table(title, "task", "image", *numbers, left=("task", "image"))
     for task, macs in profile.macs.items():
-        height, width = profile.subject.tasks[task].config.data.image_size
+        height, width = profile.subject.tasks[task].size(profile.subject.space, profile.subject.arch)
         whole = sum(macs.values())
         figures = [_giga(count) for count in (macs["backbone"], whole - macs["backbone"], whole)]
         table.add_row(

@@ -41,7 +41,7 @@ def measure_latency(
     """
     with seeded(0, "latency"):
         network = build_network(space, task, arch).to(device).eval()
-        images = torch.rand(1, 3, *task.nominal_size).to(device)
+        images = torch.rand(1, 3, *task.size(space, arch)).to(device)
     times = []
     with torch.inference_mode():
         for _ in range(warm_up + repeats):

@@ -31,7 +31,7 @@ def count_macs(space: SearchSpace, task: Task, arch: Arch) -> dict[str, int]:
     """
     with torch.no_grad():
         network = build_skeleton(space, task, arch, "meta").eval()
-        images = torch.empty(1, 3, *task.nominal_size, device="meta")
+        images = torch.empty(1, 3, *task.size(space, arch), device="meta")
         with _MacCounter(network) as counter:
             network.workload(images)
     return dict(counter.macs)

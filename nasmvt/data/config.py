@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nasmvt.config import Config
 from nasmvt.data.formats import FORMATS
-from nasmvt.data.geometry import Placement
+from nasmvt.data.geometry import Placement, Size
 from nasmvt.data.protocols import AnyProtocol, FitProtocol
 from nasmvt.data.train_placements import AnyTrainPlacement, FitTraining
 
@@ -223,6 +223,10 @@ class DataConfig(Config):
                 "augmentation.cutmix to 0"
             )
         return self
+
+    def at(self, size: Size) -> "DataConfig":
+        """Return the settings with another `image_size`."""
+        return self if size == self.image_size else self.model_copy(update={"image_size": size})
 
     @property
     def train_placement(self) -> Placement:

@@ -64,12 +64,23 @@ class EvalSet(Iterable[Batch]):
         self._reader = _Reader(dataset, config, on_canvas)
         self._cache = self._room = cache
         self._kept: dict[int, Batch] = {}
+        self._others: dict[Size, EvalSet] = {}
         self.skipped: list[str] = []
         """What was skipped, one sentence per unreadable image; only if `config.skip_unreadable`."""
 
     def __len__(self) -> int:
         """Return the number of images, unreadable ones included."""
         return len(self._indices)
+
+    def at(self, size: Size) -> "EvalSet":
+        """Return the same images placed for another `image_size`; asked again, the same set with its cache."""
+        config = self._reader.config
+        if size == config.image_size:
+            return self
+        if size not in self._others:
+            self._others[size] = other = self._of(self._indices)
+            other._reader = _Reader(self._reader.dataset, config.at(size), self._reader.on_canvas)
+        return self._others[size]
 
     def blocks(self, count: int) -> list["EvalSet"]:
         """Return the images as `count` sets of about equal size; the first has the first image, and every `count`-th.
@@ -122,30 +133,29 @@ class EvalSet(Iterable[Batch]):
     def _of(self, indices: np.ndarray) -> "EvalSet":
         """Return a set of other images, placed alike."""
         other = copy.copy(self)
-        other._indices, other._kept, other._room, other.skipped = indices, {}, self._cache, []
+        other._indices, other._kept, other._others, other._room, other.skipped = indices, {}, {}, self._cache, []
         return other
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop the cached batches from the pickled state."""
-        return {**vars(self), "_kept": {}, "_room": self._cache}
+        return {**vars(self), "_kept": {}, "_others": {}, "_room": self._cache}
 
 
 class _Reader:
     """Reads the images of a batch; separate from `EvalSet`, so that it can be sent to loader processes."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, on_canvas: bool) -> None:
-        self._dataset = dataset
+        self.dataset, self.config, self.on_canvas = dataset, config, on_canvas
         self._skip = config.skip_unreadable
         self._targets = TARGETS.get(dataset.info.kind)
         self._transform = EvalTransform(config)
-        self._on_canvas = on_canvas
 
     def __call__(self, chunk: list[int]) -> tuple[Batch | None, list[str]]:
         placed: list[Placed] = []
         skipped: list[str] = []
         for index in chunk:
             try:
-                sample = self._dataset[index]
+                sample = self.dataset[index]
             except UnreadableImage as error:
                 if not self._skip:
                     raise
@@ -154,8 +164,8 @@ class _Reader:
             placed.extend(self._views(sample))
         if not placed:
             return None, skipped
-        gather = self._targets.collate if self._on_canvas else self._targets.gather
-        views = 1 if self._on_canvas else len(self._transform.placements)
+        gather = self._targets.collate if self.on_canvas else self._targets.gather
+        views = 1 if self.on_canvas else len(self._transform.placements)
 
         def gather_once(targets: Sequence[Any], canvas: Size) -> Any:
             return gather(targets[::views], canvas)
@@ -164,7 +174,7 @@ class _Reader:
 
     def _views(self, sample: Sample) -> list[Placed]:
         """Return every view of an image, or, for a loss, the first one with its target."""
-        if not self._on_canvas:
+        if not self.on_canvas:
             return self._transform.placed(sample.image, sample.target, sample.id)
         image, geometry, info = self._transform.place(sample.image, sample.id)
         return [Placed(image, self._targets.move(sample.target, geometry), info)]

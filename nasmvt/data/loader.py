@@ -2,15 +2,16 @@
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nasmvt.data.config import DataConfig
 from nasmvt.data.dataset import Dataset
+from nasmvt.data.geometry import Size
 from nasmvt.data.pictures import UnreadableImage
-from nasmvt.data.targets import TARGETS
+from nasmvt.data.targets import TARGETS, Targets
 from nasmvt.data.transforms import TrainTransform, collate, mean_colour
 from nasmvt.data.types import Batch, Sample
 from nasmvt.data.workers import prepare
@@ -70,7 +71,7 @@ class TrainLoader:
         self._batch_size = batch_size
         self._seed = seed
         self._targets = TARGETS.get(dataset.info.kind)
-        self._transform = TrainTransform(config, self._targets)
+        self._placing = {config.image_size: _Placing(config, self._targets)}
         self._epoch: tuple[int, np.ndarray] | None = None
 
     def check(self, parts: Parts) -> None:
@@ -91,33 +92,54 @@ class TrainLoader:
                 "set data.augmentation.mixup and cutmix to 0"
             )
 
-    def batch(self, step: int, part: int = 0, parts: Parts = WHOLE) -> Batch:
+    def batch(self, step: int, part: int = 0, parts: Parts = WHOLE, size: Size | None = None) -> Batch:
         """Return the batch of a step, or a part of it; its targets are in canvas pixels.
 
-        The images of a part are those of its slots in the whole batch, augmented and mixed alike.
+        The images of a part are those of its slots in the whole batch, augmented and mixed alike; so are those of
+        another `size` in place of `config.image_size`.
 
         Raises:
             UnreadableImage: if an image can't be decoded and `config.skip_unreadable` is off.
         """
+        placing = self._placed_at(size or self._config.image_size)
         placed = []
         with seeded("augmentation", self._seed, step):
             for slot in parts.slots(part, self._batch_size):
                 sample = self._sample(step * self._batch_size + slot)
                 reseed("augmentation", self._seed, step, slot)
-                placed.append(self._transform(sample))
-        batch = collate(placed, self._targets.collate, self._config.train_placement, mean_colour(self._config))
+                placed.append(placing.transform(sample))
+        batch = collate(placed, self._targets.collate, placing.placement, mean_colour(self._config))
         classes = len(self._dataset.info.classes)
         with seeded("mixup", self._seed, step):
             images, targets = self._targets.mix(batch.images, batch.targets, self._config.augmentation, classes)
         return replace(batch, images=images, targets=targets)
 
-    def batches(self, start_step: int = 0, parts: Parts = WHOLE) -> Iterator[Batch]:
-        """Yield the batches of `start_step`, `start_step` + 1 and so on, endlessly, each in the parts wanted."""
-        keys = ((step, part, parts) for step in itertools.count(start_step) for part in parts.wanted)
+    def batches(
+        self, start_step: int = 0, parts: Parts = WHOLE, sizes: Callable[[int], Sequence[Size]] | None = None
+    ) -> Iterator[Batch]:
+        """Yield the batches of `start_step`, `start_step` + 1 and so on, endlessly, each in the parts wanted.
+
+        Args:
+            start_step: the first step.
+            parts: which parts of each.
+            sizes: gives those that a step wants each part in, one after the other; None: `config.image_size` alone.
+        """
+        own = (self._config.image_size,)
+        keys = (
+            (step, part, parts, size)
+            for step in itertools.count(start_step)
+            for part in parts.wanted
+            for size in (own if sizes is None else sizes(step))
+        )
         return prepare(self._batch, keys, self._config.workers)
 
-    def _batch(self, key: tuple[int, int, Parts]) -> Batch:
+    def _batch(self, key: tuple[int, int, Parts, Size]) -> Batch:
         return self.batch(*key)
+
+    def _placed_at(self, size: Size) -> "_Placing":
+        if size not in self._placing:
+            self._placing[size] = _Placing(self._config.at(size), self._targets)
+        return self._placing[size]
 
     def _sample(self, position: int) -> Sample:
         """Return the sample at a position of the endless order; for an unreadable image, the next readable one."""
@@ -137,3 +159,11 @@ class TrainLoader:
             generator = np.random.default_rng(derive_seed("order", self._seed, epoch))
             self._epoch = (epoch, generator.permutation(len(self._indices)))
         return self._epoch[1]
+
+
+class _Placing:
+    """How the images of a batch are placed on a canvas of one size."""
+
+    def __init__(self, config: DataConfig, targets: Targets) -> None:
+        self.transform = TrainTransform(config, targets)
+        self.placement = config.train_placement

@@ -121,7 +121,7 @@ class MultiTaskModel(nn.Module):
 
     def probes(self, seed: int) -> Iterator[Probe]:
         """Yield the model as it is: its BatchNorm statistics are its own."""
-        yield Probe(self.name, {name: self.task(name) for name in self.tasks}, stale_norms=False)
+        yield Probe(self.name, {name: self.task(name) for name in self.tasks}, self.tasks, stale_norms=False)
 
     def trained(self) -> Iterator[Trained]:
         """Yield every parameter once."""

@@ -15,6 +15,7 @@ from nasmvt.cost import Budget
 from nasmvt.errors import UserError
 from nasmvt.files import write_json
 from nasmvt.pipeline.compare import NEAR, bounds_of
+from nasmvt.pipeline.datasets import placed
 from nasmvt.pipeline.evaluate import evaluate_on_val
 from nasmvt.pipeline.identity import SPLITS
 from nasmvt.pipeline.retrain import Chosen, load_retrained, retrain
@@ -130,7 +131,8 @@ def compare_searches(
                 retrain(run, chosen, supernet, data=data, device=device, seed=seed, resume=resume, listener=listener)
             counts.append(len(ranked))
             inherited.append(ranked[0].score)
-            trained.append(objectives.score(evaluate_on_val(load_retrained(run, chosen.name), data, device)))
+            model = load_retrained(run, chosen.name)
+            trained.append(objectives.score(evaluate_on_val(model, placed(data, model.tasks), device)))
         found.append(SearchesOf(name, tuple(counts), tuple(inherited), tuple(trained)))
     return [item.against(found[-1]) for item in found]
 

@@ -9,6 +9,7 @@ import torch
 
 from nasmvt.cost import Budget, Costs, FeasibleSet, LatencyTable
 from nasmvt.pipeline.comparison import Compared, Rating
+from nasmvt.pipeline.datasets import placed
 from nasmvt.pipeline.evaluate import resample_on_val
 from nasmvt.pipeline.identity import SPLITS
 from nasmvt.pipeline.retrain import Chosen, choose_arch, load_retrained, retrain
@@ -66,7 +67,8 @@ def compare(
             resume = run.folder("retrain", one.name).exists()
             with progress(f"retrain {one.name}") as listener:
                 retrain(run, one, supernet, data=data, device=device, seed=seed, resume=resume, listener=listener)
-            ratings.append(Rating.of(resample_on_val(load_retrained(run, one.name), data, device), objective))
+            model = load_retrained(run, one.name)
+            ratings.append(Rating.of(resample_on_val(model, placed(data, model.tasks), device), objective))
         count, within = costs.parameters(chosen.arch), chosen.arch in feasible
         found.append(Compared.of(chosen.name, count, within, ratings))
     return [item.against(found[-1]) for item in found]

@@ -1,7 +1,7 @@
 """The data of an experiment: opened once, divided by the seed, provided as batches."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -9,6 +9,7 @@ from PIL import Image
 
 from nasmvt.data.dataset import Dataset, Split
 from nasmvt.data.eval_set import EvalSet
+from nasmvt.data.geometry import Size
 from nasmvt.data.loader import TrainLoader
 from nasmvt.data.opening import open_dataset
 from nasmvt.data.splits import split_train
@@ -16,6 +17,7 @@ from nasmvt.data.types import Batch, DataInfo
 from nasmvt.pipeline.experiment import Experiment
 from nasmvt.seeding import derive_seed
 from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class TaskData:
         """The validation split, for the final model only."""
         known = self.known or (self.train.info if "train" in vars(self) else None)
         return open_dataset(self.config.data, self.config.kind, "val", self.seed, known)
+
+    def at(self, size: Size) -> "TaskData":
+        """Return the same data, opened once, placed for another `image_size`."""
+        config = self.config.model_copy(update={"data": self.config.data.at(size)})
+        other = replace(self, config=config)
+        vars(other).update({key: value for key, value in vars(self).items() if key in {"train", "val", "division"}})
+        return self if size == self.config.data.image_size else other
 
     def open(self, split: Split) -> Dataset:
         """Return a split by name."""
@@ -105,6 +114,11 @@ class TaskData:
 
     def _set(self, dataset: Dataset, indices: np.ndarray, on_canvas: bool = False) -> EvalSet:
         return EvalSet(dataset, indices, self.config.data, self.config.eval_batch_size, on_canvas=on_canvas)
+
+
+def placed(data: Mapping[str, TaskData], tasks: Mapping[str, Task]) -> dict[str, TaskData]:
+    """Return data placed as tasks are in the resolutions of an arch."""
+    return {name: item.at(tasks[name].nominal_size) if name in tasks else item for name, item in data.items()}
 
 
 def open_data(experiment: Experiment) -> dict[str, TaskData]:

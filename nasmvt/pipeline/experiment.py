@@ -118,8 +118,8 @@ class Experiment(Config):
         for name in known.keys() - content["choices"].keys():
             if TaskChoice.of(name) is None:
                 raise ValueError(
-                    f"an experiment's choices are those of parts of its tasks, called neck.TASK.SETTING or "
-                    f"head.TASK.SETTING, unlike {name!r}: put it into the space's file"
+                    f"an experiment's choices are those of parts of its tasks, called resolution.TASK, "
+                    f"neck.TASK.SETTING or head.TASK.SETTING, unlike {name!r}: put it into the space's file"
                 )
         return {**rest, "space": {**content, "choices": known}}
 

@@ -8,6 +8,7 @@ from nasmvt.errors import UserError
 from nasmvt.export import save
 from nasmvt.model import MultiTaskModel
 from nasmvt.pipeline.archs import ArchFile, arch_path
+from nasmvt.pipeline.datasets import placed
 from nasmvt.pipeline.retrain import choose_arch, folder_of, load_retrained
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.supernet import load_supernet
@@ -54,6 +55,7 @@ def _from_supernet(
     chosen = choose_arch(run, name, supernet.sharing(), accept_unfinished=accept_unfinished)
     data = run.open_data(accept_changed=accept_changed_data)
     model = supernet.materialize(chosen.arch, chosen.sharing)
+    data = placed(data, model.tasks)
     config = run.experiment.search
     for task, item in data.items():
         recalibrate(model.task(task), item.recalibration_images(config.recalibration_images), device)

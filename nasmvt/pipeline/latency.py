@@ -226,7 +226,12 @@ def measure_table(
 
 def _choose(costs: Costs, task: str, effort: Effort) -> tuple[list[Arch], list[Arch]]:
     """Return the archs that the tables are fitted on, and those that judge them."""
-    space = costs.space
+    space, its = costs.space, costs.tasks[task]
+    if its.size(space, space.smallest) != its.size(space, space.largest):
+        raise UserError(
+            f"latencies are measured with images of one size, but resolution.{task} lets archs choose that of the task "
+            f"'{task}': measure other tasks, or bound its work by --max-gmacs"
+        )
     chosen = design(Parts(space, costs.macs(task)), effort.archs, np.random.default_rng(0))
     rng, others = np.random.default_rng(1), dict[Arch, None]()
     while len(others) < min(effort.held_out, space.size - len(chosen)):

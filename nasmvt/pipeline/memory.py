@@ -98,7 +98,7 @@ def _activations(experiment: Experiment, task: Task, data: TaskData, images: int
     for count in _MEASURED if images > max(_MEASURED) else (images,):
         with seeded("memory"):
             network = build_network(space, task, space.largest)
-            batch = data.train_loader(batch_size=count).batch(0)
+            batch = data.train_loader(batch_size=count).batch(0, size=task.size(space, space.largest))
             found.append(activation_bytes(network, batch, config.precision, blocks))
     few, many = found[0], found[-1]
     return few if len(found) == 1 else few + (images - _MEASURED[0]) * (many - few) // (_MEASURED[1] - _MEASURED[0])

@@ -70,7 +70,7 @@ class Profile:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         subject = self.subject
-        sizes = {name: list(task.config.data.image_size) for name, task in subject.tasks.items()}
+        sizes = {name: list(task.size(subject.space, subject.arch)) for name, task in subject.tasks.items()}
         return {
             "kind": subject.kind,
             "source": subject.source,

@@ -16,7 +16,7 @@ from nasmvt.pipeline.archs import find_arch
 from nasmvt.pipeline.experiment import Experiment, load_experiment
 from nasmvt.pipeline.run import Run, make_tasks
 from nasmvt.pipeline.supernet import build_supernet
-from nasmvt.space import Arch, SearchSpace, Sharing, load_space
+from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.kinds import KINDS
 from nasmvt.tasks.task import Task
@@ -108,13 +108,13 @@ def find_experiment(source: str, *, experiment: str | None = None, changes: Sequ
 def _of_space(
     source: str, arch: str | None, experiment: str, classes: Sequence[str], changes: Sequence[str]
 ) -> Subject:
-    space = load_space(source)
     for change in changes:
         if change.partition("=")[0].partition(".")[0].strip() == "space":
             raise UserError(
                 f"the space that is profiled is {source}, so --set can't change it: edit a copy of its file"
             )
-    settings = load_experiment(experiment, changes)
+    settings = load_experiment(experiment, [*changes, f"space={source}"])
+    space = settings.space
     counts = _class_counts(classes, settings.tasks)
     infos = {name: _info(config, counts.get(name), settings.seed) for name, config in settings.tasks.items()}
     chosen = arch or ("published" if "published" in space.archs else "largest")

@@ -3,14 +3,15 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from nasmvt.data.geometry import Size
 from nasmvt.data.loader import Parts, TrainLoader
 from nasmvt.errors import UserError
 from nasmvt.files import held
-from nasmvt.pipeline.datasets import TaskData
+from nasmvt.pipeline.datasets import TaskData, placed
 from nasmvt.pipeline.layout import TrainingFiles
 from nasmvt.pipeline.pictures import save_batch, save_predictions
 from nasmvt.report.curves import plot_curves
@@ -68,7 +69,7 @@ class Stage:
         with held(self.files.folder) if self.processes.first else nullcontext():
             if self.processes.first and not self.resume and any(self.files.folder.iterdir()):
                 raise UserError(f"{self.files.folder} exists: pass --resume to continue it, or delete it")
-            self._run(trainable, begin)
+            replace(self, data=placed(self.data, trainable.tasks))._run(trainable, begin)
 
     def _run(self, trainable: Trainable, begin: Callable[[], None]) -> None:
         loaders = {name: data.train_loader(order=self.order) for name, data in self.data.items()}
@@ -175,24 +176,26 @@ class _Evaluation:
         processes, tasks, unit = self._stage.processes, self._trainable.tasks, 0
         found: Figures = {}
         last: dict[str, TaskNetwork] = {}
+        sizes: dict[str, Size] = {}
         for probe in self._trainable.probes(self._stage.seed):
             found[probe.name], last = {}, {}
             for name in tasks:
                 if unit % processes.count == processes.rank:
                     found[probe.name][name] = self._measure(probe, name)
-                    last[name] = probe.networks[name]
+                    last[name], sizes[name] = probe.networks[name], probe.tasks[name].nominal_size
                 unit += 1
         with _sparing("the images of the predictions"):
             for name, network in last.items():
-                path, batch = self._stage.files.predictions(name), self._stage.data[name].search_batch
+                path, batch = self._stage.files.predictions(name), self._stage.data[name].at(sizes[name]).search_batch
                 save_predictions(path, network, batch, tasks[name], self._stage.device)
         return found
 
     def _measure(self, probe: Probe, name: str) -> dict[str, float]:
         network, device, precision = probe.networks[name], self._stage.device, self._stage.config.precision
+        task = probe.tasks[name]
         if probe.stale_norms:
-            recalibrate(network, self._plain[name], device, precision=precision)
-        return evaluate(network, self._search[name], self._trainable.tasks[name], device, precision)
+            recalibrate(network, self._plain[name].at(task.nominal_size), device, precision=precision)
+        return evaluate(network, self._search[name].at(task.nominal_size), task, device, precision)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from nasmvt.data import DataInfo
-from nasmvt.errors import UserError
+from nasmvt.errors import UserError, listed
 from nasmvt.pipeline.data_report import TaskReport, check_report, report_data
 from nasmvt.pipeline.datasets import TaskData, open_data
 from nasmvt.pipeline.experiment import Experiment, load_experiment
@@ -20,6 +20,7 @@ from nasmvt.seeding import derive_seed, seeded
 from nasmvt.supernet import Supernet
 from nasmvt.supernet.importance import SCORES, gather_gradients, put_in_order
 from nasmvt.supernet.initial import Filled, begin_with
+from nasmvt.supernet.widths import put_widths_in_order
 from nasmvt.training.checkpoint import Checkpoints, load_weights
 from nasmvt.training.loop import Listener
 from nasmvt.training.processes import ALONE, Processes
@@ -203,9 +204,18 @@ def begin_with_initial(
         batches = ((n, loader.batch(step)) for step in range(config.order_batches) for n, loader in loaders.items())
         with seeded(experiment.seed, "importance"):
             gather_gradients(supernet.to(device), ((name, batch.to(device)) for name, batch in batches))
-    count = put_in_order(supernet, SCORES[config.order])
+    score, allowed = SCORES[config.order], config.order_widths
+    ordered = []
+    if allowed is not False:
+        widths, left = put_widths_in_order(supernet, score, required=bool(allowed))
+        if widths:
+            ordered.append(f"the channels of {listed(widths)} are in the order of importance, by {config.order}")
+        if left:
+            ordered.append(f"the channels of {listed(left)} stay in their order, which a head or a layer depends on")
+    count = put_in_order(supernet, score)
     supernet.zero_grad()
-    return replace(filled, ordered=f"the units of {count} modules are in the order of importance, by {config.order}")
+    ordered.append(f"the units of {count} modules are in the order of importance, by {config.order}")
+    return replace(filled, ordered=tuple(ordered))
 
 
 def build_supernet(experiment: Experiment, infos: Mapping[str, DataInfo]) -> Supernet:

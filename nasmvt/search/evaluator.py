@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from nasmvt.data.eval_set import EvalSet
+from nasmvt.data.geometry import Size
 from nasmvt.data.types import Batch
 from nasmvt.precision import Precision
 from nasmvt.search.race import RUNGS
@@ -65,13 +67,18 @@ class Evaluator:
         network = self.supernet.materialize(arch, setting.sharing, (task,)).task(task).to(self.device)
         if task in self.unread:
             network.strip(self.unread[task])
-        recalibrate(network, setting.recalibration[task], self.device, precision=setting.precision)
         config = self.supernet.tasks[task]
+        size = config.size(self.supernet.space, arch)
+        recalibrate(network, _placed(setting.recalibration[task], size), self.device, precision=setting.precision)
+
+        def measured(images: Iterable[Batch]) -> dict[str, float]:
+            return evaluate(network, _placed(images, size), config, self.device, setting.precision)
+
         if rung is None:
-            return evaluate(network, setting.images[task], config, self.device, setting.precision)
-        return {
-            str(block): evaluate(network, setting.blocks[task][block], config, self.device, setting.precision)[
-                config.primary
-            ]
-            for block in RUNGS[rung]
-        }
+            return measured(setting.images[task])
+        return {str(block): measured(setting.blocks[task][block])[config.primary] for block in RUNGS[rung]}
+
+
+def _placed(images: Iterable[Batch], size: Size) -> Iterable[Batch]:
+    """Return images placed for a size; batches that were made before have theirs."""
+    return images.at(size) if isinstance(images, EvalSet) else images

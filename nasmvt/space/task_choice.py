@@ -1,10 +1,13 @@
-"""Choices that belong to a part of a task, by their names: `neck.seg.width`, `head.det.width`."""
+"""Choices that belong to a part of a task, by their names: `resolution.cls`, `neck.seg.width`, `head.det.width`."""
 
 from typing import NamedTuple, Self
 
 from nasmvt.space.choice import Choice
 
-PARTS = ("neck", "head")
+RESOLUTION = "resolution"
+"""The part that has no settings of its own: its options are sides of square images in pixels."""
+
+PARTS = (RESOLUTION, "neck", "head")
 """The parts of a task that a space may choose for."""
 
 
@@ -15,6 +18,7 @@ class TaskChoice(NamedTuple):
     part: str
     task: str
     setting: str
+    """The setting of a neck or head; "" of a resolution."""
 
     @classmethod
     def of(cls, name: str) -> Self | None:
@@ -31,10 +35,10 @@ class TaskChoice(NamedTuple):
         Raises:
             ValueError: saying what is wrong.
         """
-        if not (self.task and self.setting):
+        if not self.task or (self.part == RESOLUTION) == bool(self.setting):
             raise ValueError(
-                f"a choice of a task's part is called neck.TASK.SETTING or head.TASK.SETTING, not {self.name!r}: "
-                "rename it"
+                "a choice of a task's part is called resolution.TASK, neck.TASK.SETTING or head.TASK.SETTING, not "
+                f"{self.name!r}: rename it"
             )
         if choice.per is not None or not all(type(option) is int and option > 0 for option in choice.options):
             raise ValueError(f"{self.name!r} is chosen once, among positive integers: give it a list of these")

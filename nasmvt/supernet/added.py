@@ -206,7 +206,7 @@ class AddedTask(nn.Module):
     def probes(self, seed: int) -> Iterator[Probe]:
         """Yield the new task's network: its BatchNorm statistics are its own."""
         with torch.no_grad():
-            yield Probe("added", {self._task.name: self._lent()}, stale_norms=False)
+            yield Probe("added", {self._task.name: self._lent()}, self.tasks, stale_norms=False)
 
     def trained(self) -> Iterator[Trained]:
         """Yield the new task's parameters, without those of layers that are always shared, and the scores."""

@@ -20,8 +20,13 @@ def build_network(space: SearchSpace, task: Task, arch: Arch) -> TaskNetwork:
 
 
 def build_backbone(space: SearchSpace, task: Task, arch: Arch) -> nn.Module:
-    """Build the plain backbone of an arch for a task, with freshly drawn weights."""
-    return family(space.family).backbone(space, arch, kind=task.config.kind, image_size=task.nominal_size)
+    """Build the plain backbone of an arch for a task, with freshly drawn weights.
+
+    Its tables of positions are made for the largest images that the space offers the task, whatever the arch chooses:
+    networks resize them to their images, and archs of other resolutions have the same tensors.
+    """
+    size = task.size(space, space.largest)
+    return family(space.family).backbone(space, arch, kind=task.config.kind, image_size=size)
 
 
 def build_skeleton(space: SearchSpace, task: Task, arch: Arch, device: torch.device | str = "cpu") -> TaskNetwork:

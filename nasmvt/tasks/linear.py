@@ -1,7 +1,7 @@
 """The linear classification head: its settings, and how it is built."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -15,6 +15,8 @@ Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 class LinearConfig(HeadConfig):
     """Classification head: the mean over the last map, then a linear layer or an MLP."""
+
+    choices: ClassVar[Mapping[str, str]] = {"head.hidden": "hidden"}
 
     type: str = "linear"
 

@@ -30,7 +30,7 @@ def check_norms(space: SearchSpace, tasks: Mapping[str, Task], parts: int = 1) -
     """
     family(space.family).check(space)
     for name, task in tasks.items():
-        batch, (height, width) = task.config.batch_size // parts, task.nominal_size
+        batch, (height, width) = task.config.batch_size // parts, task.size(space, space.smallest)
         with torch.no_grad():
             network = build_skeleton(space, task, space.smallest, "meta").eval()
             alone = _single_values(network, torch.empty(batch, 3, height, width, device="meta"))

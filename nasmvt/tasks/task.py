@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from nasmvt.config import parse
+from nasmvt.data.geometry import Size
 from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.heads import MapNorms
 from nasmvt.space import Arch, SearchSpace
-from nasmvt.space.task_choice import TaskChoice
+from nasmvt.space.task_choice import RESOLUTION, TaskChoice
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.heads import HEADS
 from nasmvt.tasks.kinds import KINDS, Kind
@@ -60,9 +61,16 @@ class Task:
         if not chosen:
             return self
         head = self.config.head
-        values = {head_field(self, each): option for each, option in chosen}
-        given = parse(type(head), {**head.model_dump(), **values}, f"the head of the task '{self.name}'")
-        return replace(self, config=self.config.model_copy(update={"head": given}))
+        values = {head_field(self, each): option for each, option in chosen if each.part != RESOLUTION}
+        if values:
+            head = parse(type(head), {**head.model_dump(), **values}, f"the head of the task '{self.name}'")
+        data = self.config.data.at(self.size(space, arch))
+        return replace(self, config=self.config.model_copy(update={"head": head, "data": data}))
+
+    def size(self, space: SearchSpace, arch: Arch) -> Size:
+        """Return the height and width of the nominal image in pixels, where an arch of a space may choose it."""
+        sides = [side for each, side in space.chosen_for(self.name, arch) if each.part == RESOLUTION]
+        return (sides[0], sides[0]) if sides else self.nominal_size
 
     @property
     def kind(self) -> Kind:

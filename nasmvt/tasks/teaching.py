@@ -20,7 +20,12 @@ def check_lessons(space: SearchSpace, tasks: Mapping[str, Task]) -> None:
         UserError: naming the task.
     """
     for name, task in tasks.items():
-        image = torch.empty(1, 3, *task.nominal_size, device="meta")
+        if task.size(space, space.smallest) != task.size(space, space.largest):
+            raise UserError(
+                "distillation compares what two archs say of the same images, but archs choose the resolution of the "
+                f"task '{name}': leave resolution.{name} or training.distillation out"
+            )
+        image = torch.empty(1, 3, *task.size(space, space.largest), device="meta")
         networks = [build_skeleton(space, task, arch, "meta").eval() for arch in (space.smallest, space.largest)]
         mixing = getattr(networks[0].head, "mixing", None)
         if isinstance(mixing, Mixing) and mixing.alpha:

@@ -47,6 +47,8 @@ class Probe(NamedTuple):
     """Name of their metrics."""
     networks: Mapping[str, TaskNetwork]
     """The network of each task."""
+    tasks: Mapping[str, Task]
+    """The tasks as its arch has them: in its resolution."""
     stale_norms: bool
     """Whether to re-estimate BatchNorm statistics first, because they were averaged over many subnets."""
 

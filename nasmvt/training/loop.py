@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from nasmvt.training.metrics import MetricsLog
 from nasmvt.training.optimizer import NamedOptimizer
 from nasmvt.training.processes import ALONE, Processes, ProcessLost
 from nasmvt.training.selection import selected
-from nasmvt.training.step import Step
+from nasmvt.training.step import Sized, Step
 from nasmvt.training.update import Update
 
 _log = logging.getLogger(__name__)
@@ -148,7 +149,10 @@ class Trainer:
             raise Abandoned(str(error), self.checkpoints.newest) from None
 
     def _run(self, signals: Signals) -> None:
-        batches = {name: loader.batches(self.step, self.parts) for name, loader in self.loaders.items()}
+        batches = {
+            name: loader.batches(self.step, self.parts, partial(self._take.sizes, name))
+            for name, loader in self.loaders.items()
+        }
         started, first, waited = time.monotonic(), self.step, 0.0
         if self.step and self._evaluation_due():  # killed between the checkpoint and the evaluation
             self._evaluate(signals)
@@ -222,16 +226,22 @@ class Trainer:
     def _done(self) -> bool:
         return self.step >= self.config.steps
 
-    def _next(self, batches: Mapping[str, Iterator[Batch]]) -> list[dict[str, Batch]]:
-        """Return the batches of the next step by part; if a loader fails, the state is saved first."""
+    def _next(self, batches: Mapping[str, Iterator[Batch]]) -> list[dict[str, Sized]]:
+        """Return the batches of the next step by part, task and size; if a loader fails, the state is saved first."""
         try:
-            return [{name: next(stream) for name, stream in batches.items()} for _ in self.parts.wanted]
+            return [
+                {
+                    name: {size: next(stream) for size in self._take.sizes(name, self.step)}
+                    for name, stream in batches.items()
+                }
+                for _ in self.parts.wanted
+            ]
         except UserError as error:
             if self.step and self.processes.count == 1:  # the others are in the middle of the step
                 self.save()
             raise Failed(str(error), self.checkpoints.newest) from None
 
-    def _step(self, batches: Sequence[Mapping[str, Batch]]) -> None:
+    def _step(self, batches: Sequence[Mapping[str, Sized]]) -> None:
         """Run every task on one arch and take one optimizer step, without waiting for the device."""
         self.optimizer.schedule(self.step)
         drawn = self._take.archs(self.step)

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nasmvt.data.geometry import Size
 from nasmvt.data.types import Batch
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.space import Arch
+from nasmvt.space.task_choice import RESOLUTION
 from nasmvt.tasks.blocks import recomputed_blocks, recomputing
 from nasmvt.tasks.lessons import Lesson
 from nasmvt.tasks.precision import autocast
@@ -19,6 +21,9 @@ from nasmvt.training.config import TrainingConfig
 from nasmvt.training.processes import Processes
 from nasmvt.training.sampling import make_sampling
 from nasmvt.training.update import Update
+
+Sized = Mapping[Size, Batch]
+"""A task's batch of a step by the size that its images are placed for: every size that an arch of the step reads."""
 
 
 class Taken(NamedTuple):
@@ -79,7 +84,15 @@ class Step:
         rngs = (np.random.default_rng(derive_seed(self._seed, "arch", step, *place)) for place in places)
         return [self._sample(self._trainable, rng, step) for rng in rngs]
 
-    def __call__(self, step: int, drawn: Sequence[Sequence[Arch]], batches: Sequence[Mapping[str, Batch]]) -> Taken:
+    def sizes(self, task: str, step: int) -> list[Size]:
+        """Return the sizes of images that the archs of a step, counted from 0, read of a task, each once."""
+        space, its = self._trainable.space, self._trainable.tasks[task]
+        if not any(each.part == RESOLUTION and each.task == task for each in space.task_choices):
+            return [its.nominal_size]
+        own = self.archs(step)[0 if self._common else self._processes.rank]
+        return list(dict.fromkeys(its.size(space, arch) for arch in own))
+
+    def __call__(self, step: int, drawn: Sequence[Sequence[Arch]], batches: Sequence[Mapping[str, Sized]]) -> Taken:
         """Take a step, counted from 0, on the archs of that step and the batches of each part wanted.
 
         What is random in a part depends on the seed, the step and the part, not on the process that computes it.
@@ -91,7 +104,8 @@ class Step:
             place = (part, self._parts.of) if self._parts.of > 1 else ()
             share = 1 / (self._parts.of * len(archs))
             with seeded(self._seed, "step", step, *place):
-                found += self._teach(archs, {name: batch.to(self._device) for name, batch in tasks.items()}, share)
+                moved = {n: {at: b.to(self._device) for at, b in sized.items()} for n, sized in tasks.items()}
+                found += self._teach(archs, moved, share)
         if not self._common:
             self._update.touch(self._processes.any(self._update.touched()))
         self._processes.add_up(self._update.gradients())
@@ -99,14 +113,15 @@ class Step:
         return Taken(_mean(found), self._update.step())
 
     def _teach(
-        self, archs: Sequence[Arch], batches: Mapping[str, Batch], share: float
+        self, archs: Sequence[Arch], batches: Mapping[str, Sized], share: float
     ) -> list[dict[str, dict[str, Tensor]]]:
         """Run every task on every arch, backwards too; return the losses of each arch by task."""
         lessons: dict[str, Lesson] = {}
         found = []
         for arch in archs:
             losses = {}
-            for name, batch in batches.items():
+            for name, sized in batches.items():
+                batch = sized[self._trainable.tasks[name].size(self._trainable.space, arch)]
                 losses[name], lesson = self._backward(arch, name, batch, share, lessons.get(name))
                 if self._distillation is not None:
                     lessons.setdefault(name, lesson.detached())

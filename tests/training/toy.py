@@ -60,7 +60,7 @@ class ToyLoader:
 
     SIZE = 4
 
-    def batches(self, start: int = 0, parts: Parts = WHOLE) -> Iterator[Batch]:
+    def batches(self, start: int = 0, parts: Parts = WHOLE, sizes: object = None) -> Iterator[Batch]:
         for step in itertools.count(start):
             generator = torch.Generator().manual_seed(step)
             images = torch.rand(self.SIZE, 4, generator=generator)

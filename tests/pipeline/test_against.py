@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,7 +43,9 @@ def run(tmp_path, monkeypatch) -> Run:
     monkeypatch.setattr(against, "load_supernet", lambda run, device: supernet)
     monkeypatch.setattr("nasmvt.search.evaluator.Evaluator.__call__", lambda self, arch, *unit: {"top1": worth(arch)})
     monkeypatch.setattr(against, "retrain", lambda run, chosen, *rest, **more: trained.update({chosen.name: chosen}))
-    monkeypatch.setattr(against, "load_retrained", lambda run, name: trained[name])
+    monkeypatch.setattr(
+        against, "load_retrained", lambda run, name: SimpleNamespace(name=name, arch=trained[name].arch, tasks={})
+    )
     monkeypatch.setattr(
         against, "evaluate_on_val", lambda chosen, *rest: {"cls": {"top1": worth(chosen.arch) + len(chosen.name)}}
     )

@@ -21,7 +21,7 @@ from nasmvt.pipeline.latency import Effort, Networks, measure_table, setting_her
 from nasmvt.pipeline.report import Report
 from nasmvt.pipeline.retrain import choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.search import search
+from nasmvt.pipeline.search import Searching
 from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
 from nasmvt.search.evaluator import EvaluationSetting, Evaluator
 from nasmvt.supernet import Supernet
@@ -48,7 +48,7 @@ def run(tmp_path_factory) -> Run:
     costs = Costs(supernet.space, supernet.tasks, supernet.sharing())
     smallest, largest = (costs.parameters(arch).total for arch in (costs.space.smallest, costs.space.largest))
     budget = Budget((smallest + largest) // 2, {"det": Fraction(7, 10)}).resolve(costs)
-    search(run, supernet, costs, budget, budget.feasible(costs), run.experiment.search, device=CPU)
+    Searching.of(run, budget, device="cpu").search()
     return run
 
 

@@ -120,6 +120,7 @@ def tiny_plan(**changes):
         "rivals": 1,
         "sharing_seeds": 2,
         "budget": 0.9,
+        "sharing_budgets": [0.9, 0.95],
     }
     return parse(Plan, {**plan, **changes}, "the test")
 
@@ -135,6 +136,11 @@ def test_every_question_is_answered_in_tables_and_pictures(pretended):
     assert set(answers) == {*QUESTIONS, "spent"}
     assert answers["ceiling"]["between_seeds"]["T-score"]["value"] > 0.5  # size explains what there is
     assert answers["search"]["algorithms"]["evolution"]["default_minus_it"]["value"] == 0
+    tight, wide = answers["sharing"]
+    assert tight["bound"] < wide["bound"]
+    for found in (tight, wide):
+        sizes = {way: [row["parameters"] for row in rows] for way, rows in found["results"].items()}
+        assert all(0 < size <= found["bound"] for way in sizes for size in sizes[way])
     text = (pretended.folder / "tables.md").read_text()
     assert all(f"## {name}" in text for name in answers)
     assert {path.stem for path in pretended.folder.glob("*.png")} == {*QUESTIONS} - {"scores", "sharing"}

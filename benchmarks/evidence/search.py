@@ -18,18 +18,17 @@ NEAR = "random near the bound"
 """Random among the archs within 5 % below the bound: the honest rival, since size alone explains much."""
 
 
-def bounds(lab: Laboratory, costs: Costs) -> tuple[int, int]:
-    """Return the total parameters from which an arch is near the bound, and the bound."""
-    most = int(lab.plan.budget * ends(lab.costs)[1])
-    return int(0.95 * most), most
+def bound(lab: Laboratory, budget: float) -> int:
+    """Return a part of the largest network's total parameters."""
+    return int(budget * ends(lab.costs)[1])
 
 
 def search(lab: Laboratory) -> dict[str, Any]:
     """Return, for every algorithm and seed, the best inherited T-score, and what the winners reach when trained."""
     costs = lab.costs.under(lab.supernet(lab.base)[1].sharing())
-    least, most = bounds(lab, costs)
+    most = bound(lab, lab.plan.budget)
     every = Budget(most).feasible(costs)
-    near = Budget(most, at_least=least).feasible(costs)
+    near = Budget(most, at_least=int(0.95 * most)).feasible(costs)
     searches = {name: (name, every) for name in SEARCHERS} | {NEAR: ("random", near)}
     best: dict[str, list[tuple[Arch, list[float]]]] = {
         title: [searched(lab, lab.base, costs, feasible, name, seed) for seed in range(lab.plan.search_seeds)]

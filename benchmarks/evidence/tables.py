@@ -1,6 +1,6 @@
 """The answers as tables in markdown."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Answer = Mapping[str, Any]
@@ -79,17 +79,23 @@ def _scores(answer: Answer) -> str:
     return table(["scores", "by seed"], facts) + "\n\n" + table(["sharing", "T-score", "learned minus it"], rows)
 
 
-def _sharing(answer: Answer) -> str:
+def _sharing(answers: Sequence[Answer]) -> str:
+    return "\n\n".join(map(_sharing_within, answers))
+
+
+def _sharing_within(answer: Answer) -> str:
     names = [*answer["results"]["searched"][0]]
     rows = [
-        [
-            way,
-            *(f"{sum(row[name] for row in found) / len(found):.2f}" for name in names),
-            estimate(answer["searched_minus"][way]),
-        ]
+        [way, *(_figure(sum(row[name] for row in found) / len(found)) for name in names)]
         for way, found in answer["results"].items()
     ]
-    return table(["model", *names, "searched minus it"], rows)
+    head = [f"within {answer['bound']:,} parameters", *names]
+    against = [[pair, estimate(found, 1)] for pair, found in answer["differences"].items()]
+    return table(head, rows) + "\n\n" + table(["difference of T-scores", ""], against)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
 
 
 def _spent(answer: Answer) -> str:
@@ -100,7 +106,7 @@ def _spent(answer: Answer) -> str:
     return table(["units", "number", "seconds each", "minutes in all"], rows)
 
 
-WRITERS = {
+WRITERS: Mapping[str, Callable[[Any], str]] = {
     "ceiling": _ceiling,
     "ranking": _ranking,
     "ranking_at_equal_size": _ranking,

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from nasmvt.errors import UserError, listed
 from nasmvt.export.loading import load
-from nasmvt.heads import LinearHead
 from nasmvt.tasks.build import build_network
 from nasmvt.tasks.modes import evaluating
 from nasmvt.tasks.network import TaskNetwork
@@ -200,10 +199,10 @@ def nasmvt(
         raise UserError(f"{folder} must have one classification task, or 'task' name it, but it has {listed(fitting)}")
     described = loaded.task(task or fitting[0]).task
     network = loaded.networks[described.name]
-    if not isinstance(network.head, LinearHead):
+    if not isinstance(getattr(network.head, "fc", None), nn.Linear):
         raise UserError(
-            f"a timm model ends in a linear layer, but the head of '{described.name}' is "
-            f"{type(network.head).__name__}: name a classification task with the head 'linear'"
+            f"a timm model ends in a linear layer, but the head of '{described.name}' is another: name a task "
+            "with the head 'linear', without 'hidden'"
         )
     if not pretrained:
         network = build_network(loaded.model.space, described, loaded.model.arch)

@@ -33,6 +33,7 @@ from nasmvt.families.layers import Classifier, MeanLinear
 from nasmvt.families.published import reads
 from nasmvt.families.reference import State, rename
 from nasmvt.families.registry import register
+from nasmvt.families.rounding import Width, multiple
 from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.families.timm_networks import check_layers, one_of, refused
 from nasmvt.space import Arch, Role
@@ -55,6 +56,7 @@ class ConvNeXt(nn.Module):
         norm_eps: epsilon of every LayerNorm.
         pooled: return the last map alone, averaged and normed, for classification.
         drop_path: probability of dropping a residual branch in training.
+        round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
 
     Raises:
         UserError: if the sequences are not of the same length.
@@ -70,6 +72,7 @@ class ConvNeXt(nn.Module):
         norm_eps: float = 1e-6,
         pooled: bool = False,
         drop_path: float = 0.0,
+        round_to: int = 1,
     ) -> None:
         super().__init__()
         check_per_stage("ConvNeXt", strides=STRIDES, embed_dims=embed_dims, mlp_ratios=mlp_ratios)
@@ -88,6 +91,8 @@ class ConvNeXt(nn.Module):
                 norm_layer=partial(LayerNorm, eps=norm_eps),
                 drop_path=drop_path,
             )
+            if round_to > 1:  # timm's block has int(ratio * dim) hidden units: half a unit more survives its rounding
+                ratios = [(multiple(ratio * dim, round_to) + 0.5) / dim for ratio in ratios]
             self.stages.append(Stage(inputs, dim, ratios, block, norm_eps, shrinks))
             inputs = dim
         self.norm = LayerNorm(inputs, eps=norm_eps) if pooled else nn.Identity()
@@ -148,7 +153,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
 
 @register(
     "convnext",
-    choices=choices_per_stage(embed_dim=Count, depth=Count, mlp_ratio=tuple[Ratio, ...]),
+    choices=choices_per_stage(embed_dim=Width, depth=Count, mlp_ratio=tuple[Ratio, ...]),
     blocks=r"backbone\.stages\.(\d+)\.blocks\.(\d+)",
     roles={f"backbone.stages.*.blocks.*.{layer}": Role.ADAPTIVE for layer in ("conv_dw", "mlp.fc1", "mlp.fc2")},
     convert=convert,
@@ -169,19 +174,21 @@ def build(
     response_norm: bool = False,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    round_to: Count = 1,
 ) -> ConvNeXt:
     """Build the backbone of an arch for one kind of task: the normed mean for classification, else four maps.
 
     Nothing depends on `image_size`. `mlp_ratio1` to `mlp_ratio4` are chosen per block.
     """
     return ConvNeXt(
-        embed_dims=per_stage(arch, "embed_dim"),
+        embed_dims=[multiple(dim, round_to) for dim in per_stage(arch, "embed_dim")],
         mlp_ratios=per_stage(arch, "mlp_ratio"),
         layer_scale=layer_scale,
         response_norm=response_norm,
         norm_eps=norm_eps,
         pooled=kind == "classification",
         drop_path=drop_path,
+        round_to=round_to,
     )
 
 

@@ -12,6 +12,7 @@ Shapes: B batch, C channels, H height, W width.
 
 from collections.abc import Sequence
 from functools import partial
+from math import lcm
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -36,6 +37,7 @@ from nasmvt.families.layers import Classifier, MeanLinear
 from nasmvt.families.published import reads
 from nasmvt.families.reference import State, rename
 from nasmvt.families.registry import register
+from nasmvt.families.rounding import multiple
 from nasmvt.families.timm_networks import check_layers, one_of, refused
 from nasmvt.space import Arch, Role
 
@@ -69,6 +71,7 @@ class EfficientNet(nn.Module):
         same_padding: pad as TensorFlow does (more on the right and below), not alike on both sides.
         norm_eps: epsilon of BatchNorm.
         drop_path: probability of dropping a residual branch in training.
+        round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
 
     Raises:
         UserError: if the sequences do not give one entry per stage, and the same number of blocks.
@@ -89,6 +92,7 @@ class EfficientNet(nn.Module):
         same_padding: bool = False,
         norm_eps: float = 1e-5,
         drop_path: float = 0.0,
+        round_to: int = 1,
     ) -> None:
         super().__init__()
         blocks = [len(stage) for stage in expansions]
@@ -116,6 +120,8 @@ class EfficientNet(nn.Module):
                     "se_layer": partial(SqueezeExcite, rd_channels=round(inputs * se_ratio)) if se_ratio else None,
                     "drop_path_rate": drop_path,
                 }
+                if 8 % round_to and ratio != 1:  # timm's block rounds to multiples of 8 in any case
+                    ratio = multiple(inputs * ratio, lcm(round_to, 8)) / inputs
                 stage.append(
                     DepthwiseSeparableConv(inputs, width, **settings)
                     if ratio == 1
@@ -206,6 +212,7 @@ def build(
     same_padding: bool = False,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-5,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    round_to: Count = 1,
 ) -> EfficientNet:
     """Build the backbone of an arch for one kind of task: the widened last map for classification, else four maps.
 
@@ -223,6 +230,7 @@ def build(
         same_padding=same_padding,
         norm_eps=norm_eps,
         drop_path=drop_path,
+        round_to=round_to,
     )
 
 

@@ -29,6 +29,7 @@ from nasmvt.families.lvt_attention import CSA, RASA, TAPS, AtrousFilter, PatchEm
 from nasmvt.families.lvt_head import ClassAttentionHead, NormedMeanLinear, convert
 from nasmvt.families.published import publishes
 from nasmvt.families.registry import RECOMPUTING, register
+from nasmvt.families.rounding import Width, multiple
 from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.space import Arch, Role
 
@@ -59,6 +60,7 @@ class LVT(nn.Module):
         final_norm: whether the last map is normed.
         out_norms: whether every stage ends with a LayerNorm: the normed map is returned and passed to the next stage.
         norm_eps: epsilon of every LayerNorm.
+        round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
 
     Raises:
         UserError: if a size is not given once per stage, or the heads of a stage do not divide its channels.
@@ -81,6 +83,7 @@ class LVT(nn.Module):
         final_norm: bool = False,
         out_norms: bool = False,
         norm_eps: float = 1e-5,
+        round_to: int = 1,
     ) -> None:
         super().__init__()
         check_per_stage(
@@ -112,7 +115,7 @@ class LVT(nn.Module):
                     mixer = CSA(dim, heads, qkv_bias)
                 else:
                     mixer = RASA(dim, heads, sr_ratios[stage], atrous_rates, recursions, qkv_bias, norm_eps)
-                mlp = MLP(dim, int(dim * mlp_ratios[stage]), mlp_depconv[stage])
+                mlp = MLP(dim, multiple(dim * mlp_ratios[stage], round_to), mlp_depconv[stage])
                 blocks.append(Block(dim, mixer, mlp, next(rates), norm_eps))
             self.stages.append(Stage(patch_embed, blocks))
         normed = [out_norms] * 3 + [out_norms or final_norm]
@@ -223,7 +226,7 @@ class MLP(nn.Module):
 @register(
     "lvt",
     choices={
-        **choices_per_stage(embed_dim=Count, depth=Count, mlp_ratio=Ratio),
+        **choices_per_stage(embed_dim=Width, depth=Count, mlp_ratio=Ratio),
         "recursions": Count,
     },
     blocks=r"backbone\.stages\.(\d+)\.blocks\.(\d+)",
@@ -248,6 +251,7 @@ def build(
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-5,
     final_norm: bool | None = None,
+    round_to: Count = 1,
 ) -> LVT:
     """Build the backbone of an arch for one kind of task: four maps, the last one normed for classification.
 
@@ -258,13 +262,14 @@ def build(
     Raises:
         UserError: if the channels of a stage are not a multiple of `head_dim`.
     """
-    for stage, dim in enumerate(per_stage(arch, "embed_dim"), 1):
+    dims = [multiple(dim, round_to) for dim in per_stage(arch, "embed_dim")]
+    for stage, dim in enumerate(dims, 1):
         if dim % head_dim:
             raise UserError(f"embed_dim{stage} must be a multiple of head_dim {head_dim}, not {dim}: change the space")
     return LVT(
-        embed_dims=per_stage(arch, "embed_dim"),
+        embed_dims=dims,
         depths=per_stage(arch, "depth"),
-        num_heads=[dim // head_dim for dim in per_stage(arch, "embed_dim")],
+        num_heads=[dim // head_dim for dim in dims],
         mlp_ratios=per_stage(arch, "mlp_ratio"),
         mixers=mixers,
         sr_ratios=sr_ratios,
@@ -275,6 +280,7 @@ def build(
         drop_path=drop_path,
         final_norm=kind == "classification" if final_norm is None else final_norm,
         norm_eps=norm_eps,
+        round_to=round_to,
     )
 
 

@@ -33,6 +33,7 @@ from nasmvt.families.layers import Classifier, MeanLinear, start_linear, to_map,
 from nasmvt.families.mpvit_reference import convert
 from nasmvt.families.published import publishes
 from nasmvt.families.registry import RECOMPUTING, register
+from nasmvt.families.rounding import Width, multiple
 from nasmvt.families.stages import STAGES, check_per_stage, choices_per_stage, per_stage
 from nasmvt.space import Arch, Role
 
@@ -59,6 +60,7 @@ class MPViT(nn.Module):
     Attributes:
         strides: pixels per cell of each stage's map: 4, 8, 16, 32.
         widths: channels of each stage's map.
+        round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
 
     Raises:
         UserError: if sizes differ in their number of stages, or heads do not divide the channels.
@@ -74,6 +76,7 @@ class MPViT(nn.Module):
         mlp_ratios: Sequence[float] = (4, 4, 4, 4),
         drop_path: float = 0.0,
         norm_eps: float = 1e-6,
+        round_to: int = 1,
     ) -> None:
         super().__init__()
         check_per_stage(
@@ -92,7 +95,7 @@ class MPViT(nn.Module):
                 )
         self.strides = tuple(4 * 2**stage for stage in range(len(embed_dims)))
         self.widths = (*embed_dims[1:], embed_dims[-1])
-        half = embed_dims[0] // 2
+        half = multiple(embed_dims[0] / 2, round_to)
         self.stem = nn.Sequential(ConvBn(3, half, 3, stride=2), ConvBn(half, embed_dims[0], 3, stride=2))
         rates = np.linspace(0, drop_path, sum(depths)).tolist()
         ends = np.cumsum([0, *depths]).tolist()
@@ -103,7 +106,7 @@ class MPViT(nn.Module):
                 stride=2 if stage else 1,
                 num_paths=num_paths[stage],
                 num_heads=num_heads[stage],
-                hidden=int(mlp_ratios[stage] * dim),
+                hidden=multiple(mlp_ratios[stage] * dim, round_to),
                 drop_path=rates[first:last],
                 norm_eps=norm_eps,
             )
@@ -328,7 +331,7 @@ def _head_major(parameter: Tensor, sizes: tuple[int, ...], dim: int = 0) -> Tens
 
 @register(
     "mpvit",
-    choices=choices_per_stage(embed_dim=Count, depth=Count, num_paths=Count, mlp_ratio=Ratio),
+    choices=choices_per_stage(embed_dim=Width, depth=Count, num_paths=Count, mlp_ratio=Ratio),
     blocks=r"backbone\.stages\.(\d+)\.paths\.\d+\.blocks\.(\d+)",
     roles={
         f"backbone.stages.*.paths.*.blocks.*.{layer}": Role.ADAPTIVE
@@ -345,19 +348,21 @@ def build(
     num_heads: Count = 8,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
+    round_to: Count = 1,
 ) -> MPViT:
     """Build the backbone of an arch: the same for every kind of task and size of image.
 
     The width of a stage is a multiple of `num_heads`, which is the same in all stages.
     """
     return MPViT(
-        embed_dims=per_stage(arch, "embed_dim"),
+        embed_dims=[multiple(dim, round_to) for dim in per_stage(arch, "embed_dim")],
         depths=per_stage(arch, "depth"),
         num_paths=per_stage(arch, "num_paths"),
         num_heads=[num_heads] * STAGES,
         mlp_ratios=per_stage(arch, "mlp_ratio"),
         drop_path=drop_path,
         norm_eps=norm_eps,
+        round_to=round_to,
     )
 
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.families.axis import Axis
 from nasmvt.families.reference import Converter
+from nasmvt.families.rounding import Rounded
 from nasmvt.registry import Registry
 from nasmvt.space import Arch, Role, Roles, SearchSpace
 from nasmvt.space.sharing import fits
@@ -112,9 +113,9 @@ class Family:
             if parameter.default is parameter.empty and size not in space.fixed:
                 raise UserError(f"family {self.name} needs {size!r} among the fixed sizes of {space.name}: add it")
         choices = self.choices(space.fixed) if callable(self.choices) else self.choices
-        unlike = set(choices) ^ set(space.choices)
+        unlike = set(choices) ^ set(space.backbone_choices)
         if unlike:
-            given = listed(space.choices)
+            given = listed(space.backbone_choices)
             raise UserError(
                 f"family {self.name} needs the choices {listed(choices)}, but {space.name} has {given}: "
                 f"add or remove {listed(sorted(unlike))}"
@@ -122,6 +123,15 @@ class Family:
         for name, kind in choices.items():
             for arch in space.covering:
                 self._check_value(space, name, kind, arch[name])
+        if space.fixed.get("round_to", 1) > 1:
+            self._check_rounding(space, choices)
+
+    def _check_rounding(self, space: SearchSpace, choices: Mapping[str, Any]) -> None:
+        """Refuse options that become the same width."""
+        for name, kind in choices.items():
+            for mark in getattr(get_args(kind)[0] if get_origin(kind) is tuple else kind, "__metadata__", ()):
+                if isinstance(mark, Rounded):
+                    mark.check(name, space.choices[name].options, space.fixed["round_to"])  # type: ignore[arg-type]
 
     def _check_value(self, space: SearchSpace, name: str, kind: Any, value: object) -> None:
         try:

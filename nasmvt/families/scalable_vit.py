@@ -35,6 +35,7 @@ from nasmvt.families.layers import Classifier, MeanLinear
 from nasmvt.families.published import publishes
 from nasmvt.families.reference import State, rename, reordered
 from nasmvt.families.registry import RECOMPUTING, register
+from nasmvt.families.rounding import Width, check_divides, multiple
 from nasmvt.families.scalable_vit_attention import IWSA, SSA, HeadsLinear, bchw, bhwc
 from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.space import Arch, Role
@@ -65,6 +66,7 @@ class ScalableViT(nn.Module):
         final_norm: whether the last map is normed, for classification.
         drop_path: probability of dropping a residual branch of the last block in training; it rises linearly from 0.
         norm_eps: epsilon of every LayerNorm but the one inside SSA, which has 1e-5.
+        round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
 
     Raises:
         UserError: if sequences are of other lengths, a width does not divide by its heads, or a ratio leaves nothing.
@@ -87,6 +89,7 @@ class ScalableViT(nn.Module):
         final_norm: bool = True,
         drop_path: float = 0.0,
         norm_eps: float = 1e-6,
+        round_to: int = 1,
     ) -> None:
         super().__init__()
         check_per_stage(
@@ -116,8 +119,8 @@ class ScalableViT(nn.Module):
                     dim,
                     IWSA(dim, heads, head_dim or dim // heads, side, qkv_bias)
                     if index % 2 == 0 and side > 1
-                    else SSA(dim, heads, head_dim or dim // heads, sr_ratio, c_ratio, qkv_bias),
-                    int(dim * mlp_ratio),
+                    else SSA(dim, heads, head_dim or dim // heads, sr_ratio, c_ratio, qkv_bias, round_to),
+                    multiple(dim * mlp_ratio, round_to),
                     drop,
                     norm_eps,
                 )
@@ -273,7 +276,7 @@ def _by_heads(rows: Tensor, parts: int, heads: int) -> Tensor:
 
 @register(
     "scalable_vit",
-    choices=choices_per_stage(embed_dim=Count, depth=Count, num_heads=Count, mlp_ratio=Ratio, c_ratio=Ratio),
+    choices=choices_per_stage(embed_dim=Width, depth=Count, num_heads=Count, mlp_ratio=Ratio, c_ratio=Ratio),
     blocks=r"backbone\.stages\.(\d+)\.blocks\.(\d+)",
     roles={
         f"backbone.stages.*.blocks.*.{layer}": Role.ADAPTIVE
@@ -293,13 +296,15 @@ def build(
     qkv_bias: bool = True,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
+    round_to: Count = 1,
 ) -> ScalableViT:
     """Build the backbone of an arch for one kind of task: four maps, of which classification has the last one normed.
 
     Nothing depends on `image_size`. The published networks have `head_dim` 32 and as many heads as fill the width.
     """
+    check_divides(round_to, head_dim=head_dim)
     return ScalableViT(
-        embed_dims=per_stage(arch, "embed_dim"),
+        embed_dims=[multiple(dim, round_to) for dim in per_stage(arch, "embed_dim")],
         depths=per_stage(arch, "depth"),
         num_heads=per_stage(arch, "num_heads"),
         mlp_ratios=per_stage(arch, "mlp_ratio"),
@@ -311,6 +316,7 @@ def build(
         final_norm=kind == "classification",
         drop_path=drop_path,
         norm_eps=norm_eps,
+        round_to=round_to,
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nasmvt.errors import UserError
 from nasmvt.families.layers import to_tokens, to_windows
+from nasmvt.families.rounding import multiple
 
 
 class IWSA(nn.Module):
@@ -49,7 +50,16 @@ class SSA(nn.Module):
     With spatial ratio 1 the keys and values come from the tokens themselves, and have the usual width.
     """
 
-    def __init__(self, dim: int, num_heads: int, head_dim: int, sr_ratio: int, c_ratio: float, qkv_bias: bool) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        head_dim: int,
+        sr_ratio: int,
+        c_ratio: float,
+        qkv_bias: bool,
+        round_to: int = 1,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.sr_ratio = sr_ratio
@@ -59,7 +69,7 @@ class SSA(nn.Module):
             self.q = HeadsLinear(dim, num_heads, head_dim, qkv_bias)
             self.kv = nn.Linear(dim, inner * 2, bias=qkv_bias)
         else:
-            key_dim = int(inner * c_ratio) // num_heads
+            key_dim = multiple(int(inner * c_ratio) // num_heads, round_to)
             if key_dim < 1:
                 raise UserError(
                     f"c_ratio must leave a channel to each head, but {c_ratio} of {inner} channels is too little "

@@ -10,7 +10,7 @@ Shapes: B batch, C channels, H height, W width.
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ from nasmvt.errors import UserError, nearest
 from nasmvt.families.copying import with_same_tensors
 from nasmvt.families.reference import State
 from nasmvt.families.registry import register
+from nasmvt.families.rounding import Rounded
 from nasmvt.families.timm_axes import axes, block_names
 from nasmvt.families.timm_units import Count, PackedConv2d, PackedLinear, Plan, Units, packed
 from nasmvt.families.vit_mvt import STAGES, stage_ends
@@ -116,6 +117,12 @@ Depths = dict[str, str]
 AllUnits = dict[str, Units]
 
 
+def units_of(fixed: Mapping[str, Any]) -> AllUnits:
+    """Return the units of a drafted space by choice, rounded as its fixed sizes say."""
+    found: AllUnits = TypeAdapter(AllUnits).validate_python(fixed.get("units", {}))
+    return {name: units.rounded(fixed.get("round_to", 1)) for name, units in found.items()}
+
+
 def create(model: str, image_size: Sequence[int], settings: Mapping[str, Any], sized: bool) -> nn.Module:
     """Create timm's network without its classifier and with fresh weights.
 
@@ -147,7 +154,7 @@ class Draft:
 
     def __init__(self, fixed: Mapping[str, Any], image_size: tuple[int, int]) -> None:
         self._published = create(fixed["model"], image_size, fixed.get("settings", {}), fixed.get("sized", False))
-        self.units = TypeAdapter(AllUnits).validate_python(fixed.get("units", {}))
+        self.units = units_of(fixed)
         self.maps = Maps.model_validate(fixed["maps"])
         self.classified = Map.model_validate(fixed["classified"])
         self.unused: Mapping[str, Sequence[str]] = fixed.get("unused", {})
@@ -157,8 +164,7 @@ class Draft:
     @staticmethod
     def plan_of(network: nn.Module, fixed: Mapping[str, Any]) -> Plan:
         """Return what of a network as published follows which choices."""
-        units = TypeAdapter(AllUnits).validate_python(fixed.get("units", {}))
-        return Plan(network, fixed.get("depths", {}), units)
+        return Plan(network, fixed.get("depths", {}), units_of(fixed))
 
     def network(self, arch: Mapping[str, Any], kind: str) -> TimmNetwork:
         """Return the plain network of an arch; tensors that it has whole are those of all networks of this draft."""
@@ -198,12 +204,15 @@ def _skeleton(fixed: str, image_size: tuple[int, int], meta_constants: bool) -> 
     return Draft(json.loads(fixed), image_size)
 
 
+def _kept(units: Units) -> Callable[[int, int], int]:
+    return lambda option, _: units.kept(units.largest, option)
+
+
 def choices(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Return the choices of a drafted space, with the types of their options."""
-    units = TypeAdapter(AllUnits).validate_python(fixed.get("units", {}))
     found: dict[str, Any] = dict.fromkeys(fixed.get("depths", {}), Count)
-    for name, its in units.items():
-        option = Annotated[int, Field(ge=1, le=its.largest)]
+    for name, its in units_of(fixed).items():
+        option = Annotated[int, Field(ge=1, le=its.largest), Rounded(_kept(its))]
         found[name] = option if its.blocks is None else tuple[option, ...]
     return found
 
@@ -244,6 +253,7 @@ def build(
     depths: Depths | None = None,
     units: AllUnits | None = None,
     unused: dict[str, list[str]] | None = None,
+    round_to: Count = 1,
 ) -> TimmNetwork:
     """Build the backbone of an arch for one kind of task.
 
@@ -263,6 +273,7 @@ def build(
         depths: for each choice of a depth, the sequence that may be shorter.
         units: the other choices.
         unused: by "classification" and "dense", modules that are not needed there.
+        round_to: units are kept in such numbers that their channels are multiples of it.
     """
     fixed = {
         "model": model,
@@ -274,6 +285,7 @@ def build(
         "depths": depths or {},
         "units": units or {},
         "unused": unused or {},
+        "round_to": round_to,
     }
     size = (int(image_size[0]), int(image_size[1])) if sized else (0, 0)
     on_meta = torch.empty(0).is_meta

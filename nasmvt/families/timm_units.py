@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H height, W width.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import gcd, lcm
 from typing import Annotated, Any
 
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nasmvt.config import Config
+from nasmvt.errors import UserError
 from nasmvt.families.reference import reordered
 from nasmvt.space.sharing import fits
 
@@ -34,6 +36,8 @@ class Units(Config):
     """The sequence whose blocks choose each for itself; None: the choice is made once."""
     step: Count = 1
     """Blocks with fewer units than `largest` keep their share of them, in multiples of this."""
+    whole_steps: bool = False
+    """Whether `largest` units are such multiples as well, and so fewer than published where they are none."""
 
     def packings(self, pattern: str) -> list[Packing]:
         """Return the dimensions of the tensors of a pattern that consist of them."""
@@ -44,9 +48,29 @@ class Units(Config):
         return [(dim, parts, width) for dim, parts, width in several]
 
     def kept(self, published: int, option: int) -> int:
-        """Return how many units stay of the published ones."""
+        """Return how many units stay of the published ones.
+
+        Raises:
+            UserError: if these are too few for one multiple that `rounded` asks for.
+        """
+        most = published // self.step * self.step if self.whole_steps else published
+        if not most:
+            raise UserError(
+                f"the fixed size round_to asks for multiples of {self.step} units, but a layer has {published}: lower "
+                "round_to, or remove their choice from the space"
+            )
         share = self.step * max(1, round(published * option / self.largest / self.step))
-        return published if option == self.largest else min(published, share)
+        return most if option == self.largest else min(most, share)
+
+    def rounded(self, round_to: int) -> "Units":
+        """Return units of which as many are kept as fill multiples of so many channels.
+
+        Tables with an entry per head or group have as many entries, not multiples.
+        """
+        if round_to == 1:
+            return self
+        width = max(width for pattern in self.tensors for _, _, width in self.packings(pattern))
+        return self.model_copy(update={"step": lcm(self.step, round_to // gcd(round_to, width)), "whole_steps": True})
 
 
 class PackedLinear(nn.Linear):

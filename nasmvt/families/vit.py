@@ -35,6 +35,7 @@ from nasmvt.families.layers import (
 )
 from nasmvt.families.reference import State, rename, reordered
 from nasmvt.families.registry import register
+from nasmvt.families.rounding import Width, check_divides, multiple
 from nasmvt.families.vit_mvt import STAGES, stage_ends
 from nasmvt.space import Arch, Role
 
@@ -69,6 +70,7 @@ class ViT(nn.Module):
         out_blocks: blocks whose maps are returned, ascending; empty: the class tokens, or the mean, as cells of a map.
         drop_path: probability of dropping a residual branch in training.
         norm_eps: epsilon of every LayerNorm.
+        round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
 
     Raises:
         UserError: if the image is smaller than a patch.
@@ -101,6 +103,7 @@ class ViT(nn.Module):
         out_blocks: Sequence[int] = (),
         drop_path: float = 0.0,
         norm_eps: float = 1e-6,
+        round_to: int = 1,
     ) -> None:
         super().__init__()
         grid = tuple(side // patch_size for side in image_size)
@@ -133,7 +136,7 @@ class ViT(nn.Module):
         self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps) if first_norm else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(
-                *(embed_dim, heads, head_dim, qkv_bias, int(ratio * embed_dim), layer_scale),
+                *(embed_dim, heads, head_dim, qkv_bias, multiple(ratio * embed_dim, round_to), layer_scale),
                 *(ACTIVATIONS[act], drop_path, norm_eps),
             )
             for heads, ratio in zip(num_heads, mlp_ratio, strict=True)
@@ -287,7 +290,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
     "vit",
     choices={
         "depth": Annotated[int, Field(ge=STAGES)],
-        "embed_dim": Count,
+        "embed_dim": Width,
         "num_heads": tuple[Count, ...],
         "mlp_ratio": tuple[Annotated[float, Field(gt=0)], ...],
     },
@@ -327,17 +330,19 @@ def build(
     window_size: Count | None = None,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
+    round_to: Count = 1,
 ) -> ViT:
     """Build the backbone of an arch for one kind of task.
 
     Classification: the class tokens, or the mean over the patches. Detection: the last map, with windows if
     `window_size` is set. Segmentation, and any other kind: the maps after each quarter of the depth.
     """
+    check_divides(round_to, head_dim=head_dim)
     ends = stage_ends(len(arch["num_heads"]))  # type: ignore[arg-type]
     detection = kind == "detection"
     return ViT(
         image_size=image_size,
-        embed_dim=arch["embed_dim"],  # type: ignore[arg-type]
+        embed_dim=multiple(arch["embed_dim"], round_to),  # type: ignore[arg-type]
         num_heads=arch["num_heads"],  # type: ignore[arg-type]
         mlp_ratio=arch["mlp_ratio"],  # type: ignore[arg-type]
         head_dim=head_dim,
@@ -355,4 +360,5 @@ def build(
         out_blocks={"classification": (), "detection": ends[-1:]}.get(kind, ends),
         drop_path=drop_path,
         norm_eps=norm_eps,
+        round_to=round_to,
     )

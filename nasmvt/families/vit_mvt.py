@@ -26,6 +26,7 @@ from nasmvt.families.axis import Axis
 from nasmvt.families.biased_attention import biased_attention, relative_position_index
 from nasmvt.families.layers import from_windows, to_map, to_tokens, to_windows
 from nasmvt.families.registry import register
+from nasmvt.families.rounding import Rounded, check_divides, multiple
 from nasmvt.space import Arch, Role
 
 Count = Annotated[int, Field(ge=1)]
@@ -52,6 +53,7 @@ class ViTMVT(nn.Module):
         out_blocks: blocks whose maps are returned, ascending; the last block's map is normed.
         drop_path: probability of dropping a residual branch in training.
         norm_eps: epsilon of every LayerNorm (1e-6 in the supernet, 1e-5 in the published subnets).
+        round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class ViTMVT(nn.Module):
         out_blocks: Sequence[int],
         drop_path: float = 0.1,
         norm_eps: float = 1e-6,
+        round_to: int = 1,
     ) -> None:
         super().__init__()
         self.strides = (patch_size,) * len(out_blocks)
@@ -92,7 +95,10 @@ class ViTMVT(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, embed_dim, *grid))
         table = (grid[0], grid[1]) if window_size is None else (window_size, window_size)
         self.blocks = nn.ModuleList(
-            Block(embed_dim, heads, head_dim, int(ratio * embed_dim), table, drop_path, norm_eps)
+            Block(
+                *(embed_dim, heads, head_dim, multiple(ratio * embed_dim, round_to), multiple(embed_dim / 8, round_to)),
+                *(table, drop_path, norm_eps),
+            )
             for heads, ratio in zip(num_heads, mlp_ratio, strict=True)
         )
         self.stage_convs = nn.ModuleList(ResidualConv(embed_dim) for _ in conv_blocks)
@@ -139,6 +145,7 @@ class Block(nn.Module):
         num_heads: int,
         head_dim: int,
         hidden: int,
+        squeezed: int,
         table: tuple[int, int],
         drop_path: float,
         norm_eps: float,
@@ -147,7 +154,7 @@ class Block(nn.Module):
         self.lpu = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads, head_dim, table)
-        self.se = SqueezeExcite(dim, rd_channels=dim // 8)
+        self.se = SqueezeExcite(dim, rd_channels=squeezed)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.fc1 = nn.Linear(dim, hidden)
         self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
@@ -260,7 +267,7 @@ def stage_ends(depth: int) -> tuple[int, ...]:
     "vit_mvt",
     choices={
         "depth": Annotated[int, Field(ge=STAGES)],
-        "embed_dim": Annotated[int, Field(ge=8)],  # the squeeze and excitation has an eighth of it
+        "embed_dim": Annotated[int, Field(ge=8), Rounded()],  # the squeeze and excitation has an eighth of it
         "num_heads": tuple[Count, ...],
         "mlp_ratio": tuple[Annotated[float, Field(ge=0.125)], ...],
     },
@@ -298,6 +305,7 @@ def build(
     position_size: dict[str, Sides] | None = None,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6,
+    round_to: Count = 1,
 ) -> ViTMVT:
     """Build the backbone of an arch for one kind of task.
 
@@ -305,11 +313,12 @@ def build(
     any other kind: the maps after each quarter of the depth. `position_size` gives, by kind of task, the height and
     width in pixels that the position tables are made for; a kind that it does not name takes `image_size`.
     """
+    check_divides(round_to, head_dim=head_dim)
     ends = stage_ends(len(arch["num_heads"]))  # type: ignore[arg-type]
     detection = kind == "detection"
     return ViTMVT(
         image_size=(*(position_size or {}).get(kind, image_size),),
-        embed_dim=arch["embed_dim"],  # type: ignore[arg-type]
+        embed_dim=multiple(arch["embed_dim"], round_to),  # type: ignore[arg-type]
         num_heads=arch["num_heads"],  # type: ignore[arg-type]
         mlp_ratio=arch["mlp_ratio"],  # type: ignore[arg-type]
         window_size=window_size if detection else None,
@@ -320,4 +329,5 @@ def build(
         stem_width=stem_width,
         drop_path=drop_path,
         norm_eps=norm_eps,
+        round_to=round_to,
     )

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nasmvt.errors import UserError
 from nasmvt.families.reference import Rules, State, check_fit, rename, reordered
+from nasmvt.families.rounding import multiple
 from nasmvt.families.vit_mvt import ViTMVT
 from nasmvt.space import Arch, SearchSpace
 
@@ -168,13 +169,14 @@ def infer_arch(state: State, space: SearchSpace, source: str = "the checkpoint")
     width = _rows(state, "patch_embed.proj.weight", source)
     depth = 1 + max((int(found[1]) for key in state if (found := _LAYER.fullmatch(key))), default=-1)
     unit = 3 * int(space.fixed.get("head_dim", 64))
-    options = space.choices["mlp_ratio"].options
+    options, round_to = space.choices["mlp_ratio"].options, int(space.fixed.get("round_to", 1))
     heads, ratios = [], []
     for block in range(depth):
         rows = _rows(state, f"layers.{block}.attn.qkv.weight", source)
         hidden = _rows(state, f"layers.{block}.fc1.weight", source)
         heads.append(rows // unit if rows % unit == 0 else rows / unit)
-        ratios.append(next((option for option in options if int(option * width) == hidden), hidden / width))
+        fitting = (option for option in options if multiple(float(option) * width, round_to) == hidden)
+        ratios.append(next(fitting, hidden / width))
     values = {"depth": depth, "embed_dim": width, "num_heads": heads, "mlp_ratio": ratios}
     try:
         return space.arch(values, f"{source}, by its shapes,")

@@ -26,6 +26,7 @@ from nasmvt.families.layers import Classifier, MeanLinear, start_linear
 from nasmvt.families.published import publishes
 from nasmvt.families.reference import Rules, State, rename, reordered
 from nasmvt.families.registry import RECOMPUTING, register
+from nasmvt.families.rounding import Width, check_divides, multiple
 from nasmvt.families.stages import check_per_stage, choices_per_stage, per_stage
 from nasmvt.families.vitae_v2_cells import NormalCell, ReductionCell, divided
 from nasmvt.space import Arch, Role
@@ -58,6 +59,7 @@ class ViTAEv2(nn.Module):
         drop_path: probability of dropping a residual branch in the last normal cell; rises linearly from 0.
         norm_eps: epsilon of the LayerNorms of the normal cells.
         reduction_norm_eps: epsilon of the LayerNorms of the reduction cells.
+        round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
 
     Raises:
         UserError: if a size is not given once per stage, heads or groups do not divide their widths, or a ratio is
@@ -87,6 +89,7 @@ class ViTAEv2(nn.Module):
         drop_path: float = 0.1,
         norm_eps: float = 1e-6,
         reduction_norm_eps: float = 1e-5,
+        round_to: int = 1,
     ) -> None:
         super().__init__()
         check_per_stage(
@@ -132,8 +135,8 @@ class ViTAEv2(nn.Module):
                     dim,
                     num_heads=num_heads[i],
                     head_dim=head_dims[i] if head_dims else divided(dim, num_heads[i], "attention heads"),
-                    mlp_dim=int(mlp_ratios[i] * dim),
-                    conv_dim=int((conv_ratios or mlp_ratios)[i] * dim),
+                    mlp_dim=multiple(mlp_ratios[i] * dim, round_to),
+                    conv_dim=multiple((conv_ratios or mlp_ratios)[i] * dim, round_to),
                     groups=groups[i],
                     window_size=window_sizes[i],
                     relative_positions=relative_positions,
@@ -212,8 +215,8 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
 @register(
     "vitae_v2",
     choices={
-        "embed_dim": Count,
-        **choices_per_stage(depth=Count, num_heads=Count, mlp_ratio=Ratio, pyramid_dim=Count),
+        "embed_dim": Width,
+        **choices_per_stage(depth=Count, num_heads=Count, mlp_ratio=Ratio, pyramid_dim=Width),
     },
     blocks=r"backbone\.stages\.(\d+)\.blocks\.(\d+)",
     roles={
@@ -236,6 +239,7 @@ def build(
     window_size: Count = 7,
     relative_positions: bool = False,
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+    round_to: Count = 1,
 ) -> ViTAEv2:
     """Build the backbone of an arch; it is the same for every kind of task and size of image.
 
@@ -248,7 +252,8 @@ def build(
     Raises:
         UserError: if `group_width` or `reduction_head_dim` does not divide the widths it applies to.
     """
-    dim: int = arch["embed_dim"]  # type: ignore[assignment]
+    check_divides(round_to, head_dim=head_dim)
+    dim = multiple(arch["embed_dim"], round_to)  # type: ignore[arg-type]
     dims = (dim, 2 * dim, 4 * dim, 8 * dim)
     for width, part, name in ((dim, group_width, "group_width"), (dims[2], reduction_head_dim, "reduction_head_dim")):
         if width % part:
@@ -256,7 +261,7 @@ def build(
                 f"{name} must divide a width of {width} channels (embed_dim {dim}), but is {part}: fix the space"
             )
 
-    pyramid_dims = per_stage(arch, "pyramid_dim")
+    pyramid_dims = tuple(multiple(width, round_to) for width in per_stage(arch, "pyramid_dim"))
     groups = [width // group_width for width in dims]
     return ViTAEv2(
         embed_dims=dims,
@@ -273,6 +278,7 @@ def build(
         window_sizes=(window_size, window_size, None, None),
         relative_positions=relative_positions,
         drop_path=drop_path,
+        round_to=round_to,
     )
 
 

@@ -36,7 +36,7 @@ class MultiTaskModel(nn.Module):
     ) -> None:
         super().__init__()
         self.space = space
-        self.tasks = dict(tasks)
+        self.tasks = {name: task.at(space, arch) for name, task in tasks.items()}
         self.arch = arch
         self.sharing = sharing
         self.frozen_norms: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from nasmvt.errors import UserError
 from nasmvt.resources import find
 from nasmvt.search.config import SearchConfig
 from nasmvt.space import SearchSpace, load_space
+from nasmvt.space.task_choice import TaskChoice, flattened
 from nasmvt.supernet.config import InitialConfig, SupernetConfig
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.training.config import TrainingConfig
@@ -97,6 +98,30 @@ class Experiment(Config):
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         return load_space(value) if isinstance(value, (str, Path)) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_choices(cls, values: Any) -> Any:
+        """Add the choices of an experiment to its space: those of parts of its tasks, which no space's file knows."""
+        if not isinstance(values, dict) or "choices" not in values:
+            return values
+        rest = {key: value for key, value in values.items() if key != "choices"}
+        given, space = values["choices"], rest.get("space")
+        if not isinstance(given, dict):
+            raise ValueError(f"'choices' must hold keys of its own, but holds {given!r}")
+        if isinstance(space, (str, Path)):
+            space = load_space(space)
+        content = space.model_dump(mode="json") if isinstance(space, SearchSpace) else space
+        if not isinstance(content, dict) or not isinstance(content.get("choices"), dict):
+            return rest  # which the space itself explains
+        known = {**content["choices"], **flattened(given)}
+        for name in known.keys() - content["choices"].keys():
+            if TaskChoice.of(name) is None:
+                raise ValueError(
+                    f"an experiment's choices are those of parts of its tasks, called neck.TASK.SETTING or "
+                    f"head.TASK.SETTING, unlike {name!r}: put it into the space's file"
+                )
+        return {**rest, "space": {**content, "choices": known}}
 
     @model_validator(mode="before")
     @classmethod

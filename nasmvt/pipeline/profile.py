@@ -17,6 +17,7 @@ from nasmvt.pipeline.profile_subject import Subject
 from nasmvt.space import Role, Roles, Sharing
 from nasmvt.space.pattern import Pattern
 from nasmvt.space.sharing import SharingRule, layer_of
+from nasmvt.tasks.choices import check_choices
 
 Sizes = Mapping[str, Mapping[str, int]]
 """For every task, the elements of its parameters by name."""
@@ -113,6 +114,7 @@ def profile(
     """
     space = subject.space
     family(space.family).check(space)
+    check_choices(space, subject.tasks)
     if pattern is not None:
         space = pattern.apply(space)
         family(space.family).check(space)

@@ -13,6 +13,7 @@ from nasmvt.errors import UserError, listed, nearest
 from nasmvt.space.arch import Arch, Option, Value
 from nasmvt.space.choice import Choice
 from nasmvt.space.sharing import Role, Roles
+from nasmvt.space.task_choice import TaskChoice, flattened
 
 Pick = Callable[[Choice, str, int | None], Option]
 """Chooses an option: given the choice, its name, and the block (None for a choice made once)."""
@@ -32,7 +33,8 @@ class SearchSpace(Config):
     choices: dict[str, Choice]
     """The decisions, in order; a plain list in YAML is a choice made once."""
     fixed: dict[str, Any] = Field(default_factory=dict)
-    """Sizes that do not vary, passed to the family by keyword."""
+    """Sizes that do not vary, passed to the family by keyword. `round_to: 8`, which may stand at the top of the file as
+    well, makes every width that follows from a choice the nearest multiple of 8."""
     roles: dict[str, Role] | None = None
     """Layer patterns and their roles (specific, adaptive, shared); None: the family's own."""
     archs: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -41,8 +43,15 @@ class SearchSpace(Config):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "round_to" in values:
+            sizes = values.get("fixed") or {}
+            if "round_to" in sizes:
+                raise ValueError("'round_to' is given twice, at the top and among the fixed sizes: remove one of them")
+            rest = {key: value for key, value in values.items() if key != "round_to"}
+            values = {**rest, "fixed": {"round_to": values["round_to"], **sizes}}
         if isinstance(values, dict) and isinstance(values.get("choices"), dict):
-            full = {k: {"options": v} if isinstance(v, list) else v for k, v in values["choices"].items()}
+            choices = flattened(values["choices"])
+            full = {k: {"options": v} if isinstance(v, list) else v for k, v in choices.items()}
             return {**values, "choices": full}
         return values
 
@@ -50,6 +59,8 @@ class SearchSpace(Config):
     def _consistent(self) -> "SearchSpace":
         if not self.choices:
             raise ValueError("a search space needs at least one choice")
+        for chosen in self.task_choices:
+            chosen.check(self.choices[chosen.name])
         for name, choice in self.choices.items():
             if choice.per is None:
                 continue
@@ -64,6 +75,23 @@ class SearchSpace(Config):
             except UserError as error:
                 raise ValueError(f"arch {named!r}: {error}") from None
         return self
+
+    # -- parts of tasks ---------------------------------------------------------------------------
+
+    @cached_property
+    def task_choices(self) -> tuple[TaskChoice, ...]:
+        """The choices that belong to a part of a task."""
+        return tuple(chosen for name in self.choices if (chosen := TaskChoice.of(name)))
+
+    @cached_property
+    def backbone_choices(self) -> dict[str, Choice]:
+        """The choices that the family reads."""
+        others = {chosen.name for chosen in self.task_choices}
+        return {name: choice for name, choice in self.choices.items() if name not in others}
+
+    def chosen_for(self, task: str, arch: Arch) -> tuple[tuple[TaskChoice, int], ...]:
+        """Return what an arch chooses for the parts of a task."""
+        return tuple((chosen, arch[chosen.name]) for chosen in self.task_choices if chosen.task == task)  # type: ignore[misc]
 
     # -- building archs ---------------------------------------------------------------------------
 
@@ -82,7 +110,8 @@ class SearchSpace(Config):
         """Return the canonical arch of plain values.
 
         Args:
-            values: option (or list of options, one per block) of every choice.
+            values: option (or list of options, one per block) of every choice; a part of a task that they don't
+                mention is the largest.
             source: where the values come from, named in errors.
 
         Raises:
@@ -97,6 +126,8 @@ class SearchSpace(Config):
 
         def pick(choice: Choice, name: str, block: int | None) -> Option:
             if name not in values:
+                if TaskChoice.of(name):  # archs that are older than the choice, or know of no tasks
+                    return choice.largest
                 raise UserError(f"{source} lacks the choice {name!r} of {self.name}: add it")
             given = values[name]
             if block is not None:

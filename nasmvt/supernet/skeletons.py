@@ -153,15 +153,15 @@ class Skeletons:
         materialize_constants(backbone, lambda: build_backbone(self._space, self._task, arch), "cpu")
         if self._finish is not None:
             self._finish(backbone)
-        seam = (backbone.strides, backbone.widths)
+        seam = (backbone.strides, backbone.widths, self._space.chosen_for(self._task.name, arch))
         if seam not in self._around:
-            self._around[seam] = self._neck_and_head(backbone)
+            self._around[seam] = self._neck_and_head(backbone, self._task.at(self._space, arch))
         return self._around[seam] | structure(backbone, "backbone")
 
-    def _neck_and_head(self, backbone: nn.Module) -> dict[str, Fields]:
+    def _neck_and_head(self, backbone: nn.Module, task: Task) -> dict[str, Fields]:
         with OnMeta(constants=True):
-            network = self._task.network(backbone)
-        materialize_constants(network, lambda: self._task.network(backbone), "cpu")
+            network = task.network(backbone)
+        materialize_constants(network, lambda: task.network(backbone), "cpu")
         if self._finish is not None:
             self._finish(network)
         every = structure(network)

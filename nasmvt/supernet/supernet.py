@@ -18,6 +18,7 @@ from nasmvt.space.sharing import SharingRule, layer_of
 from nasmvt.supernet.config import SupernetConfig
 from nasmvt.supernet.lender import Adaptive, Lender
 from nasmvt.tasks.build import Slot, build_network, parameter_slots
+from nasmvt.tasks.choices import check_choices
 from nasmvt.tasks.modes import train_mode
 from nasmvt.tasks.network import TaskNetwork
 from nasmvt.tasks.task import Task
@@ -37,7 +38,7 @@ class Supernet(nn.Module):
         config: granularity, initial value and threshold of the scores.
 
     Raises:
-        UserError: if the family does not know the space's choices or sizes, if tasks have a shared or
+        UserError: if the family or the tasks do not know the space's choices or sizes, if tasks have a shared or
             adaptive layer in different shapes, or if a subnet is not a leading slice of the largest.
     """
 
@@ -45,6 +46,7 @@ class Supernet(nn.Module):
         super().__init__()
         chosen = family(space.family)
         chosen.check(space)
+        check_choices(space, tasks)
         self.space = space
         self.tasks = dict(tasks)
         self.config = config or SupernetConfig()

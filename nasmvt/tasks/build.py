@@ -16,7 +16,7 @@ from nasmvt.tasks.task import Task
 
 def build_network(space: SearchSpace, task: Task, arch: Arch) -> TaskNetwork:
     """Build the plain network of an arch for a task, with freshly drawn weights."""
-    return task.network(build_backbone(space, task, arch))
+    return task.at(space, arch).network(build_backbone(space, task, arch))
 
 
 def build_backbone(space: SearchSpace, task: Task, arch: Arch) -> nn.Module:
@@ -41,22 +41,22 @@ def build_skeleton(space: SearchSpace, task: Task, arch: Arch, device: torch.dev
 class SizeReader:
     """Reads the parameter sizes of the task networks of several archs of one space.
 
-    Neck and head depend on the backbone's strides and widths alone: they are built once for each combination, which
-    halves the time per arch.
+    Neck and head depend on the backbone's strides and widths and on what the arch chooses for them alone: they are
+    built once for each combination, which halves the time per arch.
     """
 
     def __init__(self, space: SearchSpace, task: Task) -> None:
         self._space = space
         self._task = task
-        self._heads: dict[tuple[Any, Any], dict[str, int]] = {}
+        self._heads: dict[tuple[Any, ...], dict[str, int]] = {}
 
     def __call__(self, arch: Arch) -> dict[str, int]:
         """Return the number of elements of every parameter of an arch's task network, by name."""
         with OnMeta():
             backbone = build_backbone(self._space, self._task, arch)
-            seam = (backbone.strides, backbone.widths)
+            seam = (backbone.strides, backbone.widths, self._space.chosen_for(self._task.name, arch))
             if seam not in self._heads:
-                sizes = _sizes(self._task.network(backbone))
+                sizes = _sizes(self._task.at(self._space, arch).network(backbone))
                 self._heads[seam] = {n: size for n, size in sizes.items() if not n.startswith("backbone.")}
         return {f"backbone.{name}": size for name, size in _sizes(backbone).items()} | self._heads[seam]
 

@@ -1,7 +1,7 @@
 """Deformable DETR: its settings, and how it is built."""
 
-from collections.abc import Sequence
-from typing import Annotated, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ Count = Annotated[int, Field(ge=1)]
 class DeformableDETRConfig(HeadConfig):
     """Detection head: Deformable DETR, boxes only. The defaults suit small backbones; docs/heads.md has the published
     sizes."""
+
+    choices: ClassVar[Mapping[str, str]] = {"head.hidden": "hidden"}
 
     type: str = "deformable_detr"
 

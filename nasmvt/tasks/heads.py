@@ -1,6 +1,6 @@
 """Registry of heads: their names in a configuration, the kind of task they serve, and how they are built."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -16,6 +16,11 @@ class HeadConfig(Config):
 
     reads_token_labels: ClassVar[bool] = False
     """Whether it is trained on the token labels of `data.token_labels`."""
+
+    choices: ClassVar[Mapping[str, str]] = {}
+    """The widths that a space may choose, by part and setting as in the names of choices, with the fields that hold
+    them: {"neck.width": "neck_width"} lets `neck.seg.width` choose. A head or neck that is narrower has the leading
+    slice of every tensor of the wider one, as narrower backbones do."""
 
     type: str
     """Which head this is: a registered name, or `module:name` for one that a module of yours registers."""

@@ -1,7 +1,7 @@
 """Panoptic FPN: settings, and how it is built."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class PanopticFPNConfig(RegionHeadConfig):
     """Panoptic head: Mask R-CNN and a semantic branch. The defaults suit small backbones; docs/heads.md has the
     published settings."""
+
+    choices: ClassVar[Mapping[str, str]] = {**RegionHeadConfig.choices, "head.semantic_channels": "semantic_channels"}
 
     type: str = "panoptic_fpn"
 

@@ -1,7 +1,7 @@
 """What the heads that look at regions, Mask R-CNN and Cascade Mask R-CNN, have in common: settings and neck."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -18,6 +18,12 @@ Strides = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 class RegionHeadConfig(HeadConfig):
     """Settings of every head that looks at regions. The defaults suit small backbones."""
+
+    choices: ClassVar[Mapping[str, str]] = {
+        "neck.width": "width",
+        "head.width": "width",
+        "head.box_hidden": "box_hidden",
+    }
 
     convention: str
     """Whose rules hold."""

@@ -1,8 +1,8 @@
 """RetinaNet: its settings, and how it is built."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,8 @@ Overlap = Annotated[float, Field(ge=0.0, le=1.0)]
 class RetinaNetConfig(HeadConfig):
     """Detection head: RetinaNet, boxes only. The defaults suit small backbones; `width: 256`, `pre_nms: 1000` are the
     published ones."""
+
+    choices: ClassVar[Mapping[str, str]] = {"neck.width": "width", "head.width": "width"}
 
     type: str = "retinanet"
 

@@ -1,7 +1,7 @@
 """SegFormer's head: settings, and how it is built."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -15,6 +15,8 @@ from nasmvt.tasks.segmentation_heads import Count, SegmentationHeadConfig
 class SegFormerConfig(SegmentationHeadConfig):
     """Segmentation head: SegFormer's, a linear layer per level and one fusion. The defaults suit small backbones;
     published networks have 256 channels."""
+
+    choices: ClassVar[Mapping[str, str]] = {**SegmentationHeadConfig.choices, "head.channels": "channels"}
 
     type: str = "segformer"
 

@@ -1,7 +1,7 @@
 """What the heads of semantic segmentation have in common: the settings of their losses and of auxiliary heads."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -21,6 +21,8 @@ Weight = Annotated[float, Field(ge=0.0)]
 
 class SegmentationHeadConfig(HeadConfig):
     """Settings that every head of semantic segmentation has."""
+
+    choices: ClassVar[Mapping[str, str]] = {"neck.width": "neck_width", "head.aux_channels": "aux_channels"}
 
     strides: Strides = (4, 8, 16, 32)
     """Pixels per cell of the levels that are made from the maps of a plain backbone: their stride times or

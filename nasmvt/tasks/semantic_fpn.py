@@ -1,6 +1,7 @@
 """Semantic FPN: settings, and how it is built."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import nn
 
@@ -15,6 +16,12 @@ from nasmvt.tasks.segmentation_heads import Count, SegmentationHeadConfig
 class SemanticFPNConfig(SegmentationHeadConfig):
     """Segmentation head: a feature pyramid, of which every level is brought to the finest and added. The defaults
     suit small backbones; published networks have a width of 256 and 128 channels."""
+
+    choices: ClassVar[Mapping[str, str]] = {
+        **SegmentationHeadConfig.choices,
+        "neck.width": "width",
+        "head.channels": "channels",
+    }
 
     type: str = "semantic_fpn"
 

@@ -5,9 +5,12 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from nasmvt.config import parse
 from nasmvt.data.types import DataInfo
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.heads import MapNorms
+from nasmvt.space import Arch, SearchSpace
+from nasmvt.space.task_choice import TaskChoice
 from nasmvt.tasks.config import TaskConfig
 from nasmvt.tasks.heads import HEADS
 from nasmvt.tasks.kinds import KINDS, Kind
@@ -46,6 +49,20 @@ class Task:
             self.config.head.check_data(self.info)
         except UserError as error:
             raise UserError(f"the task '{self.name}': {error}") from None
+
+    def at(self, space: SearchSpace, arch: Arch) -> "Task":
+        """Return the task with what an arch of a space chooses for its parts.
+
+        Raises:
+            UserError: if the task's head has no such width, or can't be built of it.
+        """
+        chosen = space.chosen_for(self.name, arch)
+        if not chosen:
+            return self
+        head = self.config.head
+        values = {head_field(self, each): option for each, option in chosen}
+        given = parse(type(head), {**head.model_dump(), **values}, f"the head of the task '{self.name}'")
+        return replace(self, config=self.config.model_copy(update={"head": given}))
 
     @property
     def kind(self) -> Kind:
@@ -99,3 +116,20 @@ class Task:
     def metric(self) -> TaskMetric:
         """Return a fresh metric."""
         return self.kind.metric(self.info)
+
+
+def head_field(task: Task, chosen: TaskChoice) -> str:
+    """Return the field of a task's head settings that a choice of its neck or head decides.
+
+    Raises:
+        UserError: if the head has no such width.
+    """
+    head = task.config.head
+    known = {key.replace(".", f".{task.name}.", 1): field for key, field in head.choices.items()}
+    if chosen.name not in known:
+        widths = f" (choices: {listed(known)})" if known else ", which has none"
+        raise UserError(
+            f"{chosen.name} must choose a width of the head '{head.type}'{widths}"
+            f"{nearest(chosen.name, known) or ': remove the choice'}"
+        )
+    return known[chosen.name]

@@ -1,7 +1,7 @@
 """UPerNet with an auxiliary FCN head: settings, and how it is built."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ _LEAST_BATCH = 3
 class UPerNetConfig(SegmentationHeadConfig):
     """Segmentation head: UPerNet with an auxiliary FCN head. The defaults suit small backbones;
     `experiments/vit_mvt.yaml` has the paper's."""
+
+    choices: ClassVar[Mapping[str, str]] = {**SegmentationHeadConfig.choices, "head.channels": "channels"}
 
     type: str = "upernet"
 

@@ -1,4 +1,4 @@
-"""Small spaces of every shipped family: the nano spaces, and one here for each family that ships none."""
+"""Small spaces of every shipped family: the nano spaces, one here for each family without, and one that rounds."""
 
 from nasmvt.config import parse
 from nasmvt.resources import shipped
@@ -34,11 +34,26 @@ WITHOUT_NANO = {
     },
 }
 
+ROUNDED = {
+    "name": "vit_mvt_rounded",
+    "family": "vit_mvt",
+    "round_to": 8,
+    "choices": {
+        "depth": [4, 5],
+        "embed_dim": [13, 20, 36],
+        "num_heads": {"options": [1, 2], "per": "depth"},
+        "mlp_ratio": {"options": [1.3, 2.2], "per": "depth"},
+    },
+    "fixed": {"head_dim": 8, "patch_size": 8, "stem_width": 8, "window_size": 4, "drop_path": 0.0},
+}
+"""Widths that are no multiples of 8 but for the setting."""
+
 SMALL: dict[str, SearchSpace] = {
     **{name: load_space(name) for name in shipped("search_spaces") if name.endswith("_nano")},
     **{
         name: parse(SearchSpace, {"name": f"{name}_small", "family": name, **values}, name)
         for name, values in WITHOUT_NANO.items()
     },
+    "vit_mvt_rounded": parse(SearchSpace, ROUNDED, "vit_mvt_rounded"),
 }
 """By name."""

@@ -44,6 +44,7 @@ def plain_loss(head: nn.Module, maps: list[Tensor]) -> Tensor:
 
 CASES: dict[str, tuple[Callable[[], nn.Module], list[int], Callable[[nn.Module, list[Tensor]], Tensor]]] = {
     "linear": (lambda: LinearHead(8, 5), [4], plain_loss),
+    "mlp": (lambda: LinearHead(8, 5, hidden=16), [4], plain_loss),
     "simple pyramid": (lambda: SimpleFeaturePyramid(8, 16, 8), [4], plain_loss),
     "multi-scale neck": (lambda: MultiScaleNeck(8, 16), [4, 4, 4, 4], plain_loss),
     "fpn": (lambda: FeaturePyramid((8, 8), (4, 8), 8), [8, 4], plain_loss),

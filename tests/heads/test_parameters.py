@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from nasmvt.families.scalable_vit import MlpHead
 from nasmvt.heads import (
     CascadeMaskRCNNHead,
     DeformableDETRHead,
@@ -73,3 +74,11 @@ def test_published_detectors() -> None:
     assert count(levels_of_detr, detr) == 11_844_961
     assert count(refined) - count(detr) == 35_228_356 - 34_448_361
     assert count(two_stage) - count(detr) == 35_560_225 - 34_448_361
+
+
+def test_the_mlp_of_scalable_vit_computes_what_its_published_classifier_does() -> None:
+    published = MlpHead(12, 7, hidden=20)
+    head = LinearHead(12, 7, hidden=20)
+    head.fc.load_state_dict(published.state_dict())
+    maps = [torch.randn(3, 12, 4, 5)]
+    assert torch.equal(head.eval()(maps), published(maps))

@@ -9,6 +9,7 @@ canvas; and images per second of ONNX Runtime over those of PyTorch, both with o
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def main() -> None:
     parser.add_argument("--spaces", nargs="+", default=SPACES)
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=list(HEADS))
     parser.add_argument("--images", type=int, default=20)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("NASMVT_SHARED", "../shared"), "data"))
     parser.add_argument("--any-size", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -30,7 +30,7 @@ from nasmvt.pipeline.datasets import infos_of, open_data
 from nasmvt.pipeline.experiment import load_experiment
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.supernet import build_supernet, load_supernet
-from nasmvt.search import Evaluator, Objective, Objectives, SearchConfig, Searcher, make_searcher
+from nasmvt.search import EvaluationSetting, Evaluator, Objective, Objectives, SearchConfig, Searcher, make_searcher
 from nasmvt.search.pareto import hypervolume
 from nasmvt.space import Arch, SearchSpace
 
@@ -86,7 +86,9 @@ class Measured:
         plain = {name: item.recalibration_images(settings.recalibration_images) for name, item in data.items()}
         self._objective = Objective.of(supernet.tasks)
         figures = Objectives(self._objective).figures
-        self._evaluate = Evaluator(supernet, supernet.sharing(), images, plain, figures=figures)
+        sharing = supernet.sharing()
+        setting = EvaluationSetting(sharing=sharing, images=images, recalibration=plain, figures=figures)
+        self._evaluate = Evaluator(supernet, setting)
         self._path = run.path.with_name(f"{run.path.name}-archs.jsonl")
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         self._known: dict[str, dict[str, float]] = dict(map(json.loads, lines))

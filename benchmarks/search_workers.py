@@ -18,7 +18,7 @@ from nasmvt.pipeline.datasets import infos_of, open_data
 from nasmvt.pipeline.experiment import load_experiment
 from nasmvt.pipeline.search import with_settings
 from nasmvt.pipeline.supernet import build_supernet
-from nasmvt.search import Pool, make_pool
+from nasmvt.search import EvaluationSetting, Pool, make_pool
 from nasmvt.space import Arch
 
 
@@ -44,15 +44,14 @@ def main() -> None:
     supernet = build_supernet(experiment, infos_of(data))
     batches = {name: item.search_images(experiment.search.images) for name, item in data.items()}
     plain = {name: item.recalibration_images(experiment.search.recalibration_images) for name, item in data.items()}
+    setting = EvaluationSetting(sharing=supernet.sharing(), images=batches, recalibration=plain)
     rng = np.random.default_rng(0)
     tasks = list(supernet.tasks)
     archs = [experiment.space.sample(rng) for _ in range(given.candidates)]
     rates: dict[int, list[float]] = {0: [], 1: [], 2: []}
     for number in range(given.rounds):
         for workers in (0, 1, 2) if number % 2 else (2, 1, 0):
-            with make_pool(
-                with_settings(experiment.search, workers=workers), supernet, supernet.sharing(), batches, plain
-            ) as pool:
+            with make_pool(with_settings(experiment.search, workers=workers), supernet, setting) as pool:
                 evaluate(pool, archs[:1] * max(workers, 1), tasks)
                 rates[workers].append(60 * len(archs) / evaluate(pool, archs, tasks))
             print(f"round {number + 1}, {workers} workers: {rates[workers][-1]:.1f} candidates per minute")

@@ -120,7 +120,7 @@ def tiny_plan(**changes):
         "rivals": 1,
         "sharing_seeds": 2,
         "budget": 0.9,
-        "sharing_budgets": [0.9, 0.95],
+        "sharing_budgets": [0.7, 0.95],
     }
     return parse(Plan, {**plan, **changes}, "the test")
 
@@ -138,12 +138,13 @@ def test_every_question_is_answered_in_tables_and_pictures(pretended):
     assert answers["search"]["algorithms"]["evolution"]["default_minus_it"]["value"] == 0
     tight, wide = answers["sharing"]
     assert tight["bound"] < wide["bound"]
+    assert set(wide["results"]) - set(tight["results"]) == {"separate"}
     for found in (tight, wide):
         sizes = {way: [row["parameters"] for row in rows] for way, rows in found["results"].items()}
         assert all(0 < size <= found["bound"] for way in sizes for size in sizes[way])
     text = (pretended.folder / "tables.md").read_text()
     assert all(f"## {name}" in text for name in answers)
-    assert {path.stem for path in pretended.folder.glob("*.png")} == {*QUESTIONS} - {"scores", "sharing"}
+    assert {path.stem for path in pretended.folder.glob("*.png")} == {*QUESTIONS} - {"sampling", "scores", "sharing"}
 
 
 def test_archs_are_spread_or_of_equal_size(pretended):

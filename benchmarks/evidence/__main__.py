@@ -17,7 +17,7 @@ from .inheritance import inheritance
 from .laboratory import Laboratory
 from .pictures import draw
 from .plan import Plan
-from .ranking import ranking, ranking_at_equal_size
+from .ranking import ranking, ranking_at_equal_size, sampling
 from .scores import scores
 from .search import search
 from .sharing import sharing
@@ -26,6 +26,7 @@ from .tables import as_markdown
 QUESTIONS = {
     "ceiling": ceiling,
     "ranking": ranking,
+    "sampling": sampling,
     "inheritance": inheritance,
     "ranking_at_equal_size": ranking_at_equal_size,
     "search": search,

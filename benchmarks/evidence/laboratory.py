@@ -22,7 +22,7 @@ from nasmvt.pipeline.retrain import Chosen, load_retrained, retrain
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.stage import Stage
 from nasmvt.pipeline.supernet import begin_with_initial, build_supernet, load_supernet
-from nasmvt.search import Evaluator, Objective
+from nasmvt.search import EvaluationSetting, Evaluator, Objective
 from nasmvt.seeding import derive_seed
 from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
@@ -263,7 +263,8 @@ class Laboratory:
             name: item.recalibration_images(config.recalibration_images) if recalibrated else []
             for name, item in data.items()
         }
-        evaluate = Evaluator(supernet, supernet.sharing(rule), images, plain, CPU)
+        setting = EvaluationSetting(sharing=supernet.sharing(rule), images=images, recalibration=plain)
+        evaluate = Evaluator(supernet, setting)
         return {name: evaluate(arch, name) for name in supernet.tasks}
 
     # -- scores -----------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ class Plan(Config):
     """E1: lengths of the supernet's training, as multiples of `training.steps`."""
     sandwich_archs: int = Field(default=2, ge=2)
     """E1: archs of a sandwich's step, at equal image passes: the largest, the smallest and random ones."""
+    sampling_seeds: int = Field(default=1, ge=1)
+    """Supernets of each way to sample archs."""
     retrain_steps: tuple[int, ...]
     """E5: lengths of the trainings."""
     retrain_archs: int = Field(ge=1)

@@ -18,20 +18,41 @@ def variants(lab: Laboratory) -> list[Variant]:
         for length in lab.plan.lengths
         if length != 1
     ]
-    sandwich = {
-        "training.sampling": "sandwich",
-        "training.random_archs": archs - 2,
-        "training.steps": max(1, settings.steps // archs),
-        "training.warmup_steps": settings.warmup_steps // archs,
-    }
     kept = {"training.freeze": ["scores.**"]}
     return [
         lab.base,
-        Variant(f"sandwich-{archs}", sandwich),
+        Variant(f"sandwich-{archs}", sandwich(lab)),
         Variant("all-shared", {"supernet.score_start": 1.0, **kept}),
         Variant("none-shared", {"supernet.score_start": 0.0, **kept}),
         *longer,
     ]
+
+
+def sandwich(lab: Laboratory) -> dict[str, Any]:
+    """Return the settings of a training that samples by the sandwich rule, with as many image passes."""
+    settings, archs = lab.experiment.training, lab.plan.sandwich_archs
+    return {
+        "training.sampling": "sandwich",
+        "training.random_archs": archs - 2,
+        "training.steps": max(1, settings.steps // archs),
+        "training.warmup_steps": settings.warmup_steps // archs,
+        "training.largest_first": settings.largest_first // archs,
+    }
+
+
+def sampling(lab: Laboratory) -> dict[str, Any]:
+    """Return tau of inherited score and mean result for three ways to sample archs, by seed of the supernet."""
+    truth = mean_results(lab.results(lab.spread))
+    ways = {"uniform": {}, "sandwich": sandwich(lab), "distilled": {**sandwich(lab), "training.distillation": {}}}
+    found: dict[str, list[dict[str, float | None]]] = {}
+    for name, changes in ways.items():
+        for seed in range(1, lab.plan.sampling_seeds + 1):
+            variant = Variant(f"sampling-{name}-{lab.plan.sandwich_archs}-{seed}", changes, seed=seed)
+            scores = lab.table([lab.figures(lab.inherited(variant, arch)) for arch in lab.spread])
+            taus = {figure: kendall(scores[figure], truth[figure]).value for figure in scores}
+            means = {f"mean {figure}": float(values.mean()) for figure, values in scores.items()}
+            found.setdefault(name, []).append(taus | means)
+    return {"archs": len(lab.spread), "supernets": found}
 
 
 def ranking(lab: Laboratory) -> dict[str, Any]:

@@ -41,6 +41,15 @@ def _ranking(answer: Answer) -> str:
     return table([f"tau over {len(answer['parameters'])} archs", *answer["between_seeds"]], rows)
 
 
+def _sampling(answer: Answer) -> str:
+    names = [*next(iter(answer["supernets"].values()))[0]]
+    rows = [
+        [way, *(", ".join("undefined" if row[name] is None else f"{row[name]:.2f}" for row in rows) for name in names)]
+        for way, rows in answer["supernets"].items()
+    ]
+    return table([f"tau over {answer['archs']} archs, by seed", *names], rows)
+
+
 def _inheritance(answer: Answer) -> str:
     rows = []
     for steps, names in answer["by_steps"].items():
@@ -110,6 +119,7 @@ WRITERS: Mapping[str, Callable[[Any], str]] = {
     "ceiling": _ceiling,
     "ranking": _ranking,
     "ranking_at_equal_size": _ranking,
+    "sampling": _sampling,
     "inheritance": _inheritance,
     "search": _search,
     "scores": _scores,

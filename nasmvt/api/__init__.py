@@ -11,6 +11,7 @@ from nasmvt.api.model import evaluate as evaluate
 from nasmvt.api.model import export as export
 from nasmvt.api.model import predict as predict
 from nasmvt.api.run import compare as compare
+from nasmvt.api.run import compare_searches as compare_searches
 from nasmvt.api.run import open_run as open_run
 from nasmvt.api.run import report as report
 from nasmvt.api.run import retrain as retrain

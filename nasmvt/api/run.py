@@ -5,19 +5,17 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from nasmvt.cost import Budget, parse_budget, parse_gmacs, parse_latency, parse_sharing
-from nasmvt.errors import UserError
+from nasmvt.cost import Budget
+from nasmvt.pipeline.against import SearchesOf, write_searches
+from nasmvt.pipeline.against import compare_searches as compare_searches_of
 from nasmvt.pipeline.compare import compare as compare_run
 from nasmvt.pipeline.comparison import Compared
-from nasmvt.pipeline.experiment import Experiment, load_experiment
-from nasmvt.pipeline.latency_bound import search_costs
+from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.report import Report
 from nasmvt.pipeline.retrain import Retraining
 from nasmvt.pipeline.run import Run, device_of
-from nasmvt.pipeline.search import search as search_run
-from nasmvt.pipeline.search import with_settings
-from nasmvt.pipeline.supernet import load_supernet, resume_supernet
-from nasmvt.pipeline.supernet import train_supernet as train_run
+from nasmvt.pipeline.search import Searching
+from nasmvt.pipeline.supernet import SupernetTraining
 from nasmvt.search import Candidate, SearchListener
 from nasmvt.training.loop import Listener
 from nasmvt.yaml_text import dump_yaml_line
@@ -61,19 +59,15 @@ def train_supernet(
     Raises:
         UserError: if a setting, the data or the run directory break a rule.
     """
-    target = device_of(device)
-    if resume:
-        if experiment is not None or changes or seed is not None:
-            raise UserError("resume continues a run as it is: leave out the experiment, changes and seed")
-        run = open_run(out)
-        resume_supernet(run, device=target, listener=listener, accept_changed_data=accept_changed_data)
-        return run
-    if not isinstance(experiment, Experiment):
-        name = None if experiment is None else str(experiment)
-        experiment = load_experiment(name, as_texts(changes), seed)
-    elif changes or seed is not None:
-        raise UserError("an experiment that is loaded has its settings: give changes and seed when it is loaded")
-    return train_run(experiment, out=None if out is None else Path(out), device=target, listener=listener)
+    training = SupernetTraining.of(
+        experiment if experiment is None or isinstance(experiment, Experiment) else str(experiment),
+        out=_path(out),
+        resume=resume,
+        changes=as_texts(changes),
+        seed=seed,
+        accept_changed_data=accept_changed_data,
+    )
+    return training.train(device=device_of(device), listener=listener)
 
 
 def search(
@@ -92,6 +86,7 @@ def search(
     address: str | None = None,
     listener: SearchListener | None = None,
     accept_changed_data: bool = False,
+    init: Path | str | None = None,
     **settings: Any,
 ) -> list[Candidate]:
     """Search a run's supernet for the best arch within a budget; return all candidates, best first.
@@ -115,34 +110,21 @@ def search(
         address: a Ray cluster; None: a local Ray.
         listener: notified of every candidate.
         accept_changed_data: continue if the data changed since the run began.
+        init: the folder of another search of this supernet, to begin with what it found.
         settings: of the search, in place of the experiment's (see `nasmvt.search.SearchConfig`): `workers=0`.
 
     Raises:
         UserError: if nothing is within the bounds, a setting breaks a rule, or the supernet is not trained.
     """
-    least, most = parse_budget(_text(budget), _text(at_least))
-    gmacs = parse_gmacs(f"{task}={limit}" for task, limit in (max_gmacs or {}).items())
-    times = parse_latency(f"{task}={limit}" for task, limit in (max_latency or {}).items())
-    wanted = Budget(most, gmacs, parse_sharing(sharing), least, times)
-    target, opened = device_of(device), open_run(run)
-    config = with_settings(opened.experiment.search, **settings)
-    supernet = load_supernet(opened, target)
-    folder, table = (None if path is None else Path(path) for path in (out, latency))
-    costs = search_costs(opened, supernet, wanted, config, table=table, threads=threads, device=device, out=folder)
-    bound = wanted.resolve(costs)
-    return search_run(
-        opened,
-        supernet,
-        costs,
-        bound,
-        bound.feasible(costs),
-        config,
-        device=target,
-        address=address,
-        out=folder,
-        seed=seed,
-        listener=listener,
-        accept_changed_data=accept_changed_data,
+    gmacs, times = (
+        [f"{task}={limit}" for task, limit in (limits or {}).items()] for limits in (max_gmacs, max_latency)
+    )
+    wanted = Budget.parse(_text(budget), _text(at_least), gmacs, times, sharing)
+    work = Searching.of(
+        open_run(run), wanted, device=device, table=_path(latency), threads=threads, out=_path(out), **settings
+    )
+    return work.search(
+        address=address, seed=seed, listener=listener, accept_changed_data=accept_changed_data, init=_path(init)
     )
 
 
@@ -182,7 +164,7 @@ def retrain(
     work.train(from_scratch=from_scratch, resume=resume, listener=listener)
 
 
-def _silent(title: str) -> AbstractContextManager[None]:
+def _silent(title: str = "") -> AbstractContextManager[None]:
     return nullcontext()
 
 
@@ -221,11 +203,58 @@ def compare(
     return found
 
 
+def compare_searches(
+    run: AnyRun = None,
+    against: Sequence[str] = ("random",),
+    *,
+    seeds: int = 1,
+    device: str = "auto",
+    address: str | None = None,
+    searching: Callable[[], AbstractContextManager[SearchListener | None]] = _silent,
+    training: Callable[[str], AbstractContextManager[Listener | None]] = _silent,
+    accept_changed_data: bool = False,
+) -> Sequence[SearchesOf]:
+    """Search anew with the run's algorithm and others, train what each finds, measure it on `val`, and record it.
+
+    What was searched or trained already is not done again.
+
+    Args:
+        run: the run, with the result of a search.
+        against: the other algorithms; each has as many evaluations.
+        seeds: searches and trainings of each algorithm.
+        device: see `train_supernet`.
+        address: a Ray cluster for the searches; None: a local Ray.
+        searching: returns a listener, as a context, for a search.
+        training: returns a listener, as a context, for the training of a title.
+        accept_changed_data: continue if the data changed since the run began.
+
+    Raises:
+        UserError: if the run has no search result, or an algorithm does not exist or is the run's own.
+    """
+    opened = open_run(run)
+    found = compare_searches_of(
+        opened,
+        device=device_of(device),
+        against=against,
+        seeds=seeds,
+        searching=searching,
+        training=training,
+        address=address,
+        accept_changed_data=accept_changed_data,
+    )
+    write_searches(opened, found)
+    return found
+
+
 def report(run: AnyRun = None) -> Path:
     """Write the HTML page about a run, whatever steps were done so far; return its path."""
     opened = open_run(run)
     Report(opened).write()
     return opened.report_path
+
+
+def _path(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def _text(amount: int | str | None) -> str | None:

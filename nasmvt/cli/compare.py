@@ -56,8 +56,7 @@ def compare(
         searches_table,
         training_progress,
     )
-    from nasmvt.files import write_json
-    from nasmvt.pipeline.against import compare_searches
+    from nasmvt.pipeline.against import compare_searches, write_searches
     from nasmvt.pipeline.compare import compare as compare_run
     from nasmvt.pipeline.run import Run, device_of
 
@@ -76,7 +75,7 @@ def compare(
         )
         console.print(searches_table(searches))
         put_json(json, [item.to_dict() for item in searches])
-        written(lambda: write_json(opened.searches_path, [item.to_dict() for item in searches]), opened.searches_path)
+        written(lambda: write_searches(opened, searches), opened.searches_path)
         return
     found = compare_run(
         opened,

@@ -112,24 +112,21 @@ def search(
       nasmvt search runs/my-run --budget 2.5M --workers 4
     """
     from nasmvt.cli.display import console, parameters_table, say, search_progress
-    from nasmvt.cost import Budget, parse_budget, parse_gmacs, parse_latency, parse_sharing
+    from nasmvt.cost import Budget
     from nasmvt.errors import listed
-    from nasmvt.pipeline.latency_bound import search_costs
-    from nasmvt.pipeline.layout import SearchFiles
-    from nasmvt.pipeline.run import Run, device_of
-    from nasmvt.pipeline.search import search as search_run
-    from nasmvt.pipeline.search import with_settings
-    from nasmvt.pipeline.supernet import load_supernet
+    from nasmvt.pipeline.run import Run
+    from nasmvt.pipeline.search import Searching
     from nasmvt.search import Journal
     from nasmvt.search.workers import parse_workers
 
-    least, most = parse_budget(budget, at_least)
-    limits = parse_latency(max_latency or ())
-    wanted = Budget(most, parse_gmacs(max_gmacs or ()), parse_sharing(sharing), least, limits)
-    target = device_of(device)
-    opened = Run.open(run)
-    config = with_settings(
-        opened.experiment.search,
+    work = Searching.of(
+        Run.open(run),
+        Budget.parse(budget, at_least, max_gmacs or (), max_latency or (), sharing),
+        device=device,
+        table=latency,
+        threads=threads,
+        out=out,
+        on_task=lambda name, archs: say(f"timing {archs} networks of {name}"),
         workers=parse_workers(workers),
         algorithm=algorithm,
         maximize=maximize or None,
@@ -137,41 +134,15 @@ def search(
         precision=precision,
         race=race,
     )
-    supernet = load_supernet(opened, target)
-    costs = search_costs(
-        opened,
-        supernet,
-        wanted,
-        config,
-        table=latency,
-        threads=threads,
-        device=device,
-        out=out,
-        on_task=lambda name, archs: say(f"timing {archs} networks of {name}"),
-    )
-    if costs.timing is not None:
-        say(f"latency: {costs.timing.setting}")
+    if work.costs.timing is not None:
+        say(f"latency: {work.costs.timing.setting}")
     with console.status("counting what architectures cost"):
-        bound = wanted.resolve(costs)
-        feasible = bound.feasible(costs)
-        sentences = bound.describe(feasible)
+        sentences = work.budget.describe(work.feasible)
     for sentence in sentences:
         say(sentence)
     with search_progress() as listener:
-        ranked = search_run(
-            opened,
-            supernet,
-            costs,
-            bound,
-            feasible,
-            config,
-            device=target,
-            address=address,
-            out=out,
-            seed=seed,
-            listener=listener,
-            accept_changed_data=accept_changed_data,
-            init=init,
+        ranked = work.search(
+            address=address, seed=seed, listener=listener, accept_changed_data=accept_changed_data, init=init
         )
     best = ranked[0]
     console.print(parameters_table(best.parameters.to_dict()))
@@ -180,12 +151,12 @@ def search(
     for name, time in best.latency.items():
         measured = f", {best.timed[name] / 1e3:.2f} ms measured" if name in best.timed else ""
         say(f"{name}: {time / 1e3:.2f} ms by the table{measured}")
-    files = opened.search_files if out is None else SearchFiles(out)
+    path, files = work.run.path, work.files
     if noted := Journal(files.journal).notes("correlation"):
         figures = listed(f"{value:.2f}" for value in noted.values())
         say(f"rank correlation of the surrogate's predictions with what was found, by generation: {figures}")
     arch = "" if out is None else f" --arch {quoted(files.best)}"
-    if len(config.maximize) + len(config.minimize) > 1:
+    if len(work.objectives.names) > 1:
         where = "" if out is None else f" --search {quoted(out)}"
-        say(f"front: {files.front_plot}  (choose from it: nasmvt front {quoted(opened.path)}{where} --pick ...)")
-    say(f"written: {files.folder}  (next: nasmvt retrain {quoted(opened.path)}{arch})")
+        say(f"front: {files.front_plot}  (choose from it: nasmvt front {quoted(path)}{where} --pick ...)")
+    say(f"written: {files.folder}  (next: nasmvt retrain {quoted(path)}{arch})")

@@ -44,12 +44,9 @@ def train_supernet(
     """
     from nasmvt.cli.data_display import say_data, say_initial
     from nasmvt.cli.display import events, say, training_progress
-    from nasmvt.errors import UserError
-    from nasmvt.pipeline.experiment import load_experiment
     from nasmvt.pipeline.on_ray import SupernetWork, notes_of
-    from nasmvt.pipeline.run import Run, device_of, free_path
-    from nasmvt.pipeline.supernet import resume_supernet
-    from nasmvt.pipeline.supernet import train_supernet as train_run
+    from nasmvt.pipeline.run import Run, device_of
+    from nasmvt.pipeline.supernet import SupernetTraining
     from nasmvt.training.processes import joined, restarted
     from nasmvt.training.ray_workers import train_on_ray, wanted
 
@@ -57,25 +54,18 @@ def train_supernet(
     asked = wanted(workers, address, min_workers)
     if restarted() and out is not None and Run.is_at(out):  # what was given began this run
         resume, experiment, changes, seed = True, None, None, None
-    if resume and (experiment or changes or seed is not None):
-        raise UserError("--resume continues a run as it is: leave out the experiment, --set and --seed")
-    if accept_changed_data and not resume:
-        raise UserError("--accept-changed-data continues a run whose data changed: pass --resume too")
-    settings = None if resume else load_experiment(experiment, changes or (), seed)
+    training = SupernetTraining.of(
+        experiment, out=out, resume=resume, changes=changes or (), seed=seed, accept_changed_data=accept_changed_data
+    )
+    hear: dict[str, Any] = {"on_report": say_data, "on_initial": say_initial}
     if asked is not None:
-        path = Run.open(out).path if settings is None else free_path(out, settings)
-        work = SupernetWork(out=path.absolute(), experiment=settings, accept_changed_data=accept_changed_data)
+        work = SupernetWork.of(training)
+        path = work.out
         with training_progress("supernet") as listener:
-            hear: dict[str, Any] = {"on_report": say_data, "on_initial": say_initial, **events(listener)}
-            train_on_ray(work, asked, target.type, notes_of(path), hear)
-        say(f"run directory: {path}  (next: nasmvt search {quoted(path)} --budget ...)")
-        return
-    with joined(target) as processes, training_progress("supernet", processes.first) as listener:
-        shared: dict[str, Any] = {"device": target, "listener": listener, "processes": processes}
-        if settings is None:
-            run = Run.open(out)
-            resume_supernet(run, accept_changed_data=accept_changed_data, **shared)
-        else:
-            run = train_run(settings, out=out, on_report=say_data, on_initial=say_initial, **shared)
-    if processes.first:
-        say(f"run directory: {run.path}  (next: nasmvt search {quoted(run.path)} --budget ...)")
+            train_on_ray(work, asked, target.type, notes_of(path), {**hear, **events(listener)})
+    else:
+        with joined(target) as processes, training_progress("supernet", processes.first) as listener:
+            path = training.train(device=target, listener=listener, processes=processes, **hear).path
+        if not processes.first:
+            return
+    say(f"run directory: {path}  (next: nasmvt search {quoted(path)} --budget ...)")

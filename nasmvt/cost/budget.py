@@ -1,11 +1,11 @@
 """Bounds on the costs of a network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import ceil, floor
 
-from nasmvt.cost.amounts import Amount
+from nasmvt.cost.amounts import Amount, parse_budget, parse_gmacs, parse_latency, parse_sharing
 from nasmvt.cost.costs import GMACS, LATENCY, PARAMETERS, Costs, beside
 from nasmvt.cost.feasible import FeasibleSet
 from nasmvt.cost.tables import Tables
@@ -29,6 +29,24 @@ class Budget:
 
     latency: Mapping[str, Amount] = field(default_factory=dict)
     """Upper bound on the microseconds of a call of a task's network, by task."""
+
+    @classmethod
+    def parse(
+        cls,
+        budget: str | None = None,
+        at_least: str | None = None,
+        max_gmacs: Iterable[str] = (),
+        max_latency: Iterable[str] = (),
+        sharing: str = "learned",
+    ) -> "Budget":
+        """Read bounds as users write them, see `nasmvt.cost.amounts`.
+
+        Raises:
+            UserError: if a text is of no such form.
+        """
+        least, most = parse_budget(budget, at_least)
+        limits = parse_latency(max_latency)
+        return cls(most, parse_gmacs(max_gmacs), parse_sharing(sharing), least, limits)
 
     def resolve(self, costs: Costs) -> "Budget":
         """Return the same bounds as numbers.

@@ -127,11 +127,11 @@ def _with_widths(
     owners = {factor: group.name for group in units for factor in group.spots}
 
     def described(dim: Any, **rest: Any) -> dict[str, Any]:
-        width, its = 1, None
+        width = _channels(dim)
         for factor in factors(dim):
-            width *= factor.size
-            its = owners.get(factor, its)
-        return {**rest, "width": width} | ({} if its is None else {"units": its})
+            if factor in owners:
+                rest |= {"units": owners[factor], "each": width // factor.size}
+        return {**rest, "width": width}
 
     levels = [described(found.maps[level["index"]][1], **level) for level in maps["levels"]]
     return {**maps, "levels": levels}, described(found.classified, stride=max(found.strides))

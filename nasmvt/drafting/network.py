@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nasmvt.drafting.factors import Dim, Factor, factors
+from nasmvt.drafting.sizes import Sizes
 from nasmvt.drafting.tracing import Trace
 from nasmvt.errors import UserError
 from nasmvt.families.timm_resized import create
@@ -103,10 +104,10 @@ def trace(network: nn.Module, how: Mapping[str, Any], side: int, norm: bool | No
             hooks.append(block.register_forward_hook(note))
     with torch.no_grad(), torch.device("meta"):
         images = torch.empty(1, 3, side, side)
-        with found.trace:
+        with found.trace, Sizes(found.trace):
             found.trace.begin(images)
             classified = network(images)
-        with found.trace:
+        with found.trace, Sizes(found.trace):
             found.norm, maps = _maps(network, images, norm)
     for hook in hooks:
         hook.remove()

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import operator
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,8 @@ WEIGHTS = "weights.data"
 _OPSET = 18
 _LARGEST_CONSTANT = 1024
 """Elements up to which a computed constant replaces its computation; larger ones would outgrow the weights."""
+_LARGEST_VECTOR = 2**16
+"""The same for vectors: a bias never outgrows its weights, and BatchNorm joins only convolutions with constant ones."""
 _INSIDE = 256
 """Bytes up to which a tensor stays inside its graph."""
 
@@ -71,14 +74,14 @@ def to_onnx(program: ExportedProgram) -> "ir.Model":
             ) from error
         assert translated is not None
         _name_by_weights(translated.model)
-        optimizer.optimize(translated.model, output_size_limit=_LARGEST_CONSTANT)
+        optimizer.optimize_ir(translated.model, output_size_limit=_LARGEST_VECTOR, should_fold=_small_enough)
     _strip(translated.model)
     return translated.model
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return what stands for our own operators."""
-    from onnxscript import FLOAT
+    """Return what stands for our own operators, and for what the exporter translates wrongly."""
+    from onnxscript import FLOAT, INT64
     from onnxscript import opset18 as op
 
     def survivors(boxes_GN4: FLOAT, scores_GN: FLOAT, overlap: float) -> Any:
@@ -92,15 +95,41 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         ones = op.Expand(op.Constant(value_float=1.0), op.Shape(places_n2, start=0, end=1))
         return op.Cast(op.ScatterND(nothing, places_n2, ones), to=9)  # bool
 
-    return {torch.ops.nasmvt.survivors.default: survivors}
+    def floordiv(a: INT64, b: INT64) -> Any:  # Div alone rounds towards zero: -(-5 // 2) is 3, but was 2
+        return op.Div(op.Sub(a, op.Mod(a, b)), b)
+
+    return {torch.ops.nasmvt.survivors.default: survivors, operator.floordiv: floordiv}
 
 
 def _name_by_weights(model: "ir.Model") -> None:
-    """Name what is computed from one weight alone after it: the optimizer makes weights of such values."""
+    """Name what is computed from one weight and constants after it: the optimizer makes weights of such values."""
+    origins: dict[ir.Value, str] = {}
     for number, node in enumerate(model.graph):
-        weights = [value for value in node.inputs if value is not None and value.is_initializer()]
-        if len(weights) == len(node.inputs) == len(node.outputs) == 1 and not node.outputs[0].is_graph_output():
-            node.outputs[0].name = f"{weights[0].name}.{node.op_type.lower()}.{number}"
+        sources = set()
+        for value in node.inputs:
+            if value is None or _is_constant(value):
+                continue
+            sources.add(origins.get(value) or (str(value.name) if value.is_initializer() else None))
+        if (
+            len(sources) == len(node.outputs) == 1
+            and (source := sources.pop())
+            and not node.outputs[0].is_graph_output()
+        ):
+            origins[node.outputs[0]] = source
+            node.outputs[0].name = f"{source}.{node.op_type.lower()}.{number}"
+
+
+def _is_constant(value: "ir.Value") -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type == "Constant"
+
+
+def _small_enough(node: "ir.Node") -> bool | None:
+    """Return False for a node whose computed constant would be too large, else None, the optimizer's own rules."""
+    shape = node.outputs[0].shape
+    if shape is None or not shape.is_static() or len(shape) < 2:
+        return None
+    return None if np.prod(shape.numpy()) <= _LARGEST_CONSTANT else False
 
 
 def _strip(model: "ir.Model") -> None:

@@ -164,6 +164,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
             reader="fc2.weight",
         )
     ],
+    widths=[f"embed_dim{stage}" for stage in range(1, 5)],
 )
 def build(
     arch: Arch,

@@ -31,6 +31,7 @@ RECOMPUTING = {"gradient_checkpointing": "training.activation_checkpointing"}
 
 Choices = Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any]]
 Axes = Sequence[Axis] | Callable[[Mapping[str, Any]], Sequence[Axis]]
+Widths = Sequence[str] | Callable[[Mapping[str, Any]], Sequence[str]]
 Blocks = str | Callable[[Mapping[str, Any]], str | None] | None
 
 
@@ -60,6 +61,11 @@ class Family:
     """Axes whose units may be put in the order of their importance, or a function that gives those of a space's fixed
     sizes."""
 
+    widths: Widths = ()
+    """Choices of a number of channels, made once, whose order is free: put in another order wherever they occur,
+    backbone and head compute the same. What occurs is found by comparing networks, axes apart. A function gives those
+    of a space's fixed sizes."""
+
     blocks: Blocks = None
     """Regular expression of the names of the blocks that a network is a chain of; the numbers in its groups, read as a
     tuple, give their order, and a group that is absent comes last. Activations are recomputed by block, and learning
@@ -76,6 +82,10 @@ class Family:
     def axes_of(self, space: SearchSpace) -> Sequence[Axis]:
         """Return the axes of the networks of a space."""
         return self.axes(space.fixed) if callable(self.axes) else self.axes
+
+    def widths_of(self, space: SearchSpace) -> Sequence[str]:
+        """Return the choices of a space that are numbers of channels in free order."""
+        return self.widths(space.fixed) if callable(self.widths) else self.widths
 
     def blocks_of(self, space: SearchSpace) -> str | None:
         """Return the regular expression of the blocks of the networks of a space."""
@@ -129,9 +139,14 @@ class Family:
     def _check_rounding(self, space: SearchSpace, choices: Mapping[str, Any]) -> None:
         """Refuse options that become the same width."""
         for name, kind in choices.items():
-            for mark in getattr(get_args(kind)[0] if get_origin(kind) is tuple else kind, "__metadata__", ()):
-                if isinstance(mark, Rounded):
-                    mark.check(name, space.choices[name].options, space.fixed["round_to"])  # type: ignore[arg-type]
+            if mark := _rounded(kind):
+                mark.check(name, space.choices[name].options, space.fixed["round_to"])  # type: ignore[arg-type]
+
+    def units(self, space: SearchSpace, choice: str, option: int) -> int:
+        """Return how many units an option of a choice is, after the rounding of the space."""
+        choices = self.choices(space.fixed) if callable(self.choices) else self.choices
+        mark = _rounded(choices[choice])
+        return option if mark is None else mark.to(option, space.fixed.get("round_to", 1))
 
     def _check_value(self, space: SearchSpace, name: str, kind: Any, value: object) -> None:
         try:
@@ -141,6 +156,12 @@ class Family:
             raise UserError(
                 f"family {self.name} can't build {name} = {value} of {space.name}: {rule}; fix the space"
             ) from None
+
+
+def _rounded(kind: Any) -> Rounded | None:
+    """Return the mark of the type of a choice, or of its entries, that says what is rounded."""
+    marks = getattr(get_args(kind)[0] if get_origin(kind) is tuple else kind, "__metadata__", ())
+    return next((mark for mark in marks if isinstance(mark, Rounded)), None)
 
 
 FAMILIES: Registry[Family] = Registry("family")
@@ -156,6 +177,7 @@ def register(
     centred: Mapping[str, tuple[int, ...]] | None = None,
     tables: Sequence[str] = (),
     axes: Axes = (),
+    widths: Widths = (),
     blocks: Blocks = None,
     retired: Mapping[str, str] | None = None,
 ) -> Callable[[Builder], Builder]:
@@ -170,6 +192,7 @@ def register(
         centred: parameters whose smaller versions are the middle of the larger, by pattern, with the dimensions.
         tables: tables of positions (1, C, H, W) that may be resized, by pattern.
         axes: axes whose units may be put in the order of their importance, see `Family`.
+        widths: choices of a number of channels that may be put in that order, too, see `Family`.
         blocks: regular expression of the names of blocks, see `Family`.
         retired: fixed sizes of older versions, with the settings that replace them.
 
@@ -187,6 +210,7 @@ def register(
             centred=centred or {},
             tables=tuple(tables),
             axes=axes,
+            widths=widths,
             blocks=blocks,
             retired=retired or {},
         )

@@ -13,15 +13,25 @@ _NET = "backbone.net"
 
 
 def axes(fixed: Mapping[str, Any]) -> list[Axis]:
-    """Return the axes of hidden units and heads of a drafted space; what heads read stays in timm's order.
+    """Return the axes of hidden units and heads of a drafted space; what heads read is a width.
 
     Args:
         fixed: the fixed sizes of the space.
     """
-    read = {each.get("units") for each in (fixed["classified"], *fixed["maps"]["levels"])}
+    read = set(widths(fixed))
     units = TypeAdapter(dict[str, Units]).validate_python(fixed.get("units", {}))
     found = (_axis(its) for name, its in units.items() if name not in read)
     return [axis for axis in found if axis is not None]
+
+
+def widths(fixed: Mapping[str, Any]) -> list[str]:
+    """Return the choices of channels that heads read.
+
+    Args:
+        fixed: the fixed sizes of the space.
+    """
+    names = dict.fromkeys(each.get("units") for each in (fixed["classified"], *fixed["maps"]["levels"]))
+    return [name for name in names if name is not None]
 
 
 def _axis(units: Units) -> Axis | None:

@@ -25,7 +25,7 @@ from nasmvt.families.copying import with_same_tensors
 from nasmvt.families.reference import State
 from nasmvt.families.registry import register
 from nasmvt.families.rounding import Rounded
-from nasmvt.families.timm_axes import axes, block_names
+from nasmvt.families.timm_axes import axes, block_names, widths
 from nasmvt.families.timm_units import Count, PackedConv2d, PackedLinear, Plan, Units, packed
 from nasmvt.families.vit_mvt import STAGES, stage_ends
 from nasmvt.space import Arch
@@ -40,6 +40,8 @@ class Map(Config):
     """Channels, as published."""
     units: str | None = None
     """The choice that the channels follow."""
+    each: Count | None = None
+    """Channels of a unit; null (drafts of version 0.5): those that make the choice's largest number of units."""
     index: int = -1
     """Its place among those that timm offers."""
 
@@ -195,7 +197,8 @@ class Draft:
         if level.units is None:
             return level.width
         units = self.units[level.units]
-        return level.width // units.largest * units.kept(units.largest, arch[level.units])
+        each = level.each or level.width // units.largest
+        return each * units.kept(level.width // each, arch[level.units])
 
 
 @lru_cache(maxsize=12)
@@ -238,7 +241,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
     return of_head | {f"backbone.net.{name}": packed(tensor, packings.get(name, ())) for name, tensor in rest.items()}
 
 
-@register("timm", choices=choices, roles={}, convert=convert, axes=axes, blocks=block_names)
+@register("timm", choices=choices, roles={}, convert=convert, axes=axes, widths=widths, blocks=block_names)
 def build(
     arch: Arch,
     *,

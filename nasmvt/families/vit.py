@@ -311,6 +311,7 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
             count="num_heads",
         ),
     ],
+    widths=["embed_dim"],
 )
 def build(
     arch: Arch,

@@ -56,6 +56,8 @@ class ViTMVT(nn.Module):
         round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         *,
@@ -292,6 +294,7 @@ def stage_ends(depth: int) -> tuple[int, ...]:
             count="num_heads",
         ),
     ],
+    widths=["embed_dim"],
 )
 def build(
     arch: Arch,

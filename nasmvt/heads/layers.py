@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]
@@ -35,6 +36,27 @@ def conv_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return nn.Sequential(conv, nn.ReLU(inplace=True))
+
+
+def grid_means(map_BCHW: Tensor, side: int) -> Tensor:
+    """Return the means (B, C, S, S) of the cells of a grid of `side` S, of a map (B, C, H, W).
+
+    While H and W are left open in tracing, they are products with matrices that are made for the size at hand: torch's
+    own operator is traced for sizes that divide like the example's.
+    """
+    height, width = map_BCHW.shape[2:]
+    if isinstance(height, int) and isinstance(width, int):
+        return F.adaptive_avg_pool2d(map_BCHW, side)
+    rows_SH, columns_SW = (_cells(side, length).to(map_BCHW) for length in (height, width))
+    return rows_SH @ (map_BCHW @ columns_SW.T)
+
+
+def _cells(side: int, length: int) -> Tensor:
+    """Return what each place of a line of `length` L weighs in the mean of each of `side` cells: (S, L)."""
+    place_L, cell_S1 = torch.arange(length), torch.arange(side)[:, None]
+    first_S1, end_S1 = cell_S1 * length // side, ((cell_S1 + 1) * length + side - 1) // side
+    inside_SL = (place_L >= first_S1) & (place_L < end_S1)
+    return inside_SL / (end_S1 - first_S1)
 
 
 def in_float32(output: Tensor) -> Tensor:

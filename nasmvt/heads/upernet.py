@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasmvt.heads.layers import Norm, conv_norm_relu, group_norm
+from nasmvt.heads.layers import Norm, conv_norm_relu, grid_means, group_norm
 from nasmvt.heads.segmentation import PixelLoss, SegmentationHead, classifier, resize
 
 NORMS: dict[str, tuple[Norm, Norm]] = {
@@ -80,7 +79,7 @@ class UPerNetHead(SegmentationHead):
     def _pool(self, map_BCHW: Tensor) -> Tensor:
         pooled = [map_BCHW]
         for scale, conv in zip(self.pool_scales, self.pools, strict=True):
-            pooled.append(resize(conv(F.adaptive_avg_pool2d(map_BCHW, scale)), map_BCHW.shape[2:]))
+            pooled.append(resize(conv(grid_means(map_BCHW, scale)), map_BCHW.shape[2:]))
         result: Tensor = self.bottleneck(torch.cat(pooled, dim=1))
         return result
 

@@ -13,15 +13,16 @@ import torch
 from nasmvt.config import parse
 from nasmvt.cost import Budget
 from nasmvt.errors import UserError
+from nasmvt.files import write_json
 from nasmvt.pipeline.compare import NEAR, bounds_of
 from nasmvt.pipeline.datasets import placed
 from nasmvt.pipeline.evaluate import evaluate_on_val
 from nasmvt.pipeline.identity import SPLITS
 from nasmvt.pipeline.retrain import Chosen, load_retrained, retrain
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.search import search
+from nasmvt.pipeline.search import Searching
 from nasmvt.pipeline.supernet import load_supernet
-from nasmvt.search import Objective, SearchConfig, SearchListener
+from nasmvt.search import Objectives, SearchConfig, SearchListener
 from nasmvt.training.loop import Listener
 
 RESAMPLES = 10_000
@@ -111,27 +112,18 @@ def compare_searches(
     """
     supernet = load_supernet(run, device)
     budget, costs, _ = bounds_of(run, supernet)
-    objective, data = Objective.of(supernet.tasks), run.open_data(SPLITS, accept_changed=accept_changed_data)
+    own = run.experiment.search
+    objectives = Objectives.of(supernet.tasks, own.maximize, own.minimize)
+    data = run.open_data(SPLITS, accept_changed=accept_changed_data)
     found = []
-    for name, (config, bounds) in _searches(run.experiment.search, budget, against).items():
+    for name, (config, bounds) in _searches(own, budget, against).items():
         counts, inherited, trained = [], [], []
-        feasible = bounds.feasible(costs)
+        work = Searching(run=run, supernet=supernet, config=config, objectives=objectives, costs=costs, wanted=bounds)
         for seed in range(seeds):
             folder = run.folder("compare", f"{name}-seed-{seed}")
             with searching() as table:
-                ranked = search(
-                    run,
-                    supernet,
-                    costs,
-                    bounds,
-                    feasible,
-                    config,
-                    device=device,
-                    address=address,
-                    out=folder,
-                    seed=seed,
-                    listener=table,
-                    accept_changed_data=accept_changed_data,
+                ranked = replace(work, out=folder).search(
+                    address=address, seed=seed, listener=table, accept_changed_data=accept_changed_data
                 )
             chosen = Chosen(f"compare-{folder.name}", ranked[0].arch, costs.sharing)
             resume = run.folder("retrain", chosen.name).exists()
@@ -140,9 +132,14 @@ def compare_searches(
             counts.append(len(ranked))
             inherited.append(ranked[0].score)
             model = load_retrained(run, chosen.name)
-            trained.append(objective(evaluate_on_val(model, placed(data, model.tasks), device)))
+            trained.append(objectives.score(evaluate_on_val(model, placed(data, model.tasks), device)))
         found.append(SearchesOf(name, tuple(counts), tuple(inherited), tuple(trained)))
     return [item.against(found[-1]) for item in found]
+
+
+def write_searches(run: Run, found: Sequence[SearchesOf]) -> None:
+    """Write the result of a comparison of searches."""
+    write_json(run.searches_path, [item.to_dict() for item in found])
 
 
 def _searches(own: SearchConfig, budget: Budget, against: Sequence[str]) -> dict[str, tuple[SearchConfig, Budget]]:

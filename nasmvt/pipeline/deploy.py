@@ -14,7 +14,7 @@ from nasmvt.data import EvalTransform
 from nasmvt.data.eval_set import EvalSet
 from nasmvt.errors import UserError, listed, nearest
 from nasmvt.export import run_onnx
-from nasmvt.export.compiling import compile_program, need_compiler
+from nasmvt.export.compiling import compile_program
 from nasmvt.export.gate import check, check_images, check_merged
 from nasmvt.export.loading import LoadedModel, load
 from nasmvt.export.onnx_graph import need, read_graph, to_onnx, write_graph, write_graphs
@@ -27,6 +27,7 @@ from nasmvt.files import atomic, new_folder, write_text
 from nasmvt.heads.static import survivors_by_torchvision
 from nasmvt.pipeline.datasets import TaskData
 from nasmvt.pipeline.evaluate import data_configs, data_of
+from nasmvt.tasks.compiled import check_compiler
 from nasmvt.tasks.network import TaskNetwork
 
 IMAGES = 8
@@ -165,7 +166,7 @@ def export_aoti(work: Deployment) -> dict[str, float]:
         UserError: if there is no C++ compiler, a network can't be traced, its code does not compute what the network
             does, or there are such files already.
     """
-    need_compiler()
+    check_compiler("cpu", "--aoti")
     return _export_programs(work, AOTI, compile_program, AotiProgram)
 
 

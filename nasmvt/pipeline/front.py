@@ -12,7 +12,7 @@ from nasmvt.pipeline.layout import SearchFiles
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.supernet import load_supernet
 from nasmvt.report.front import plot_front
-from nasmvt.search import Candidate, Journal, Objective, Objectives
+from nasmvt.search import Candidate, Journal, Objectives
 from nasmvt.search.results import best_values, candidates_table, front, write_best, write_table
 from nasmvt.search.run import sharing_of
 
@@ -33,7 +33,7 @@ class Front:
         self.files = run.search_files if folder is None else SearchFiles(folder)
         self._header, self.candidates = Journal(self.files.journal).read(run.experiment.space)
         config = self._header["config"]
-        self.objectives = Objectives(Objective.of(run.tasks), tuple(config["maximize"]), tuple(config["minimize"]))
+        self.objectives = Objectives.of(run.tasks, config["maximize"], config["minimize"])
         best = front(self.candidates, self.objectives)
         self.members = sorted(
             (candidate for candidate, on_it in zip(self.candidates, best, strict=True) if on_it),

@@ -49,8 +49,17 @@ def read_initial(config: InitialConfig, supernet: Supernet) -> Initial:
         run = Run.open(path)
         earlier = Supernet(run.experiment.space, run.tasks, run.experiment.supernet)
         load_weights(earlier, Checkpoints(run.supernet_files.checkpoint), run.experiment.training.steps)
+        if earlier.config.kernel_transformations and not supernet.config.kernel_transformations:
+            raise UserError(
+                f"kernels of {path} are made by learned transformations, which initial weights bring along, but "
+                "supernet.kernel_transformations is off: turn it on"
+            )
         shared = {name_of(key): tensor.detach() for key, tensor in earlier.shared.items()}
-        return _of_model(earlier.materialize(earlier.space.largest), shared, str(path), supernet)
+        matrices = {
+            name: {matrix: lender.stored(matrix, False).detach() for matrix in lender.transformations}
+            for name, lender in earlier.lenders.items()
+        }
+        return _of_model(earlier.materialize(earlier.space.largest), shared, str(path), supernet, matrices)
     if path.is_dir():
         return _of_model(load(path).model, {}, str(path), supernet)
     return _published(read_state(path), str(path), config.arch, supernet)
@@ -185,8 +194,19 @@ def _converter(space: SearchSpace) -> Converter:
 # -- earlier models of nasmvt ---------------------------------------------------------------------
 
 
-def _of_model(model: MultiTaskModel, shared: State, source: str, supernet: Supernet) -> Initial:
-    """Take the tensors of another model's tasks: for each task the one of its name, of its kind, or the first."""
+def _of_model(
+    model: MultiTaskModel, shared: State, source: str, supernet: Supernet, matrices: Mapping[str, State] | None = None
+) -> Initial:
+    """Take the tensors of another model's tasks: for each task the one of its name, of its kind, or the first.
+
+    Args:
+        model: the model.
+        shared: tensors that tasks of a supernet share.
+        source: where they come from.
+        supernet: what is to be filled.
+        matrices: for each task, the transformations of kernels, which no model has, by name.
+    """
+    matrices = matrices or {}
     theirs, ours = ({"family": s.family, **s.fixed} for s in (model.space, supernet.space))
     for key in sorted((theirs.keys() | ours.keys()) - _OF_TRAINING, key="family".__ne__):
         if theirs.get(key) != ours.get(key):
@@ -199,7 +219,7 @@ def _of_model(model: MultiTaskModel, shared: State, source: str, supernet: Super
     for name, task in supernet.tasks.items():
         alike = [other for other, held in model.tasks.items() if held.config.kind == task.config.kind]
         chosen = name if name in alike else (alike or list(model.tasks))[0]
-        state = model.task(chosen).state_dict()
+        state = model.task(chosen).state_dict() | dict(matrices.get(chosen, {}))
         if chosen not in alike:
             known = supernet.networks[name].state_dict()
             left_out |= {f"{chosen}.{key}": "which tasks of other kinds have" for key in state if key not in known}
@@ -209,6 +229,12 @@ def _of_model(model: MultiTaskModel, shared: State, source: str, supernet: Super
         source=source,
         tensors=tensors,
         shared=shared,
-        digest=digest_of({**model.tensors(), **{f"shared/{key}": tensor for key, tensor in shared.items()}}),
+        digest=digest_of(
+            {
+                **model.tensors(),
+                **{f"shared/{key}": tensor for key, tensor in shared.items()},
+                **{f"{task}.{key}": tensor for task, state in matrices.items() for key, tensor in state.items()},
+            }
+        ),
         left_out=left_out,
     )

@@ -12,9 +12,9 @@ from nasmvt.errors import UserError, check_task
 from nasmvt.pipeline.latency import Effort, Networks, is_here, measure_table, setting_here, time_archs
 from nasmvt.pipeline.layout import SearchFiles
 from nasmvt.pipeline.run import Run
+from nasmvt.precision import Precision
 from nasmvt.search import Candidate, Journal
-from nasmvt.search.config import SearchConfig
-from nasmvt.search.objective import Objective, Objectives
+from nasmvt.search.objective import Objectives
 from nasmvt.supernet import Supernet
 
 _log = logging.getLogger(__name__)
@@ -32,8 +32,9 @@ def search_costs(
     run: Run,
     supernet: Supernet,
     wanted: Budget,
-    config: SearchConfig,
+    objectives: Objectives,
     *,
+    precision: Precision,
     table: Path | None = None,
     threads: int | None = None,
     device: str = "auto",
@@ -49,7 +50,8 @@ def search_costs(
         run: the run.
         supernet: its supernet, on the device.
         wanted: the bounds.
-        config: gives the objectives.
+        objectives: of the search; those that are latencies are looked up.
+        precision: in which candidates compute, where a table is measured.
         table: a file of `nasmvt measure-latency`.
         threads: of an operator; None: the table's, or 1.
         device: what the user wants: "auto", or the device that the table must be of.
@@ -60,7 +62,6 @@ def search_costs(
         UserError: if the table is of another space, task, device or number of threads.
     """
     costs = Costs(supernet.space, supernet.tasks, supernet.sharing(wanted.sharing))
-    objectives = Objectives(Objective.of(supernet.tasks), config.maximize, config.minimize)
     tasks = list(dict.fromkeys([*wanted.latency, *objectives.timed]))
     if not tasks:
         if table is not None or threads is not None:
@@ -71,10 +72,9 @@ def search_costs(
     kept = (run.search_files if out is None else SearchFiles(out)).latency
     path = table or (kept if kept.is_file() else run.latency_path)
     if table is None and not path.is_file():
-        setting = setting_here(device=supernet.device, threads=threads or 1, precision=config.precision)
-        measure_table(Networks(run.experiment.space, run.tasks, run.path), tasks, setting, Effort(), on_task).write(
-            path
-        )
+        setting = setting_here(device=supernet.device, threads=threads or 1, precision=precision)
+        networks = Networks(run.experiment.space, run.tasks, run.path)
+        measure_table(networks, tasks, setting, Effort(), on_task).write(path)
     costs.timing = LatencyTable.read(path)
     costs.timing.check(costs.space, costs.tasks, tasks, path)
     kind = torch.device(costs.timing.setting.device).type

@@ -1,14 +1,13 @@
 """The trainings of a run as the work of Ray's workers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from nasmvt.pipeline.experiment import Experiment
 from nasmvt.pipeline.retrain import Chosen, Retraining
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
+from nasmvt.pipeline.supernet import SupernetTraining, load_supernet
 from nasmvt.training.processes import Processes
 from nasmvt.training.ray_workers import Tell
 
@@ -30,31 +29,29 @@ class _Listener:
 class SupernetWork:
     """The training of a supernet: begun, or resumed where an earlier attempt has begun it."""
 
-    out: Path
-    experiment: Experiment | None
-    """None: the run at `out` is resumed."""
-    accept_changed_data: bool = False
+    training: SupernetTraining
+    """Its run directory is one that all nodes see."""
+
+    @classmethod
+    def of(cls, training: SupernetTraining) -> "SupernetWork":
+        """Return the work of a training, in a directory that is found or chosen now."""
+        return cls(training=replace(training, out=training.path.absolute()))
+
+    @property
+    def out(self) -> Path:
+        """The run directory."""
+        return self.training.path if self.training.out is None else self.training.out
 
     def __call__(self, processes: Processes, device: torch.device, tell: Tell) -> None:
         """Do a worker's share."""
-        listener = _Listener(tell) if processes.first else None
-        if processes.first and self.out.is_dir() and not any(self.out.iterdir()):
-            self.out.rmdir()  # an earlier attempt was killed before it could write
-        begun = any(processes.gather(Run.is_at(self.out)))
-        if self.experiment is None or begun:
-            resume_supernet(
-                Run.open(self.out),
-                device=device,
-                listener=listener,
-                accept_changed_data=self.accept_changed_data,
-                processes=processes,
-            )
-            return
-        train_supernet(
-            self.experiment,
-            out=self.out,
+        out = self.out
+        if processes.first and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()  # an earlier attempt was killed before it could write
+        begun = any(processes.gather(Run.is_at(out)))
+        training = replace(self.training, experiment=None) if begun else self.training
+        training.train(
             device=device,
-            listener=listener,
+            listener=_Listener(tell) if processes.first else None,
             on_report=lambda report: tell("on_report", report),
             on_initial=lambda filled: tell("on_initial", filled),
             processes=processes,

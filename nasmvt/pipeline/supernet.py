@@ -1,27 +1,116 @@
 """The first step of the main job: starting a run and training its supernet."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from nasmvt.data import DataInfo
+from nasmvt.errors import UserError, listed
 from nasmvt.pipeline.data_report import TaskReport, check_report, report_data
 from nasmvt.pipeline.datasets import TaskData, open_data
-from nasmvt.pipeline.experiment import Experiment
+from nasmvt.pipeline.experiment import Experiment, load_experiment
 from nasmvt.pipeline.identity import TaskRecord
 from nasmvt.pipeline.initial import read_initial
-from nasmvt.pipeline.run import Run, make_tasks, reserved
+from nasmvt.pipeline.run import Run, free_path, make_tasks, reserved
 from nasmvt.pipeline.stage import Stage
 from nasmvt.seeding import derive_seed, seeded
 from nasmvt.supernet import Supernet
 from nasmvt.supernet.importance import SCORES, gather_gradients, put_in_order
 from nasmvt.supernet.initial import Filled, begin_with
+from nasmvt.supernet.widths import put_widths_in_order
 from nasmvt.training.checkpoint import Checkpoints, load_weights
 from nasmvt.training.loop import Listener
 from nasmvt.training.processes import ALONE, Processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetTraining:
+    """The training of a supernet: in a new run directory, or resumed in one."""
+
+    out: Path | None
+    """The run directory; None: a new one under `runs/`, or the newest to resume."""
+    experiment: Experiment | None
+    """None: the run is resumed."""
+    accept_changed_data: bool = False
+    """Whether a run is resumed even if the data changed since it began."""
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment | str | None = None,
+        *,
+        out: Path | None = None,
+        resume: bool = False,
+        changes: Sequence[str] = (),
+        seed: int | None = None,
+        accept_changed_data: bool = False,
+    ) -> "SupernetTraining":
+        """Read what is to be trained.
+
+        Args:
+            experiment: an experiment, its file, or the name of a shipped one; None: the built-in data set.
+            out: the run directory.
+            resume: whether to continue a run; it is then continued as it is.
+            changes: settings as `--set` takes them.
+            seed: of everything random; None: the experiment's.
+            accept_changed_data: continue if the data changed since the run began.
+
+        Raises:
+            UserError: if a setting breaks a rule, or arguments contradict each other.
+        """
+        if resume and (experiment is not None or changes or seed is not None):
+            raise UserError("--resume continues a run as it is: leave out the experiment, --set and --seed")
+        if accept_changed_data and not resume:
+            raise UserError("--accept-changed-data continues a run whose data changed: pass --resume too")
+        if resume:
+            return cls(out=out, experiment=None, accept_changed_data=accept_changed_data)
+        if not isinstance(experiment, Experiment):
+            experiment = load_experiment(experiment, changes, seed)
+        elif changes or seed is not None:
+            raise UserError("an experiment that is loaded has its settings: give changes and seed when it is loaded")
+        return cls(out=out, experiment=experiment)
+
+    @property
+    def path(self) -> Path:
+        """The run directory that there is, or will be.
+
+        Raises:
+            UserError: if there is none to resume, or it is taken.
+        """
+        return Run.open(self.out).path if self.experiment is None else free_path(self.out, self.experiment)
+
+    def train(
+        self,
+        *,
+        device: torch.device,
+        listener: Listener | None = None,
+        on_report: Callable[[Mapping[str, TaskReport]], None] | None = None,
+        on_initial: Callable[[Filled], None] | None = None,
+        processes: Processes = ALONE,
+    ) -> Run:
+        """Train it (see `train_supernet` and `resume_supernet`); return the run."""
+        if self.experiment is None:
+            run = Run.open(self.out)
+            resume_supernet(
+                run,
+                device=device,
+                listener=listener,
+                accept_changed_data=self.accept_changed_data,
+                processes=processes,
+            )
+            return run
+        return train_supernet(
+            self.experiment,
+            out=self.out,
+            device=device,
+            listener=listener,
+            on_report=on_report,
+            on_initial=on_initial,
+            processes=processes,
+        )
 
 
 def train_supernet(
@@ -115,9 +204,18 @@ def begin_with_initial(
         batches = ((n, loader.batch(step)) for step in range(config.order_batches) for n, loader in loaders.items())
         with seeded(experiment.seed, "importance"):
             gather_gradients(supernet.to(device), ((name, batch.to(device)) for name, batch in batches))
-    count = put_in_order(supernet, SCORES[config.order])
+    score, allowed = SCORES[config.order], config.order_widths
+    ordered = []
+    if allowed is not False:
+        widths, left = put_widths_in_order(supernet, score, required=bool(allowed))
+        if widths:
+            ordered.append(f"the channels of {listed(widths)} are in the order of importance, by {config.order}")
+        if left:
+            ordered.append(f"the channels of {listed(left)} stay in their order, which a head or a layer depends on")
+    count = put_in_order(supernet, score)
     supernet.zero_grad()
-    return replace(filled, ordered=f"the units of {count} modules are in the order of importance, by {config.order}")
+    ordered.append(f"the units of {count} modules are in the order of importance, by {config.order}")
+    return replace(filled, ordered=tuple(ordered))
 
 
 def build_supernet(experiment: Experiment, infos: Mapping[str, DataInfo]) -> Supernet:

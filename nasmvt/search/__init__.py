@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from nasmvt.search.build import make_searcher as make_searcher
     from nasmvt.search.candidate import Candidate as Candidate
     from nasmvt.search.config import SearchConfig as SearchConfig
+    from nasmvt.search.evaluator import EvaluationSetting as EvaluationSetting
     from nasmvt.search.evaluator import Evaluator as Evaluator
     from nasmvt.search.evolution import EvolutionSearcher as EvolutionSearcher
     from nasmvt.search.journal import Journal as Journal

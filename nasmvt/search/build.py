@@ -1,21 +1,18 @@
 """From settings to a searcher and a pool."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ceil
 
 import torch
 
 from nasmvt.cost import FeasibleSet
-from nasmvt.data.types import Batch
 from nasmvt.errors import UserError, listed
 from nasmvt.search.config import SearchConfig
-from nasmvt.search.evaluator import Evaluator
+from nasmvt.search.evaluator import EvaluationSetting, Evaluator
 from nasmvt.search.objective import SCORE
 from nasmvt.search.pool import InProcessPool, Pool
 from nasmvt.search.searcher import Searcher
 from nasmvt.search.strategies import SEARCHERS
 from nasmvt.search.workers import WorkerRange
-from nasmvt.space import Sharing
 from nasmvt.supernet import Supernet
 
 
@@ -41,45 +38,29 @@ def make_searcher(config: SearchConfig, feasible: FeasibleSet, seed: int) -> Sea
     return searcher
 
 
-def make_pool(
-    config: SearchConfig,
-    supernet: Supernet,
-    sharing: Sharing,
-    images: Mapping[str, Iterable[Batch]],
-    recalibration: Mapping[str, Iterable[Batch]],
-    device: torch.device | str = "cpu",
-    address: str | None = None,
-    figures: Mapping[str, Collection[str]] | None = None,
-    blocks: Mapping[str, Sequence[Iterable[Batch]]] | None = None,
-) -> Pool:
+def make_pool(config: SearchConfig, supernet: Supernet, setting: EvaluationSetting, address: str | None = None) -> Pool:
     """Return the pool of the settings: in this process without workers, else on Ray.
 
     Args:
         config: number and size of the workers.
         supernet: the trained weights.
-        sharing: which layers the tasks of a candidate share.
-        images: the search split of every task; picklable for workers (see `EvalSet`).
-        recalibration: training images of every task.
-        device: where networks run.
+        setting: how candidates are evaluated.
         address: a Ray cluster; None: a local Ray.
-        figures: the values of each task's metric that are needed (see `Objectives.figures`); None: all.
-        blocks: of a search that races: the search split of every task, block by block.
 
     Raises:
         UserError: if a metric has no such value, or Ray is missing, can't be reached or has too few CPUs or GPUs.
     """
     if config.workers == 0:
-        evaluator = Evaluator(supernet, sharing, images, recalibration, device, config.precision, figures, blocks)
-        return InProcessPool(evaluator, config.cpus_per_worker)
+        return InProcessPool(Evaluator(supernet, setting), config.cpus_per_worker)
     from nasmvt.search.ray_pool import RayPool
     from nasmvt.search.recipe import Recipe
 
     return RayPool(
-        Recipe.of(supernet, sharing, images, recalibration, device, config.precision, figures, blocks),
+        Recipe.of(supernet, setting),
         config.workers,
         address=address,
         cpus_per_worker=config.cpus_per_worker,
-        gpus_per_worker=_gpus(config, torch.device(device), address),
+        gpus_per_worker=_gpus(config, torch.device(setting.device), address),
     )
 
 

@@ -1,6 +1,7 @@
 """Evaluating a candidate on one task."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -15,6 +16,28 @@ from nasmvt.tasks.evaluate import evaluate
 from nasmvt.tasks.recalibrate import recalibrate
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSetting:
+    """How candidates are evaluated, whatever the weights."""
+
+    sharing: Sharing
+    """Which layers the tasks share."""
+    images: Mapping[str, Iterable[Batch]]
+    """Evaluation batches of the search split of every task; picklable for workers (see `EvalSet`), which read their
+    images themselves."""
+    recalibration: Mapping[str, Iterable[Batch]]
+    """Training images of every task that BatchNorm statistics are estimated on, in batches."""
+    device: str = "cpu"
+    """Where networks run."""
+    precision: Precision = "fp32"
+    """In which they compute."""
+    figures: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """The values of each task's metric that are needed (see `Objectives.figures`); others may be missing. Of a task
+    that is not named, all are."""
+    blocks: Mapping[str, Sequence[Iterable[Batch]]] = field(default_factory=dict)
+    """Of a search that races: the images of every task, block by block (see `nasmvt.search.race`)."""
+
+
 class Evaluator:
     """Evaluates subnets with the supernet's weights; the same in this process or a worker.
 
@@ -22,37 +45,17 @@ class Evaluator:
 
     Args:
         supernet: the trained weights.
-        sharing: which layers the tasks share.
-        images: evaluation batches of the search split of every task.
-        recalibration: training images of every task that BatchNorm statistics are estimated on, in batches.
-        device: where networks run.
-        precision: in which they compute.
-        figures: the values of each task's metric that are needed; others may be missing. None: all.
-        blocks: of a search that races: the images of every task, block by block (see `nasmvt.search.race`).
+        setting: how they are evaluated.
 
     Raises:
         UserError: if a metric has no such value.
     """
 
-    def __init__(
-        self,
-        supernet: Supernet,
-        sharing: Sharing,
-        images: Mapping[str, Iterable[Batch]],
-        recalibration: Mapping[str, Iterable[Batch]],
-        device: torch.device | str = "cpu",
-        precision: Precision = "fp32",
-        figures: Mapping[str, Collection[str]] | None = None,
-        blocks: Mapping[str, Sequence[Iterable[Batch]]] | None = None,
-    ) -> None:
+    def __init__(self, supernet: Supernet, setting: EvaluationSetting) -> None:
         self.supernet = supernet
-        self.images = images
-        self.blocks = blocks or {}
-        self.recalibration = recalibration
-        self.device = torch.device(device)
-        self.precision: Precision = precision
-        self.sharing = sharing
-        self.unread = {name: supernet.tasks[name].unread(needed) for name, needed in (figures or {}).items()}
+        self.setting = setting
+        self.device = torch.device(setting.device)
+        self.unread = {name: supernet.tasks[name].unread(needed) for name, needed in setting.figures.items()}
 
     def __call__(self, arch: Arch, task: str, rung: int | None = None) -> dict[str, float]:
         """Return the metrics of one task in percent; given a rung, the first one on each of its blocks.
@@ -60,19 +63,20 @@ class Evaluator:
         Raises:
             UserError: if the search split of the task is empty.
         """
-        network = self.supernet.materialize(arch, self.sharing, (task,)).task(task).to(self.device)
+        setting = self.setting
+        network = self.supernet.materialize(arch, setting.sharing, (task,)).task(task).to(self.device)
         if task in self.unread:
             network.strip(self.unread[task])
         config = self.supernet.tasks[task]
         size = config.size(self.supernet.space, arch)
-        recalibrate(network, _placed(self.recalibration[task], size), self.device, precision=self.precision)
+        recalibrate(network, _placed(setting.recalibration[task], size), self.device, precision=setting.precision)
 
         def measured(images: Iterable[Batch]) -> dict[str, float]:
-            return evaluate(network, _placed(images, size), config, self.device, self.precision)
+            return evaluate(network, _placed(images, size), config, self.device, setting.precision)
 
         if rung is None:
-            return measured(self.images[task])
-        return {str(block): measured(self.blocks[task][block])[config.primary] for block in RUNGS[rung]}
+            return measured(setting.images[task])
+        return {str(block): measured(setting.blocks[task][block])[config.primary] for block in RUNGS[rung]}
 
 
 def _placed(images: Iterable[Batch], size: Size) -> Iterable[Batch]:

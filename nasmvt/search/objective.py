@@ -59,6 +59,11 @@ class Objectives:
     minimize: tuple[str, ...] = ()
     """`parameters`, `gmacs:TASK`, or `latency:TASK`."""
 
+    @classmethod
+    def of(cls, tasks: Mapping[str, Task], maximize: Sequence[str], minimize: Sequence[str]) -> "Objectives":
+        """Return the objectives of a search for some tasks."""
+        return cls(Objective.of(tasks), tuple(maximize), tuple(minimize))
+
     def __post_init__(self) -> None:
         tasks = list(self.score.weights)
         for option, given, known in (

@@ -16,6 +16,9 @@ class SupernetConfig(Config):
     """Initial value of every score: a constant, or `uniform`, drawn from uniform(0, 1) (the paper)."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """A layer is shared while its score is above this."""
+    kernel_transformations: bool = False
+    """Whether a smaller kernel is the middle of the larger one after a learned transformation, a matrix for each layer
+    and step, as in once-for-all; else it is that middle. For families whose kernels are a choice (`efficientnet`)."""
 
 
 class InitialConfig(Config):
@@ -38,6 +41,10 @@ class InitialConfig(Config):
     """Puts hidden units and attention heads in the order of their importance, so that smaller subnets keep what matters
     (what the largest network computes stays the same): by the size of the weights that read them, or by what the first
     training batches lose without them, to first order; null: leaves them as they are."""
+    order_widths: bool | None = None
+    """Whether `order` also puts the channels that blocks and heads have in common in order, of widths that are a
+    choice: null: where the family declares that their order is free, and no head depends on it; true: refuses
+    otherwise; false: not at all."""
     order_batches: int = Field(default=4, ge=1)
     """Batches of each task that `order: taylor` looks at."""
 
@@ -47,4 +54,6 @@ class InitialConfig(Config):
             raise ValueError(
                 "weights: timm needs the name of a model, and a path needs none: set or remove initial.model"
             )
+        if self.order_widths and self.order is None:
+            raise ValueError("order_widths is about an order of importance: set initial.order, too")
         return self

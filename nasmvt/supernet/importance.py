@@ -34,11 +34,16 @@ class Units:
     """Those that read the units."""
 
     def reorder(self, order: Tensor) -> None:
-        """Put the units in another order, (units,) int64."""
+        """Put the units in another order, (units,) int64, and with them their gradients."""
         for tensor, dim in self.held:
-            rows = torch.arange(tensor.shape[dim], device=tensor.device).view(self.count, -1)
-            with torch.no_grad():
-                tensor.copy_(tensor.index_select(dim, rows[order].flatten()))
+            rows = torch.arange(tensor.shape[dim], device=tensor.device).view(self.count, -1)[order].flatten()
+            for values in (tensor.detach(), tensor.grad):
+                if values is not None:
+                    values.copy_(values.index_select(dim, rows))
+
+    def in_order(self, score: Score) -> Tensor:
+        """Return the order (units,) int64 that puts the most important first; equal ones keep their order."""
+        return torch.argsort(score(self), descending=True, stable=True)
 
     def sums(self, values: Iterable[tuple[Tensor, int]]) -> Tensor:
         """Return the sums over each unit of values that lie as `held` does: (units,)."""
@@ -61,17 +66,21 @@ def put_in_order(supernet: Supernet, score: Score) -> int:
     Raises:
         UserError: if the family declares no axes.
     """
-    axes = family(supernet.space.family).axes_of(supernet.space)
-    if not axes:
+    if not family(supernet.space.family).axes_of(supernet.space):
         raise UserError(
             f"the family {supernet.space.family} knows no order of importance of {supernet.space.name}: leave "
             "initial.order out"
         )
-    found = [units for axis in axes for units in _units(supernet, axis)]
-    orders = [torch.argsort(score(units), descending=True, stable=True) for units in found]
-    for units, order in zip(found, orders, strict=True):
+    found = units_of_axes(supernet)
+    for units, order in [(units, units.in_order(score)) for units in found]:
         units.reorder(order)
     return len(found)
+
+
+def units_of_axes(supernet: Supernet) -> list[Units]:
+    """Return the units of all axes that the family declares."""
+    axes = family(supernet.space.family).axes_of(supernet.space)
+    return [units for axis in axes for units in _units(supernet, axis)]
 
 
 def by_magnitude(units: Units) -> Tensor:
@@ -118,7 +127,7 @@ def _units(supernet: Supernet, axis: Axis) -> Iterator[Units]:
             for task, module in owners:
                 if not _has(module, leaf):
                     continue
-                for tensor in _stored(supernet, task, f"{name}.{leaf}"):
+                for tensor in stored_as(supernet, task, f"{name}.{leaf}"):
                     held[id(tensor)] = tensor, dim
                     if axis.count is None and (leaf == axis.reader or leaf in axis.rows):
                         counts.add(tensor.shape[dim] // axis.rows.get(leaf, 1))
@@ -128,7 +137,7 @@ def _units(supernet: Supernet, axis: Axis) -> Iterator[Units]:
             yield Units(counts.pop(), tuple(held.values()), tuple(readers.values()))
 
 
-def _stored(supernet: Supernet, task: str, name: str) -> list[Tensor]:
+def stored_as(supernet: Supernet, task: str, name: str) -> list[Tensor]:
     """Return a task's own tensor and, where there is one, the shared copy."""
     own = supernet.lenders[task].stored(name, False)
     shared = supernet.lenders[task].stored(name, True)

@@ -50,7 +50,7 @@ class Filled:
     heads: Mapping[str, int]
     """For each task, the tensors of neck and head that were filled."""
     left_out: Mapping[str, str]
-    ordered: str = ""
+    ordered: tuple[str, ...] = ()
     """What was put in the order of importance."""
 
     def sentences(self) -> list[str]:
@@ -64,7 +64,7 @@ class Filled:
             found.append(f"tensors of necks and heads that fit: {listed(taken)}")
         for reason in dict.fromkeys(self.left_out.values()):
             found.append(f"left out, {reason}: {_some([n for n, why in self.left_out.items() if why == reason])}")
-        return [*found, self.ordered] if self.ordered else found
+        return [*found, *self.ordered]
 
 
 def begin_with(supernet: Supernet, initial: Initial) -> Filled:
@@ -88,6 +88,8 @@ def begin_with(supernet: Supernet, initial: Initial) -> Filled:
                         stored.copy_(given)
                         heads[task] += 1
                     continue
+                if name in supernet.lenders[task].transformations and given is None:
+                    continue  # the identity
                 whole += stored.numel()
                 if given is None:
                     fresh[name] = None

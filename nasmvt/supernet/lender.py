@@ -10,6 +10,7 @@ from nasmvt.errors import UserError
 from nasmvt.families import family
 from nasmvt.space import Arch, SearchSpace, Sharing
 from nasmvt.supernet.frames import Cell, Frame, Hold, link
+from nasmvt.supernet.kernels import Sides, matrices, transformed
 from nasmvt.supernet.lending import Loan, Slice, fits, part
 from nasmvt.supernet.skeletons import Group, Skeletons
 from nasmvt.supernet.structure import OpaqueError
@@ -37,14 +38,18 @@ class Lender:
         task: the task.
         network: its largest network, which holds the specific tensors.
         adaptive: the adaptive parameters, by name.
+        sides: the kernels that are transformed, for which the network has matrices.
     """
 
-    def __init__(self, space: SearchSpace, task: Task, network: nn.Module, adaptive: Mapping[str, Adaptive]) -> None:
+    def __init__(
+        self, space: SearchSpace, task: Task, network: nn.Module, adaptive: Mapping[str, Adaptive], sides: Sides
+    ) -> None:
         self._space = space
         self._task = task
         largest = Frame.of(network)
         self._holds = {hold.name: hold for hold in (*largest.parameters, *largest.buffers)}
         self._adaptive = adaptive
+        self._sides = sides
         centred = family(space.family).centred_dims
         self._centred = {hold.name: centred(hold.name) for hold in largest.parameters}
         self._finish: Callable[[nn.Module], None] | None = None
@@ -69,8 +74,23 @@ class Lender:
         return tensor
 
     def part(self, name: str, shape: torch.Size, shared: bool) -> Tensor:
-        """Return the part of a stored parameter or buffer that a network with one of `shape` has: a view."""
+        """Return the part of a stored parameter or buffer that one of `shape` lies in: a view."""
         return part(self.stored(name, shared), shape, self._centred.get(name, ()))
+
+    def value(self, name: str, shape: torch.Size, shared: bool) -> Tensor:
+        """Return the parameter or buffer that a network with one of `shape` has: its part, or what is made of it."""
+        steps = self._steps(name, shape)
+        given = self.part(name, _widest(shape, steps), shared).detach()
+        return transformed(given, (self.stored(matrix, shared).detach() for matrix in steps))
+
+    @property
+    def transformations(self) -> set[str]:
+        """The names of the matrices that transform kernels."""
+        return {matrix for name, sides in self._sides.items() for matrix in matrices(name, sides, sides[-1])}
+
+    def _steps(self, name: str, shape: torch.Size) -> dict[str, int]:
+        """Return the matrices that make a parameter of `shape`, with the sides that they make."""
+        return matrices(name, self._sides[name], shape[-1]) if name in self._sides else {}
 
     def lend(self, arch: Arch, sharing: Sharing) -> TaskNetwork:
         """Return a new network of an arch that holds views of the stored tensors."""
@@ -117,6 +137,9 @@ class Lender:
         for (members, leaf), tensor in zip(cells, loan.take(), strict=True):
             members[leaf] = tensor
         for borrower in borrowers:
+            for (members, leaf), held in borrower.kernels:
+                kernel, *by = held.values()
+                members[leaf] = transformed(kernel, by)
             for (members, leaf), name, _ in borrower.frame.ties:
                 owner, _, at = name.rpartition(".")
                 members[leaf] = network.get_submodule(owner)._parameters[at]
@@ -172,14 +195,15 @@ class Lender:
     def _borrower(self, frame: Frame) -> "_Borrower":
         borrower = _Borrower(frame)
         for cell, name, shape in frame.parameters:
-            source, _, stored = self._stored(name, shape)
-            adaptive, centred = self._adaptive.get(name), self._centred[name]
-            if adaptive is not None:
-                borrower.choices.append((cell, source, Slice.of(stored, shape, centred, adaptive.layer), adaptive))
-            elif shape != stored:
-                borrower.slices.append((cell, source, Slice.of(stored, shape, centred, None)))
-            else:
-                borrower.whole.append((cell, source))
+            steps = self._steps(name, shape)
+            if not steps:
+                self._borrow(borrower, cell, name, shape)
+                continue
+            held = dict.fromkeys((name, *steps))
+            self._borrow(borrower, (held, name), name, _widest(shape, steps))
+            for matrix, side in steps.items():
+                self._borrow(borrower, (held, matrix), matrix, torch.Size((side * side, side * side)))
+            borrower.kernels.append((cell, held))
         for cell, name, shape in frame.buffers:
             source, _, stored = self._stored(name, shape)
             if shape == stored:
@@ -187,6 +211,22 @@ class Lender:
             else:
                 borrower.buffers.append((cell, source, Slice.of(stored, shape, (), None)))
         return borrower
+
+    def _borrow(self, borrower: "_Borrower", cell: Cell, name: str, shape: torch.Size) -> None:
+        """Note that a cell borrows the part of `shape` of a parameter."""
+        source, _, stored = self._stored(name, shape)
+        adaptive, centred = self._adaptive.get(name), self._centred[name]
+        if adaptive is not None:
+            borrower.choices.append((cell, source, Slice.of(stored, shape, centred, adaptive.layer), adaptive))
+        elif shape != stored:
+            borrower.slices.append((cell, source, Slice.of(stored, shape, centred, None)))
+        else:
+            borrower.whole.append((cell, source))
+
+
+def _widest(shape: torch.Size, steps: Mapping[str, int]) -> torch.Size:
+    """Return the shape of the part that the first of some steps to a kernel of `shape` transforms."""
+    return torch.Size((*shape[:-2], *[max(steps.values())] * 2)) if steps else shape
 
 
 class _Borrower:
@@ -200,3 +240,5 @@ class _Borrower:
         self.choices: list[tuple[Cell, Cell, Slice, Adaptive]] = []
         """Adaptive parameters."""
         self.buffers: list[tuple[Cell, Cell, Slice]] = []
+        self.kernels: list[tuple[Cell, dict[str, Any]]] = []
+        """Kernels that are made of what is borrowed by name: the middle of the stored one, and matrices."""

@@ -16,6 +16,7 @@ from nasmvt.seeding import derive_seed
 from nasmvt.space import Arch, Role, SearchSpace, Sharing
 from nasmvt.space.sharing import SharingRule, layer_of
 from nasmvt.supernet.config import SupernetConfig
+from nasmvt.supernet.kernels import Sides, add_transformations
 from nasmvt.supernet.lender import Adaptive, Lender
 from nasmvt.tasks.build import Slot, build_network, parameter_slots
 from nasmvt.tasks.choices import check_choices
@@ -31,6 +32,7 @@ class Supernet(nn.Module):
     The largest network of every task holds the specific tensors. A layer that several tasks have is,
     by its role, specific (each network keeps its own), shared (the networks hold the same tensor)
     or adaptive: then `shared` holds one more tensor, and `scores` decides which of the two a task uses.
+    With `kernel_transformations` they hold the matrices too that make smaller kernels (see `nasmvt.supernet.kernels`).
 
     Args:
         space: the search space.
@@ -39,7 +41,8 @@ class Supernet(nn.Module):
 
     Raises:
         UserError: if the family or the tasks do not know the space's choices or sizes, if tasks have a shared or
-            adaptive layer in different shapes, or if a subnet is not a leading slice of the largest.
+            adaptive layer in different shapes, if a subnet is not a leading slice of the largest, or if kernels
+            are to be transformed of which there are none.
     """
 
     def __init__(self, space: SearchSpace, tasks: Mapping[str, Task], config: SupernetConfig | None = None) -> None:
@@ -52,13 +55,16 @@ class Supernet(nn.Module):
         self.config = config or SupernetConfig()
         self.roles = space.layer_roles(chosen.roles)
         self.networks = nn.ModuleDict({name: build_network(space, task, space.largest) for name, task in tasks.items()})
+        sides: Sides = {}
+        if self.config.kernel_transformations:
+            sides = add_transformations(space, tasks, self._task_networks())
         self.shared = nn.ParameterDict()
         self.scores = nn.ParameterDict()
         self.layers = self._divide()
         self.frozen_norms: tuple[str, ...] = ()
         self._known: tuple[list[tuple[int, int]], Sharing] | None = None
         self.lenders = {
-            name: Lender(space, task, self.networks[name], self._adaptive(name)) for name, task in tasks.items()
+            name: Lender(space, task, self.networks[name], self._adaptive(name), sides) for name, task in tasks.items()
         }
         for arch in space.covering:  # refuses at once what can't be built or is not a part of the largest network
             for lender in self.lenders.values():
@@ -146,7 +152,7 @@ class Supernet(nn.Module):
         wanted = {name: self.tasks[name] for name in (tasks or self.tasks)}
 
         def source(task: str, slot: Slot, shared: bool) -> Tensor:
-            return self.lenders[task].part(slot.name, slot.shape, shared)
+            return self.lenders[task].value(slot.name, slot.shape, shared)
 
         return MultiTaskModel.assemble(self.space, wanted, arch, sharing, source, self.device)
 
@@ -196,10 +202,12 @@ class Supernet(nn.Module):
             yield Probe(name, {task: model.task(task) for task in self.tasks}, model.tasks, stale_norms=True)
 
     def trained(self) -> Iterator[Trained]:
-        """Yield every parameter once; a shared one decays as in the plain network, a score never."""
+        """Yield every parameter once; a shared one decays as in the plain network, scores and transformations never."""
         networks = self._task_networks()
-        yield from trained_of(networks)
-        exempt = set().union(*(undecayed(network) for network in networks.values()))
+        matrices: set[str] = set().union(*(lender.transformations for lender in self.lenders.values()))
+        for item in trained_of(networks):
+            yield item._replace(decays=item.decays and item.plain not in matrices)
+        exempt = matrices.union(*(undecayed(network) for network in networks.values()))
         for key, parameter in self.shared.items():
             yield Trained(f"shared.{key}", parameter, name_of(key) not in exempt)
         for key, parameter in self.scores.items():

@@ -1,7 +1,5 @@
 """Networks of fixed archs, compiled by `torch.compile`."""
 
-import os
-import shutil
 from importlib.util import find_spec
 
 import torch
@@ -34,10 +32,21 @@ def check_compiler(device: torch.device | str, setting: str) -> None:
         UserError: naming it.
     """
     if torch.device(device).type == "cuda":
-        missing = None if find_spec("triton") else "the package triton"
-    else:
-        missing = None if any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))) else "a C++ compiler (g++)"
-    if missing:
+        if find_spec("triton") is None:
+            raise UserError(f"{setting} needs the package triton on {device}: install it, or leave {setting} out")
+    elif not _cpp_compiler_works():
         raise UserError(
-            f"{setting} needs {missing} on {device}, which is not found: install it, or leave {setting} out"
+            f"{setting} needs a C++ compiler on {device}, but none works here: install one (such as the package g++), "
+            f"name it by the environment variable CXX, or leave {setting} out"
         )
+
+
+def _cpp_compiler_works() -> bool:
+    from torch._inductor.cpp_builder import get_cpp_compiler  # imported where it is used: it takes a second
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True

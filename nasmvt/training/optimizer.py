@@ -93,7 +93,8 @@ class NamedOptimizer:
 
 def _cosine(optimizer: Optimizer, config: TrainingConfig) -> Scheduler:
     least = config.lr * config.final_lr_fraction
-    return CosineLRScheduler(optimizer, t_initial=config.steps, lr_min=least, **_warm_up(config))
+    steps = max(config.steps, 2)  # the first has the peak of any; timm warns of one alone
+    return CosineLRScheduler(optimizer, t_initial=steps, lr_min=least, **_warm_up(config))
 
 
 def _steps(optimizer: Optimizer, config: TrainingConfig) -> Scheduler:

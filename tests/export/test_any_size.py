@@ -1,8 +1,9 @@
-"""A detection head in an ONNX file for images of any size: nothing of the traced example stays in it."""
+"""A head in an ONNX file for images of any size: nothing of the traced example stays in it."""
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -10,6 +11,7 @@ from nasmvt.export.onnx_graph import to_onnx, write_graphs
 from nasmvt.export.runtimes import OnnxProgram
 from nasmvt.export.tracing import quiet
 from nasmvt.heads.deformable_detr import DeformableDETRHead
+from nasmvt.heads.layers import grid_means
 
 SIZES: dict[str, Any] = {"levels": 2, "width": 8, "heads": 2, "points": 2, "encoder_layers": 1, "decoder_layers": 1}
 DETR = DeformableDETRHead(8, 3, **SIZES, hidden=8, queries=6, detections=5)
@@ -47,3 +49,44 @@ def test_deformable_detr_in_a_file_serves_maps_of_any_size(tmp_path):
         theirs = served(inputs)
         assert torch.allclose(ours["scores"], theirs["scores"], atol=1e-5)
         assert torch.allclose(ours["boxes"], theirs["boxes"], atol=1e-3)
+
+
+class Pooled(nn.Module):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {f"by_{side}": grid_means(images, side) for side in (1, 2, 3, 4, 6)}
+
+
+def test_means_of_grids_in_a_file_are_those_of_maps_of_any_size(tmp_path):
+    """Sides that the cells divide, do not divide, and exceed; the example's have remainders of every kind."""
+    shapes = {"images": {0: Dim("batch"), 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
+    example = {"images": torch.randn(2, 3, 17, 26)}
+    with quiet():
+        program = torch.export.export(Pooled(), (), kwargs=example, dynamic_shapes=shapes, strict=False)
+    write_graphs({"pooled": to_onnx(program)}, tmp_path)
+    served = OnnxProgram(tmp_path / "pooled.onnx")
+    for height, width in ((17, 26), (4, 2), (8, 12), (7, 23)):
+        images = torch.randn(3, 3, height, width)
+        for name, expected in Pooled()(images).items():
+            assert torch.allclose(served({"images": images})[name], expected, atol=1e-6), (height, width, name)
+
+
+class Windowed(nn.Module):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        height, width = images.shape[2:]
+        rows, columns = -(-height // 4), -(-width // 4)
+        padded = F.pad(images, (0, 4 * columns - width, 0, 4 * rows - height))
+        return {"means": padded.unflatten(3, (columns, 4)).unflatten(2, (rows, 4)).mean((3, 5))}
+
+
+def test_sides_are_divided_downwards_in_a_file_as_in_python(tmp_path):
+    shapes = {"images": {0: Dim("batch"), 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
+    with quiet():
+        program = torch.export.export(
+            Windowed(), (), kwargs={"images": torch.randn(2, 3, 9, 14)}, dynamic_shapes=shapes, strict=False
+        )
+    write_graphs({"windows": to_onnx(program)}, tmp_path)
+    served = OnnxProgram(tmp_path / "windows.onnx")
+    for height, width in ((9, 14), (8, 13), (3, 4)):
+        images = torch.randn(1, 3, height, width)
+        found = served({"images": images})["means"]
+        assert torch.allclose(found, Windowed()(images)["means"], atol=1e-6), (height, width)

@@ -1,11 +1,14 @@
 """Searches compared: real searches with invented metrics, and trainings that only add to them."""
 
+import json
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from nasmvt import api
 from nasmvt.config import parse
 from nasmvt.errors import UserError
 from nasmvt.files import write_text
@@ -40,7 +43,9 @@ def run(tmp_path, monkeypatch) -> Run:
     monkeypatch.setattr(against, "load_supernet", lambda run, device: supernet)
     monkeypatch.setattr("nasmvt.search.evaluator.Evaluator.__call__", lambda self, arch, *unit: {"top1": worth(arch)})
     monkeypatch.setattr(against, "retrain", lambda run, chosen, *rest, **more: trained.update({chosen.name: chosen}))
-    monkeypatch.setattr(against, "load_retrained", lambda run, name: trained[name])
+    monkeypatch.setattr(
+        against, "load_retrained", lambda run, name: SimpleNamespace(name=name, arch=trained[name].arch, tasks={})
+    )
     monkeypatch.setattr(
         against, "evaluate_on_val", lambda chosen, *rest: {"cls": {"top1": worth(chosen.arch) + len(chosen.name)}}
     )
@@ -78,7 +83,9 @@ def test_searches_have_equal_evaluations_and_bounds_and_are_not_repeated(run, mo
     assert rival.trained_gain.low == pytest.approx(differences.min())
     assert rival.trained_gain.high == pytest.approx(differences.max())
     monkeypatch.setattr("nasmvt.search.evaluator.Evaluator.__call__", lambda *given: 1 / 0)
-    assert {item.name: item for item in compared(run)} == found
+    again = api.compare_searches(run, seeds=2, device="cpu")
+    assert {item.name: item for item in again} == found
+    assert [item["name"] for item in json.loads(run.searches_path.read_text())] == list(found)
 
 
 def test_an_id_that_looks_like_a_number_stays_a_text(tmp_path) -> None:

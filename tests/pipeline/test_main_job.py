@@ -30,7 +30,7 @@ from nasmvt.pipeline.inputs import find_pictures, val_pictures
 from nasmvt.pipeline.predict import predict
 from nasmvt.pipeline.retrain import choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.search import search
+from nasmvt.pipeline.search import Searching
 from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
 from nasmvt.supernet import Supernet
 from nasmvt.training.checkpoint import Checkpoint
@@ -85,10 +85,12 @@ def run(tmp_path_factory) -> Run:
 
 
 def search_run(run: Run) -> None:
+    searching(run).search()
+
+
+def searching(run: Run, out: Path | None = None) -> Searching:
     supernet = load_supernet(run, CPU)
-    costs = costs_of(supernet)
-    budget = budget_of(costs)
-    search(run, supernet, costs, budget, budget.feasible(costs), run.experiment.search, device=CPU)
+    return Searching.of(run, budget_of(costs_of(supernet)), device="cpu", out=out)
 
 
 def costs_of(supernet: Supernet) -> Costs:
@@ -198,20 +200,18 @@ def test_what_an_interrupted_search_found_is_marked_and_accepted_only_if_asked(r
                 raise KeyboardInterrupt
 
     assert run.best().complete
-    supernet = load_supernet(run, CPU)
-    costs, config = costs_of(supernet), run.experiment.search
-    budget = budget_of(costs)
-    settings = {"device": CPU, "out": tmp_path / "half"}
+    work = searching(run, tmp_path / "half")
+    sharing = work.costs.sharing
     with pytest.raises(KeyboardInterrupt):
-        search(run, supernet, costs, budget, budget.feasible(costs), config, **settings, listener=Break())
+        work.search(listener=Break())
     best = str(tmp_path / "half" / "best.yaml")
     assert not ArchFile.read(Path(best)).complete
-    for step in (lambda: choose_arch(run, best, costs.sharing), lambda: export(run, name=best, out=tmp_path / "m")):
+    for step in (lambda: choose_arch(run, best, sharing), lambda: export(run, name=best, out=tmp_path / "m")):
         with pytest.raises(UserError, match=r"interrupted search: .* pass --accept-unfinished"):
             step()
-    assert choose_arch(run, best, costs.sharing, accept_unfinished=True).arch
-    search(run, supernet, costs, budget, budget.feasible(costs), config, **settings)
-    assert choose_arch(run, best, costs.sharing).arch == choose_arch(run, "best", costs.sharing).arch
+    assert choose_arch(run, best, sharing, accept_unfinished=True).arch
+    work.search()
+    assert choose_arch(run, best, sharing).arch == choose_arch(run, "best", sharing).arch
 
 
 def test_retrain_export_load_evaluate_predict(run, tmp_path):

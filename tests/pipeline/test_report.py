@@ -18,7 +18,7 @@ from nasmvt.pipeline.network_blocks import find_blocks
 from nasmvt.pipeline.report import Report
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.runs import list_runs, stage_of
-from nasmvt.pipeline.search import search
+from nasmvt.pipeline.search import Searching
 from nasmvt.pipeline.supernet import load_supernet, train_supernet
 from nasmvt.report.charts import Mark, Series, line_chart, scatter, short
 from nasmvt.report.page import figure, table
@@ -81,7 +81,7 @@ def run(tmp_path_factory) -> Run:
     supernet = load_supernet(run, CPU)
     costs = Costs(supernet.space, supernet.tasks, supernet.sharing())
     budget = Budget(int(costs.totals.of(supernet.space.largest)[0]) - 1)
-    search(run, supernet, costs, budget, budget.feasible(costs), run.experiment.search, device=CPU)
+    Searching.of(run, budget, device="cpu").search()
     return run
 
 

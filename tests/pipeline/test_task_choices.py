@@ -21,9 +21,9 @@ from nasmvt.pipeline.latency import Effort, Networks, measure_table, setting_her
 from nasmvt.pipeline.report import Report
 from nasmvt.pipeline.retrain import choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
-from nasmvt.pipeline.search import search
+from nasmvt.pipeline.search import Searching
 from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
-from nasmvt.search.evaluator import Evaluator
+from nasmvt.search.evaluator import EvaluationSetting, Evaluator
 from nasmvt.supernet import Supernet
 from tests.conftest import TINY_SPACE, make_tasks, tiny_experiment
 from tests.pipeline.test_main_job import CPU, Stop, StopAt, assert_equal, weights
@@ -48,7 +48,7 @@ def run(tmp_path_factory) -> Run:
     costs = Costs(supernet.space, supernet.tasks, supernet.sharing())
     smallest, largest = (costs.parameters(arch).total for arch in (costs.space.smallest, costs.space.largest))
     budget = Budget((smallest + largest) // 2, {"det": Fraction(7, 10)}).resolve(costs)
-    search(run, supernet, costs, budget, budget.feasible(costs), run.experiment.search, device=CPU)
+    Searching.of(run, budget, device="cpu").search()
     return run
 
 
@@ -72,7 +72,8 @@ def test_candidates_are_measured_in_their_resolution_and_their_exports_alike(run
     data = run.open_data()
     images = {name: item.search_images() for name, item in data.items()}
     plain = {name: item.recalibration_images(8) for name, item in data.items()}
-    evaluate = Evaluator(supernet, supernet.sharing(), images, plain)
+    setting = EvaluationSetting(sharing=supernet.sharing(), images=images, recalibration=plain)
+    evaluate = Evaluator(supernet, setting)
     for number, arch in enumerate((run.experiment.space.smallest, run.experiment.space.largest)):
         model = supernet.materialize(arch)
         side = arch["resolution.cls"]

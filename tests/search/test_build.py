@@ -1,12 +1,13 @@
 import pytest
 import torch
 
-from nasmvt.search import InProcessPool, SearchConfig, make_pool
+from nasmvt.search import EvaluationSetting, InProcessPool, SearchConfig, make_pool
 from nasmvt.search.build import _gpus
 
 
 def test_without_workers_everything_stays_in_this_process(supernet) -> None:
-    assert type(make_pool(SearchConfig(workers=0), supernet, supernet.sharing(), {}, {})) is InProcessPool
+    setting = EvaluationSetting(sharing=supernet.sharing(), images={}, recalibration={})
+    assert type(make_pool(SearchConfig(workers=0), supernet, setting)) is InProcessPool
 
 
 @pytest.mark.parametrize(("gpus", "workers", "each"), [(1, 1, 1), (1, 2, 0.5), (4, 4, 1), (4, 6, 0.5), (4, 2, 1)])

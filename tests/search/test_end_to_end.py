@@ -9,7 +9,7 @@ import torch
 from nasmvt.config import parse
 from nasmvt.cost import Budget, Costs
 from nasmvt.data import EvalSet, open_dataset
-from nasmvt.search import Objective, Objectives, SearchConfig, make_pool, make_searcher, search
+from nasmvt.search import EvaluationSetting, Objective, Objectives, SearchConfig, make_pool, make_searcher, search
 from nasmvt.space import load_space
 from nasmvt.supernet import Supernet
 from nasmvt.tasks.config import TaskConfig
@@ -42,7 +42,8 @@ def test_workers_find_what_one_process_finds(tmp_path) -> None:
         config = SearchConfig(population=2, parents=2, generations=2, mutants=1, crossovers=1, workers=workers)
         searcher = make_searcher(config, budget.feasible(costs), seed=0)
         journal, files = search_files(tmp_path / str(workers))
-        with make_pool(config, supernet, costs.sharing, batches, training) as pool:
+        setting = EvaluationSetting(sharing=costs.sharing, images=batches, recalibration=training)
+        with make_pool(config, supernet, setting) as pool:
             return search(supernet, searcher, pool, Objectives(Objective.of(tasks)), costs, budget, journal, files)
 
     threads = torch.get_num_threads()

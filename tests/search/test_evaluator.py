@@ -6,7 +6,7 @@ import torch
 from nasmvt.config import parse
 from nasmvt.data import EvalSet, open_dataset
 from nasmvt.errors import UserError
-from nasmvt.search import Evaluator, Objective, Objectives
+from nasmvt.search import EvaluationSetting, Evaluator, Objective, Objectives
 from nasmvt.search.race import RUNGS
 from nasmvt.space import SearchSpace
 from nasmvt.supernet import Supernet, SupernetConfig
@@ -35,7 +35,8 @@ def evaluator(supernet):
         data = open_dataset(config.data, config.kind, "train", 0)
         images = {task: EvalSet(data, range(8), config.data, 4)}
         training = {task: EvalSet(data, range(8, 12), config.data, 4, on_canvas=True)}
-        return Evaluator(supernet, supernet.sharing(), images, training, figures=figures)
+        setting = EvaluationSetting(sharing=supernet.sharing(), images=images, recalibration=training, figures=figures)
+        return Evaluator(supernet, setting)
 
     return make
 
@@ -43,7 +44,7 @@ def evaluator(supernet):
 @pytest.mark.parametrize(("task", "primary", "missing"), [("det", "box_map", True), ("seg", "miou", False)])
 def test_what_is_left_out_does_not_change_the_rest(supernet, evaluator, task, primary, missing) -> None:
     arch = supernet.space.largest
-    every, needed = evaluator(task, None)(arch, task), evaluator(task, {task: {primary}})(arch, task)
+    every, needed = evaluator(task, {})(arch, task), evaluator(task, {task: {primary}})(arch, task)
     assert ("mask_map" in every and "mask_map" not in needed) == missing
     assert {name: every[name] for name in needed} == needed
     assert set(every) - set(needed) == ({"mask_map", "mask_ap50"} if missing else set())
@@ -65,10 +66,14 @@ def test_a_rung_gives_the_first_metric_of_each_of_its_blocks(supernet) -> None:
     blocks = images.blocks(6)
     arch = supernet.space.largest
 
-    def metric(images) -> float:
-        return Evaluator(supernet, supernet.sharing(), {"cls": images}, training)(arch, "cls")["top1"]
+    def evaluator(images, **more) -> Evaluator:
+        setting = EvaluationSetting(sharing=supernet.sharing(), images={"cls": images}, recalibration=training, **more)
+        return Evaluator(supernet, setting)
 
-    race = Evaluator(supernet, supernet.sharing(), {"cls": images}, training, blocks={"cls": blocks})
+    def metric(images) -> float:
+        return evaluator(images)(arch, "cls")["top1"]
+
+    race = evaluator(images, blocks={"cls": blocks})
     assert race(arch, "cls", 1) == {str(place): metric(blocks[place]) for place in RUNGS[1]}
     assert race(arch, "cls")["top1"] == metric(images)
 

@@ -3,6 +3,7 @@ import pickle
 import pytest
 import torch
 
+from nasmvt.search.evaluator import EvaluationSetting
 from nasmvt.search.packing import fingerprint, pack, unpack
 from nasmvt.search.recipe import Recipe
 
@@ -42,9 +43,10 @@ def test_the_fingerprint_sees_names_shapes_and_values() -> None:
 
 def test_a_recipe_rebuilds_the_supernet(supernet) -> None:
     batches = {task: [] for task in supernet.tasks}
-    evaluator = pickle.loads(pickle.dumps(Recipe.of(supernet, supernet.sharing("none"), batches, batches)))()
+    setting = EvaluationSetting(sharing=supernet.sharing("none"), images=batches, recalibration=batches)
+    evaluator = pickle.loads(pickle.dumps(Recipe.of(supernet, setting)))()
     rebuilt, arch = evaluator.supernet, supernet.space.largest
-    assert evaluator.sharing == supernet.sharing("none")
+    assert evaluator.setting.sharing == supernet.sharing("none")
     assert rebuilt.sharing() == supernet.sharing()
     for task in supernet.tasks:
         expected = supernet.materialize(arch, tasks=(task,)).task(task).state_dict()

@@ -11,6 +11,7 @@ import nasmvt
 from nasmvt.config import parse
 from nasmvt.export import save
 from nasmvt.families import register
+from nasmvt.search.evaluator import EvaluationSetting
 from nasmvt.search.recipe import Recipe
 from nasmvt.space import SearchSpace
 from nasmvt.supernet import Supernet
@@ -98,7 +99,7 @@ def test_a_step_trains_the_same_as_the_plain_network(net):
 
 def test_a_worker_evaluates_with_them(net):
     batches = {task: [] for task in net.tasks}
-    recipe = Recipe.of(net, net.sharing(), batches, batches)
+    recipe = Recipe.of(net, EvaluationSetting(sharing=net.sharing(), images=batches, recalibration=batches))
     rebuilt = pickle.loads(pickle.dumps(recipe))().supernet
     for arch in (net.space.smallest, net.space.largest):
         for task in net.tasks:

@@ -49,6 +49,14 @@ def test_the_learning_rate_falls_as_configured_after_the_warm_up(settings, expec
     assert seen[3:] == pytest.approx(expected)
 
 
+def test_a_single_step_has_the_peak_and_nobody_warns_of_it(caplog):
+    parameter = Trained("networks.x.weight", nn.Parameter(torch.ones(2, 2)), True)
+    optimizer = NamedOptimizer([parameter], TrainingConfig(steps=1, lr=0.1, warmup_steps=5))
+    optimizer.schedule(0)
+    assert optimizer.lr == pytest.approx(0.1)
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("name", ["adafactor", "lamb", "lion", "muon", "nadamw", "rmsprop"])
 def test_an_optimizer_moves_what_has_a_gradient_and_nothing_else(name):
     parameters = [nn.Parameter(torch.randn(shape)) for shape in ((4, 3), (3,), (4, 3, 2, 2), (4, 3))]

@@ -209,6 +209,21 @@ def _pooled(call: Call) -> Dims:
     return [[*call.dims(0)[:-2], *([Factor(size, MAP)] for size in tensor.shape[-2:])] for tensor in call.made]
 
 
+def _unfolded(call: Call) -> Dims:
+    """Patches (B, C, H, W) to (B, C * k * k, L): the channels are the outer factor."""
+    batch, channels, *_ = call.dims(0)
+    kernel = Factor(call.made[0].shape[1] // call.given[0].shape[1], "is a kernel")
+    return [[batch, [*channels, kernel], [Factor(call.made[0].shape[2], MAP)]]]
+
+
+def _folded(call: Call) -> Dims:
+    """And back."""
+    batch, patches, _ = call.dims(0)
+    channels, kernel = regroup([patches], (size := call.made[0].shape[1], call.given[0].shape[1] // size))
+    fix(kernel, "is a kernel")
+    return [[batch, channels, *([Factor(side, MAP)] for side in call.made[0].shape[2:])]]
+
+
 def _layer_norm(call: Call) -> Dims:
     dims = call.dims("input")
     for name in ("weight", "bias"):
@@ -305,6 +320,9 @@ RULES: dict[str, Rule] = _table(
     (("constant_pad_nd",), _padded),
     (("avg_pool2d", "max_pool2d_with_indices", "_adaptive_avg_pool2d", "adaptive_avg_pool2d"), _pooled),
     (("adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"), _pooled),
+    (("reflection_pad2d", "replication_pad2d"), _pooled),
+    (("im2col",), _unfolded),
+    (("col2im",), _folded),
     (("native_layer_norm",), _layer_norm),
     (("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit"), _batch_norm),
     (("cudnn_batch_norm",), _batch_norm),

@@ -105,3 +105,29 @@ def test_what_a_result_depends_on() -> None:
     with torch.no_grad(), found:
         out = network(x)
     assert found.read_by([out]) == {"used.weight", "written.weight"}
+
+
+class Patches(nn.Module):
+    """Patches of a map that are weighed and put back, as in outlook attention; the map is mirrored at its edge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+        self.unfold, self.pad = nn.Unfold(3), nn.ReflectionPad2d(1)
+
+    def forward(self, x):
+        y = self.unfold(self.pad(self.stem(x)))
+        y = torch.stack([y.unflatten(1, (6, 9)), y.unflatten(1, (6, 9))]).sum(0).flatten(1, 2)
+        return self.last(nn.functional.fold(y, (7, 7), 3))
+
+
+def test_patches_have_the_channels_of_their_map() -> None:
+    with torch.device("meta"):
+        network, x = Patches(), torch.empty(2, 3, 5, 5)
+    found = Trace(network)
+    found.begin(x)
+    with torch.no_grad(), found:
+        network(x)
+    dims = {(name, place): its for name, place, its in found.places()}
+    assert dims["stem.weight", 0] == dims["last.weight", 1]
+    assert not dims["stem.weight", 0][0].fixed

@@ -110,7 +110,7 @@ def test_a_quantised_file_computes_what_the_network_does_in_integers(quantised, 
     operators = [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
     assert operators.count("QLinearConv") == 2
     assert {"MatMulIntegerToFloat", "QGemm"} <= {*operators}, operators
-    assert not {"Conv", "MatMul", "Gemm", "Relu", "Clip"} & {*operators}
+    assert not {"Conv", "MatMul", "Gemm", "Relu", "Clip", "Cast"} & {*operators}
 
 
 def test_a_quantised_file_holds_nothing_twice_and_nothing_unused(quantised):
@@ -118,7 +118,9 @@ def test_a_quantised_file_holds_nothing_twice_and_nothing_unused(quantised):
     used = {name for node in graph.node for name in node.input}
     assert {tensor.name for tensor in graph.initializer} <= used
     floats = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer if tensor.data_type == 1}
-    scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    casts = {node.output[0] for node in graph.node if node.op_type == "Cast"}
+    scaled = ("QuantizeLinear", "DequantizeLinear")
+    scales = {node.input[1] for node in graph.node if node.op_type in scaled or node.input[0] in casts}
     rest = [shape for name, shape in floats.items() if name not in scales]
     assert sorted(shape for shape in rest if shape) == [(16,), (48,)]  # biases that are added in float
     makers = {name: node for node in graph.node for name in node.output}

@@ -24,3 +24,9 @@ class Axis:
     rows: Mapping[str, int] = field(default_factory=dict)
     """How many consecutive rows of a tensor a unit has, where `count` is None. A module in which the tensors that are
     named here have different numbers of units is passed over."""
+
+    spread: str | None = None
+    """The BatchNorm before the units, below the module: by its weight, its bias and its activation (timm's `act`) the
+    values of some spread further than those of others."""
+    gain: str | None = None
+    """The BatchNorm behind what reads them, whose weight and variance scale the reader's rows."""

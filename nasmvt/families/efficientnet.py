@@ -195,6 +195,8 @@ def convert(state: State, network: nn.Module) -> dict[str, Tensor]:
                 "conv_pwl.weight": 1,
             },
             reader="conv_pwl.weight",
+            spread="bn2",
+            gain="bn3",
         )
     ],
 )

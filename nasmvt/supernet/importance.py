@@ -1,6 +1,8 @@
 """Units in the order of their importance: leading slices then keep what matters.
 
-By magnitude, as once-for-all sorts channels (Cai et al., ICLR 2020): the sum of the absolute weights that read a unit.
+By magnitude, as once-for-all sorts channels (Cai et al., ICLR 2020): the sum of the absolute weights that read a unit,
+and, between BatchNorms, of what these make of it: weights that read a unit of a hundredth of the others' values are as
+large as any, and the unit says nothing.
 By first-order Taylor expansion (Molchanov et al., CVPR 2019, arXiv:1906.10771): the square of the sum, over these
 weights, of weight times gradient, which estimates how the sum of the tasks' losses changes without the unit.
 """
@@ -19,6 +21,9 @@ from nasmvt.families.axis import Axis
 from nasmvt.space.sharing import fits
 from nasmvt.supernet.supernet import Supernet
 
+_QUANTILES = 255
+"""Values that stand for a normal distribution."""
+
 Score = Callable[["Units"], Tensor]
 """Gives the importance of each unit: (units,)."""
 
@@ -32,6 +37,10 @@ class Units:
     """Every tensor with the dimension of the axis, each once."""
     readers: tuple[tuple[Tensor, int], ...]
     """Those that read the units."""
+    spread: Tensor | None = None
+    """How far the values of each unit spread, (units,); None: as far as those of the others."""
+    gain: Tensor | None = None
+    """What becomes of the rows of what reads them, (rows,); None: they stay as they are."""
 
     def reorder(self, order: Tensor) -> None:
         """Put the units in another order, (units,) int64, and with them their gradients."""
@@ -84,8 +93,12 @@ def units_of_axes(supernet: Supernet) -> list[Units]:
 
 
 def by_magnitude(units: Units) -> Tensor:
-    """Return the sums of the absolute weights that read each unit."""
-    return units.sums((tensor.detach().abs(), dim) for tensor, dim in units.readers)
+    """Return the sums of the absolute weights that read each unit, times what they make of it."""
+    weights = ((tensor.detach().abs(), dim) for tensor, dim in units.readers)
+    if units.gain is not None:
+        weights = (((tensor.transpose(0, -1) * units.gain).transpose(0, -1), dim) for tensor, dim in weights)
+    sums = units.sums(weights)
+    return sums if units.spread is None else sums * units.spread
 
 
 def by_taylor(units: Units) -> Tensor:
@@ -134,7 +147,31 @@ def _units(supernet: Supernet, axis: Axis) -> Iterator[Units]:
                     if leaf == axis.reader:
                         readers[id(tensor)] = tensor, dim
         if readers and len(counts) == 1:
-            yield Units(counts.pop(), tuple(held.values()), tuple(readers.values()))
+            yield Units(
+                counts.pop(),
+                tuple(held.values()),
+                tuple(readers.values()),
+                _mean(_spread(attrgetter(axis.spread)(module)) for _, module in owners) if axis.spread else None,
+                _mean(_gain(attrgetter(axis.gain)(module)) for _, module in owners) if axis.gain else None,
+            )
+
+
+def _mean(values: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(values)).mean(0)
+
+
+def _spread(norm: nn.Module) -> Tensor:
+    """Return the standard deviation of what a BatchNorm and its activation make of normal values: (channels,)."""
+    weight, bias = norm.get_parameter("weight").detach(), norm.get_parameter("bias").detach()
+    quantiles = torch.special.ndtri((torch.arange(_QUANTILES, device=weight.device) + 0.5) / _QUANTILES)
+    values: Tensor = getattr(norm, "act", nn.Identity())(quantiles[:, None] * weight + bias)
+    return values.std(0)
+
+
+def _gain(norm: nn.Module) -> Tensor:
+    """Return the factors by which a BatchNorm multiplies its input, without their signs: (channels,)."""
+    variance = norm.get_buffer("running_var") + float(norm.eps)  # type: ignore[arg-type]
+    return norm.get_parameter("weight").detach().abs() / variance.sqrt()
 
 
 def stored_as(supernet: Supernet, task: str, name: str) -> list[Tensor]:

@@ -93,6 +93,25 @@ def test_taylor_puts_a_unit_last_that_no_loss_depends_on(supernet) -> None:
     assert supernet.networks["cls"].get_parameter(f"{name}.fc2.weight")[0, -1] == 5
 
 
+def test_a_unit_that_its_norm_lets_nothing_through_of_is_last() -> None:
+    """However large the weights are that read it; what goes on unnormed counts as much as what a norm makes large."""
+    net = Supernet(SMALL["efficientnet"], {"cls": make_tasks()["cls"]})
+    randomize(net)
+    block = net.networks["cls"].backbone.blocks[1][0]
+    with torch.no_grad():
+        block.conv_pwl.weight.fill_(1)
+        block.conv_pwl.weight[:, 0] = 5
+        block.bn2.bias[0] = -9
+        block.conv_pwl.weight[0, 1], block.conv_pwl.weight[1, 2] = 3, 3
+        block.bn2.weight.fill_(1)
+        block.bn2.bias[1:] = 0
+        block.bn3.weight.fill_(1)
+        block.bn3.weight[1], block.bn3.running_var[:] = 4, 1
+    put_in_order(net, by_magnitude)
+    rows = block.conv_pwl.weight[:, :, 0, 0]
+    assert (rows[0, -1], rows[1, 0], rows[0, 1]) == (5, 3, 3)
+
+
 def test_a_family_without_axes_is_refused() -> None:
     with torch.device("meta"):
         net = Supernet(SMALL["lvt_nano"], make_tasks())

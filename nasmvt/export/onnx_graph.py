@@ -125,11 +125,13 @@ def _is_constant(value: "ir.Value") -> bool:
 
 
 def _small_enough(node: "ir.Node") -> bool | None:
-    """Return False for a node whose computed constant would be too large, else None, the optimizer's own rules."""
+    """Return False for a node whose computed constant would outgrow what it replaces, else None, the usual rules."""
     shape = node.outputs[0].shape
     if shape is None or not shape.is_static() or len(shape) < 2:
         return None
-    return None if np.prod(shape.numpy()) <= _LARGEST_CONSTANT else False
+    given = [value for value in node.inputs if value is not None and len(value.uses()) == 1]
+    replaced = sum(value.const_value.size for value in given if value.const_value is not None)
+    return None if np.prod(shape.numpy()) <= max(_LARGEST_CONSTANT, replaced) else False
 
 
 def _strip(model: "ir.Model") -> None:

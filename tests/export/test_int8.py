@@ -67,7 +67,7 @@ class Backbone(nn.Module):
         self.deep = nn.Conv2d(32, 32, 3, padding=1, groups=32)
         self.up = nn.ConvTranspose2d(32, 16, 2, stride=2)
         self.positions = nn.Parameter(torch.randn(1, 16, 16, 16))
-        self.mix = nn.Linear(16, 48)
+        self.mix = nn.Linear(16, 96)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.up(self.deep(self.stem(images).relu()).clamp(0, 6)) + self.positions
@@ -77,7 +77,7 @@ class Backbone(nn.Module):
 class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.network = nn.ModuleDict({"backbone": Backbone(), "head": nn.Linear(48, 5)})
+        self.network = nn.ModuleDict({"backbone": Backbone(), "head": nn.Linear(96, 5)})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return {"logits": self.network["head"](self.network["backbone"](images))}
@@ -122,7 +122,7 @@ def test_a_quantised_file_holds_nothing_twice_and_nothing_unused(quantised):
     scaled = ("QuantizeLinear", "DequantizeLinear")
     scales = {node.input[1] for node in graph.node if node.op_type in scaled or node.input[0] in casts}
     rest = [shape for name, shape in floats.items() if name not in scales]
-    assert sorted(shape for shape in rest if shape) == [(16,), (48,)]  # biases that are added in float
+    assert sorted(shape for shape in rest if shape) == [(16,), (96,)]  # biases that are added in float
     makers = {name: node for node in graph.node for name in node.output}
     biases = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[1] in makers]
     assert [makers[node.input[1]].op_type for node in biases] == ["Mul"] * 3  # scales of biases are products

@@ -74,8 +74,16 @@ class TaskData:
         return TrainLoader(self.train, indices, self.config.data, size, seed)
 
     def recalibration_images(self, images: int) -> EvalSet:
-        """Return training images, placed as for evaluation, for BatchNorm statistics: as many as given, by seed."""
-        return self._set(self.train, self._drawn(self.division[0], images, "recalibration"), on_canvas=True)
+        """Return training images, placed as for evaluation, for BatchNorm statistics: as many as given, by seed.
+
+        They come in random order, in batches of nearly one size: statistics are averages over batches, and batches of
+        few classes, as sorted data sets give, vary too little.
+        """
+        rng = np.random.default_rng(derive_seed("recalibration", self.name, self.seed))
+        chosen = rng.permutation(self.division[0])[:images]
+        batches = max(1, -(-len(chosen) // self.config.eval_batch_size))
+        size = max(1, -(-len(chosen) // batches))
+        return EvalSet(self.train, chosen, self.config.data, size, on_canvas=True)
 
     def search_images(self, images: int | None = None) -> EvalSet:
         """Return the images that candidates are compared on: the search split, or `images` of it drawn by seed.

@@ -13,7 +13,8 @@ from nasmvt.search.candidate import Candidate
 from nasmvt.search.pool import Evaluation
 from nasmvt.space import Arch, SearchSpace
 
-FORMAT = 3
+FORMAT = 4
+"""4: BatchNorm statistics are estimated on images in random order, which gives other metrics."""
 
 _KEYS: dict[Any, set[str]] = {
     "evaluation": {"id", "task", "metrics"},

@@ -72,6 +72,17 @@ def test_recalibration_sees_so_many_images_as_evaluation_shows_them(kind, batch_
         assert torch.equal(image, place(samples[info.id].image)[0])
 
 
+def test_batches_of_recalibration_hold_every_class_and_are_of_nearly_one_size(tmp_path):
+    """Before: in the order of the files, so that a batch of a sorted set held one class, and what was left counted as
+    much as a whole batch."""
+    data = task_data(folder_of_classes(tmp_path))
+    batches = list(data.recalibration_images(20))  # 16 images fit into a batch of evaluation
+    assert [len(batch.images) for batch in batches] == [10, 10]
+    assert all({int(label) for label in batch.targets} == {0, 1, 2} for batch in batches)
+    again = [info.id for batch in data.recalibration_images(20) for info in batch.infos]
+    assert [info.id for batch in batches for info in batch.infos] == again
+
+
 def test_val_opens_without_train_for_a_model_that_knows_its_classes(tmp_path):
     whole = task_data(folder_of_classes(tmp_path))
     known = whole.train.info

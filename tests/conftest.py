@@ -142,3 +142,14 @@ def tiny_experiment(**changes) -> dict:
         "search": {**search, "recalibration_images": 8},
         **changes,
     }
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which no C++ compiler works."""
+    from torch._inductor.exc import InvalidCxxCompiler  # takes a second
+
+    def fail() -> None:
+        raise InvalidCxxCompiler("no-such-compiler")
+
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", fail)

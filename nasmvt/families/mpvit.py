@@ -66,7 +66,7 @@ class MPViT(nn.Module):
         UserError: if sizes differ in their number of stages, or heads do not divide the channels.
     """
 
-    channels_last = True
+    trains_channels_last = True
 
     def __init__(
         self,

@@ -56,7 +56,7 @@ class ViTMVT(nn.Module):
         round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
     """
 
-    channels_last = True
+    trains_channels_last = True
 
     def __init__(
         self,

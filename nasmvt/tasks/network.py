@@ -64,7 +64,9 @@ class TaskNetwork(nn.Module, ABC):
 
     Args:
         backbone: a module that turns images (B, 3, H, W) into a tuple of maps and declares their `strides` and
-            `widths`, and `channels_last` if it is faster when channels are the last dimension in memory.
+            `widths`, and `channels_last` if it is faster when channels are the last dimension in memory, or
+            `trains_channels_last` if only its training is to be so: the rounding of its predictions then does not
+            depend on how many images are in a batch.
         parts: neck, head and optionally an auxiliary head (see `HeadParts`).
         classes: class names; a label is an index into them.
         mean: mean of red, green and blue in 0..1, by which images are normalised.
@@ -85,6 +87,11 @@ class TaskNetwork(nn.Module, ABC):
         self.channels_last = bool(getattr(backbone, "channels_last", False))
         self.classes = tuple(classes)
         self.mean, self.std = mean, std
+
+    @property
+    def trains_channels_last(self) -> bool:
+        """Whether a training computes with channels as the last dimension in memory, unless it says otherwise."""
+        return self.channels_last or bool(getattr(self.backbone, "trains_channels_last", False))
 
     @contextmanager
     def laid_out(self, channels_last: bool) -> Iterator[None]:

@@ -76,7 +76,8 @@ class TrainingConfig(Config):
     beginning. Results differ by rounding, and where networks draw by chance (drop path)."""
     channels_last: bool | None = None
     """Whether the training computes with channels as the last dimension in memory, which convolutions on tensor cores
-    want; None: as the family does everywhere (EfficientNet: yes). Results differ by rounding."""
+    want; None: as the family has it (EfficientNet, which does so everywhere, MPViT and ViT-MVT: yes). Results differ by
+    rounding."""
     sync_norm: bool = False
     """CUDA, several processes: whether BatchNorm norms by the statistics of all processes' images (SyncBatchNorm)."""
     precision: Precision = "fp32"

@@ -133,9 +133,10 @@ class Step:
     ) -> tuple[dict[str, Tensor], Lesson]:
         with autocast(self._precision, self._device):
             network = self._trainable.network_for_step(arch, task)
+            last = network.trains_channels_last if self._channels_last is None else self._channels_last
             with (
                 nullcontext() if self._recomputed is None else recomputing(network, self._recomputed),
-                nullcontext() if self._channels_last is None else network.laid_out(self._channels_last),
+                network.laid_out(last),
             ):
                 losses, lesson = network.learn(batch.images, batch.targets, batch.infos)
         if teacher is not None and self._distillation is not None:

@@ -204,8 +204,7 @@ def test_a_missing_package_is_named(nasmvt, folder, monkeypatch):
     assert "pip install 'nasmvt[onnx]'" in nasmvt.refused("evaluate", folder, "--runtime", "onnx")
 
 
-def test_a_missing_compiler_is_named(nasmvt, folder, monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+def test_a_missing_compiler_is_named(nasmvt, folder, no_compiler):
     assert "none works here: install one" in nasmvt.refused("export", folder, "--aoti")
     assert not (folder / "aoti").exists()
 

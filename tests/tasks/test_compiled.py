@@ -34,8 +34,7 @@ def test_a_compiled_network_computes_the_same():
     torch.compiler.reset()
 
 
-def test_a_missing_compiler_is_named(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+def test_a_missing_compiler_is_named(no_compiler):
     with pytest.raises(UserError, match=r"^retrain.compile needs a C\+\+ compiler on cpu, but none works here"):
         check_compiler("cpu", "retrain.compile")
 

@@ -238,7 +238,7 @@ def test_the_auxiliary_head_only_serves_the_loss(make_task: MakeTask, make_netwo
     assert set(without.loss(torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64).long())) == {"loss_seg"}
 
 
-@pytest.mark.parametrize(("name", "usual"), [("vitae_v2_nano", False), ("vit_mvt_nano", True)])
+@pytest.mark.parametrize(("name", "usual"), [("vit_mvt_nano", False), ("efficientnet", True)])
 def test_channels_last_is_a_layout_of_memory_alone(name: str, usual: bool) -> None:
     network = build_network(SMALL[name], make_tasks()["seg"], SMALL[name].smallest)
     images, seen = make_batch("segmentation")[0], []

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,11 @@ class ToyNetwork(NamedTuple):
     toy: Toy
     arch: Arch
     task: str
+
+    trains_channels_last = False
+
+    def laid_out(self, channels_last: bool) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def learn(self, images, targets, infos) -> Learned:
         losses = self.toy(self.arch, self.task, Batch(images=images, targets=targets, infos=infos))

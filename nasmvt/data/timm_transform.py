@@ -82,12 +82,12 @@ def resized_crop(image: Image.Image, box: Box, size: Size, how: InterpolationMod
 
     Args:
         image: RGB.
-        box: the part.
+        box: the part; at least a pixel is cut, where a side of a narrow image rounds to none.
         size: height and width of the result.
         how: bilinear or bicubic; antialiased.
     """
     top, left, height, width = box
-    part = F.pil_to_tensor(image.crop((left, top, left + width, top + height)))
+    part = F.pil_to_tensor(image.crop((left, top, left + max(1, width), top + max(1, height))))
     resized: torch.Tensor = F.resize(part, list(size), how, antialias=True)
     return resized
 

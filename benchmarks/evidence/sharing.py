@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nasmvt.cost import Budget
+from nasmvt.cost import Budget, Costs
 
 from .laboratory import Laboratory, Variant, ends
 from .ranking import variants
@@ -32,7 +32,10 @@ def _at(lab: Laboratory, most: int) -> dict[str, Any]:
     }
     part = most // len(tasks)
     if all(ends(lab.costs_alone(task))[0] <= part for task in tasks):
-        found["separate"] = [_total([_alone(lab, task, part, seed) for task in tasks]) for seed in seeds]
+        found["separate"] = [
+            _total([_found(lab, lab.base, lab.costs_alone(task), part, seed, (task,)) for task in tasks])
+            for seed in seeds
+        ]
     scores = {name: [row["T-score"] for row in rows] for name, rows in found.items()}
     against = {
         f"{name} minus {other}": mean(np.subtract(scores[name], scores[other])).to_dict()
@@ -47,17 +50,14 @@ def _total(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _multi(lab: Laboratory, variant: Variant, most: int, seed: int) -> dict[str, float]:
-    costs = lab.costs.under(lab.supernet(variant)[1].sharing())
-    feasible = Budget(most).feasible(costs)
-    arch, _ = searched(lab, variant, costs, feasible, lab.experiment.search.algorithm, seed)
-    size = costs.parameters(arch).total
-    return {**lab.figures(lab.result(arch, seed, start=variant)), "parameters": size}
+    return _found(lab, variant, lab.costs.under(lab.supernet(variant)[1].sharing()), most, seed)
 
 
-def _alone(lab: Laboratory, task: str, most: int, seed: int) -> dict[str, float]:
-    """Return the figures of a task's own network, found and trained for it alone."""
-    costs = lab.costs_alone(task)
-    feasible = Budget(most).feasible(costs)
-    arch, _ = searched(lab, lab.base, costs, feasible, lab.experiment.search.algorithm, seed, (task,))
-    size = costs.parameters(arch).total
-    return {**lab.figures(lab.result(arch, seed, start=lab.base, tasks=(task,))), "parameters": size}
+def _found(
+    lab: Laboratory, variant: Variant, costs: Costs, most: int, seed: int, tasks: Sequence[str] = ()
+) -> dict[str, float]:
+    """Return the figures of the network that a search finds within a bound and that is trained from its supernet."""
+    algorithm = lab.experiment.search.algorithm
+    arch, _ = searched(lab, variant, costs, Budget(most).feasible(costs), algorithm, seed, tasks)
+    figures = lab.figures(lab.result(arch, seed, start=variant, tasks=tasks))
+    return {**figures, "parameters": costs.parameters(arch).total}

@@ -56,11 +56,11 @@ class MPViT(nn.Module):
         drop_path: probability of dropping a residual branch in training: rises linearly from 0 in the first block to
             this in the last; the paths of a stage have the same.
         norm_eps: epsilon of every LayerNorm.
+        round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
 
     Attributes:
         strides: pixels per cell of each stage's map: 4, 8, 16, 32.
         widths: channels of each stage's map.
-        round_to: widths that are derived from others are the nearest multiples of it; 1: without their fractions.
 
     Raises:
         UserError: if sizes differ in their number of stages, or heads do not divide the channels.

@@ -10,7 +10,7 @@ from nasmvt.errors import UserError
 from nasmvt.search import InProcessPool, Objective, SearchConfig
 from nasmvt.search.race import RUNGS, Race, hopeless_of
 from tests.search.test_run import PRIMARIES, Search
-from tests.search.toys import every_arch, make_space
+from tests.search.toys import SMALL, every_arch, make_space
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def test_nobody_is_hopeless_within_the_noise_or_among_those_kept() -> None:
 
 
 def test_a_race_goes_on_with_those_that_are_left_and_remembers_them() -> None:
-    archs = every_arch(make_space())[:5]
+    archs = every_arch(make_space(SMALL))[:5]
     race = Race(Objective({"cls": 1.0}, {"cls": "top1"}), kept=1)
     worth = dict(zip(archs, (10.0, 20.0, 30.0, 30.1, 25.0), strict=True))
 
@@ -92,26 +92,6 @@ def test_the_winner_is_that_of_the_whole_search_for_less(supernet, tmp_path, alg
     assert dropped
     assert not dropped & {candidate.arch.id for candidate in found[True]}
     assert all(line["blocks"] in (3, 6) and "score" not in line for line in lines if line.get("kind") == "dropped")
-
-
-def test_a_race_goes_on_after_each_line_of_its_journal(supernet, tmp_path) -> None:
-    sizes = {"population": 4, "parents": 2, "generations": 2, "mutants": 2, "crossovers": 2, "race": True}
-    whole = Search(supernet, tmp_path / "whole", **sizes).run(InProcessPool(Racing()))
-    lines = (tmp_path / "whole" / "journal.jsonl").read_text().splitlines(keepends=True)
-    assert len(lines) > 20
-    for number in range(1, len(lines), 8):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        (folder / "journal.jsonl").write_text("".join(lines[:number]))
-        evaluate = Racing()
-        assert Search(supernet, folder, **sizes).run(InProcessPool(evaluate)) == whole
-        written = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
-        assert sorted(map(_untimed, written)) == sorted(map(_untimed, lines))
-        assert len(evaluate.calls) == sum('"seconds"' in line for line in lines[number:])
-
-
-def _untimed(line: str) -> str:
-    return json.dumps({key: value for key, value in json.loads(line).items() if key != "seconds"})
 
 
 @pytest.mark.parametrize(

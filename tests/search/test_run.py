@@ -155,19 +155,6 @@ def test_an_interrupted_search_goes_on(supernet, tmp_path) -> None:
         assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
-def test_killed_after_any_line_of_the_journal_it_finds_the_same(supernet, tmp_path) -> None:
-    whole = Search(supernet, tmp_path / "whole").run()
-    lines = (tmp_path / "whole" / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    assert len(lines) > 10
-    for count in range(len(lines)):
-        for torn in (b"", lines[count][: len(lines[count]) // 2]):
-            folder = tmp_path / f"{count}-{len(torn)}"
-            folder.mkdir()
-            (folder / "journal.jsonl").write_bytes(b"".join(lines[:count]) + torn)
-            assert Search(supernet, folder).run() == whole
-            assert (folder / "best.yaml").read_text() == (tmp_path / "whole" / "best.yaml").read_text()
-
-
 def test_other_weights_are_refused(supernet, tmp_path) -> None:
     Search(supernet, tmp_path, algorithm="random", candidates=1).run()
     supernet.networks["cls"].backbone.norm.weight.data[0] += 1

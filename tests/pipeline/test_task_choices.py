@@ -1,11 +1,13 @@
 """Resolutions, necks and heads that a space chooses: trained, searched, retrained, exported, shown; resumed exactly."""
 
+import json
 from contextlib import nullcontext
 from fractions import Fraction
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import nasmvt
 from nasmvt.config import parse
@@ -22,6 +24,7 @@ from nasmvt.pipeline.report import Report
 from nasmvt.pipeline.retrain import choose_arch, load_retrained, retrain
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.search import Searching
+from nasmvt.pipeline.serve import Served
 from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
 from nasmvt.search.evaluator import EvaluationSetting, Evaluator
 from nasmvt.supernet import Supernet
@@ -110,6 +113,36 @@ def test_the_winner_is_retrained_and_exported_as_it_was_chosen(run) -> None:
     Report(run).write()
     page = next(run.path.glob("*.html")).read_text()
     assert all(f">{name}<" in page for name in CHOICES)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's own sockets and files
+def test_workers_find_what_one_process_finds(run, tmp_path) -> None:
+    pytest.importorskip("ray")
+    for workers in (0, 2):
+        Searching.of(run, Budget(), device="cpu", workers=workers, out=tmp_path / str(workers)).search()
+    for name in ("candidates.csv", "best.yaml"):
+        assert (tmp_path / "0" / name).read_text() == (tmp_path / "2" / name).read_text()
+
+
+def test_predictions_are_made_in_the_chosen_resolution(run, tmp_path) -> None:
+    """And are about the image as it was, whatever its size."""
+    for number, size in enumerate([(50, 37), (20, 90)]):
+        Image.new("RGB", size, "green").save(tmp_path / f"{number}.png")
+    for number, arch in enumerate((run.experiment.space.smallest, run.experiment.space.largest)):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump({"arch": arch.to_dict()}))
+        served = Served.open(export(run, name=str(path), out=tmp_path / f"model {number}"), device="cpu")
+        read: dict[str, set[tuple[int, ...]]] = {name: set() for name in served.loaded.tasks}
+        for name, seen in read.items():
+            backbone = served.loaded.task(name).network.backbone
+            backbone.register_forward_pre_hook(lambda module, given, seen=seen: seen.add(tuple(given[0].shape[2:])))
+        drawn = served.predict(sorted(tmp_path.glob("*.png")), tmp_path / f"predictions {number}")
+        sides = {"cls": arch["resolution.cls"], "det": arch["resolution.det"], "seg": 32}
+        assert read == {name: {(side, side)} for name, side in sides.items()}
+        assert [json.loads(one.with_suffix(".json").read_text()).get("size") for one in drawn[2:4]] == [
+            [37, 50],
+            [90, 20],
+        ]
 
 
 def test_images_of_a_step_are_those_of_its_arch() -> None:

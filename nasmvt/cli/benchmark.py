@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, Json, ModelArgument, model_folder, put_json, reports_errors
+from nasmvt.cli.common import Changes, Json, ModelArgument, model_folder, put_json, refuse_ignored, reports_errors
+
+_SECONDS = 3.0
+"""How long each setting is measured, where nothing else is said."""
 
 
 @reports_errors
@@ -26,7 +29,7 @@ def benchmark(
     threads: Annotated[
         list[int] | None, typer.Option(min=1, help="Threads of an operator. May be repeated.", show_default="1")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each setting.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each setting.")] = _SECONDS,
     fps: Annotated[
         int | None,
         typer.Option(
@@ -56,6 +59,10 @@ def benchmark(
     from nasmvt.files import write_json
     from nasmvt.pipeline.benchmark import benchmark as measure
 
+    if fps is None:
+        refuse_ignored("without --fps", {"--set": changes})
+    else:
+        refuse_ignored("with --fps", {"--batch": batch, "--seconds": seconds != _SECONDS})
     folder = model_folder(folder)
     found = measure(
         folder,

@@ -6,14 +6,14 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from nasmvt.errors import UserError, os_refusal
+from nasmvt.errors import UserError, listed, os_refusal
 
 # Threads that spin while they wait stall a busy machine, and threads that sleep immediately are slow on small
 # networks: spin briefly, then sleep. GNU OpenMP reads this when torch loads.
@@ -166,6 +166,22 @@ def put_json(where: str | None, value: Any) -> None:
         typer.echo(json.dumps(value, indent=2))
     elif where is not None:
         written(lambda: write_json(Path(where), value), Path(where), wanted=True)
+
+
+def refuse_ignored(why: str, given: Mapping[str, object]) -> None:
+    """Refuse options that were given, but would do nothing on account of another one.
+
+    Args:
+        why: what the other one is: "without --watch".
+        given: options, and what was given: nothing where it is false.
+
+    Raises:
+        UserError: naming them.
+    """
+    named = [option for option, value in given.items() if value]
+    if named:
+        do, them = ("does", "it") if len(named) == 1 else ("do", "them")
+        raise UserError(f"{listed(named)} {do} nothing {why}: leave {them} out")
 
 
 def quoted(path: Path) -> str:

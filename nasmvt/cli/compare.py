@@ -13,6 +13,7 @@ from nasmvt.cli.common import (
     RunArgument,
     put_json,
     quoted,
+    refuse_ignored,
     reports_errors,
     written,
 )
@@ -60,6 +61,10 @@ def compare(
     from nasmvt.pipeline.compare import compare as compare_run
     from nasmvt.pipeline.run import Run, device_of
 
+    if against:
+        refuse_ignored("with --against", {"--accept-unfinished": accept_unfinished})
+    else:
+        refuse_ignored("without --against", {"--address": address is not None})
     target = device_of(device)
     opened = Run.open(run)
     if against:

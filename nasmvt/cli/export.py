@@ -13,6 +13,7 @@ from nasmvt.cli.common import (
     Json,
     put_json,
     quoted,
+    refuse_ignored,
     reports_errors,
 )
 from nasmvt.errors import UserError
@@ -85,6 +86,16 @@ def export(
         onnx=onnx, with_preprocessing=with_preprocessing, int8=int8, pt2=pt2, aoti=aoti, keep_float=keep_float
     )
     exported = run is not None and (run / "config.json").is_file()
+    if exported:
+        here = {"--arch": arch != "best", "--out": out, "--accept-unfinished": accept_unfinished}
+        refuse_ignored(f"where {run} is an exported folder", {**here, "--accept-changed-data": accept_changed_data})
+    if not wanted.any:
+        refuse_ignored(
+            "without --onnx, --with-preprocessing, --int8, --pt2 or --aoti",
+            {"--task": task, "--any-size": any_size, "--set": changes},
+        )
+    if not int8:
+        refuse_ignored("without --int8", {"--keep-float": keep_float})
     folder = run if run is not None and exported else _export(run, arch, out, accept_unfinished, accept_changed_data)
     if not wanted.any:
         if exported:

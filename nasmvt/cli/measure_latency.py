@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Changes, ClassCounts, Device, Json, TasksOf, put_json, quoted, reports_errors
+from nasmvt.cli.common import (
+    Changes,
+    ClassCounts,
+    Device,
+    Json,
+    TasksOf,
+    put_json,
+    quoted,
+    refuse_ignored,
+    reports_errors,
+)
 
 
 @reports_errors
@@ -54,6 +64,21 @@ def measure_latency(
     from nasmvt.pipeline.profile_subject import find_subject
     from nasmvt.pipeline.run import Run, device_of
 
+    computed = {
+        "--runtime": runtime != "torch",
+        "--device": device != "cpu",
+        "--precision": precision != "fp32",
+    }
+    design = {
+        "--archs": archs != Effort.archs,
+        "--held-out": held_out != Effort.held_out,
+        "--rounds": rounds != Effort.rounds,
+    }
+    if kit is not None:
+        refuse_ignored("with --kit", {**computed, "--times": times, "--out": out, "--json": json})
+    elif times is not None:
+        calls = {"--task": task, "--threads": threads != 1, "--batch": batch != 1}
+        refuse_ignored("with --times, which has been measured", {**calls, **computed, **design})
     found = find_subject(subject, None, experiment=experiment, classes=classes or (), changes=changes or ())
     if found.kind == "export":
         raise UserError(f"{subject} is an exported model, which holds one arch: use 'nasmvt benchmark {subject}'")

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import Device, ModelArgument, Precision, Protocol, Runtime, model_folder, reports_errors
+from nasmvt.cli.common import (
+    Device,
+    ModelArgument,
+    Precision,
+    Protocol,
+    Runtime,
+    model_folder,
+    refuse_ignored,
+    reports_errors,
+)
+
+_COUNT = 8
+"""Images of each val split, where nothing else is said."""
 
 
 @reports_errors
@@ -24,7 +36,7 @@ def predict(
     ] = None,
     count: Annotated[
         int, typer.Option(min=1, help="Number of images of each val split to use if no images are given.")
-    ] = 8,
+    ] = _COUNT,
     out: Annotated[Path, typer.Option(help="Folder for annotated images and JSON.")] = Path("predictions"),
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Skip images that can't be decoded.")
@@ -43,6 +55,8 @@ def predict(
     from nasmvt.cli.display import say
     from nasmvt.pipeline.serve import Served
 
+    if pictures:
+        refuse_ignored("where images are given", {"--count": count != _COUNT})
     served = Served.open(model_folder(folder), runtime=runtime, device=device, precision=precision, tasks=task)
     drawn = served.predict(
         pictures or (), out, tasks=task, count=count, skip_unreadable=skip_unreadable, protocol=protocol

@@ -4,7 +4,10 @@ from typing import Annotated
 
 import typer
 
-from nasmvt.cli.common import RunArgument, reports_errors
+from nasmvt.cli.common import RunArgument, refuse_ignored, reports_errors
+
+_EVERY = 30
+"""Seconds between two writes, where nothing else is said."""
 
 
 @reports_errors
@@ -13,7 +16,7 @@ def report(
     watch: Annotated[
         bool, typer.Option("--watch", help="Write it again and again while the run goes on, until Ctrl-C.")
     ] = False,
-    every: Annotated[int, typer.Option(min=1, help="Seconds between two writes with --watch.")] = 30,
+    every: Annotated[int, typer.Option(min=1, help="Seconds between two writes with --watch.")] = _EVERY,
 ) -> None:
     """Write RUN/report.html: data, curves, search, the searched network, images, timings, in one file.
 
@@ -29,6 +32,8 @@ def report(
     from nasmvt.pipeline.report import Report
     from nasmvt.pipeline.run import Run
 
+    if not watch:
+        refuse_ignored("without --watch", {"--every": every != _EVERY})
     opened = Run.open(run)
     try:
         while watch:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
+from nasmvt.errors import UserError
 from nasmvt.export import LoadedModel, load
+from nasmvt.export.runtimes import AOTI, INT8, ONNX
 from nasmvt.pipeline.evaluate import data_configs, data_of, evaluate_on_val
 from nasmvt.pipeline.inputs import find_pictures, val_pictures
 from nasmvt.pipeline.predict import predict
@@ -60,9 +62,16 @@ class Served:
             tasks: those that the runtime is to compute; None: all.
 
         Raises:
-            UserError: if there is no such folder, runtime or device, the device lacks the precision, or the runtime's
-                files are missing.
+            UserError: if there is no such folder, runtime or device, the runtime computes elsewhere or in other
+                numbers, the device lacks the precision, or the runtime's files are missing.
         """
+        if runtime not in ("torch", "compiled") and not (device == "auto" or device.startswith("cpu")):
+            raise UserError(f"the runtime {runtime!r} computes on the CPU, not on {device!r}: leave the device out")
+        if runtime in (ONNX, INT8, AOTI) and precision != "fp32":
+            raise UserError(
+                f"the runtime {runtime!r} computes in the numbers of its files, not in {precision!r}: leave the "
+                "precision out"
+            )
         target = device_of(device if runtime in ("torch", "compiled") else "cpu")
         if runtime == "compiled":
             check_compiler(target, "the runtime 'compiled'")

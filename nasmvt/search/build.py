@@ -48,9 +48,15 @@ def make_pool(config: SearchConfig, supernet: Supernet, setting: EvaluationSetti
         address: a Ray cluster; None: a local Ray.
 
     Raises:
-        UserError: if a metric has no such value, or Ray is missing, can't be reached or has too few CPUs or GPUs.
+        UserError: if a metric has no such value, there is an address but no worker, or Ray is missing, can't be reached
+            or has too few CPUs or GPUs.
     """
     if config.workers == 0:
+        if address is not None:
+            raise UserError(
+                f"a Ray cluster evaluates with workers, but there are none for {address}: give their "
+                "number (--workers), or leave the address out"
+            )
         return InProcessPool(Evaluator(supernet, setting), config.cpus_per_worker)
     from nasmvt.search.ray_pool import RayPool
     from nasmvt.search.recipe import Recipe

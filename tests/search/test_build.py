@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from nasmvt.errors import UserError
 from nasmvt.search import EvaluationSetting, InProcessPool, SearchConfig, make_pool
 from nasmvt.search.build import _gpus
 
@@ -8,6 +9,8 @@ from nasmvt.search.build import _gpus
 def test_without_workers_everything_stays_in_this_process(supernet) -> None:
     setting = EvaluationSetting(sharing=supernet.sharing(), images={}, recalibration={})
     assert type(make_pool(SearchConfig(workers=0), supernet, setting)) is InProcessPool
+    with pytest.raises(UserError, match=r"there are none for auto: give their number \(--workers\), or leave the"):
+        make_pool(SearchConfig(workers=0), supernet, setting, "auto")
 
 
 @pytest.mark.parametrize(("gpus", "workers", "each"), [(1, 1, 1), (1, 2, 0.5), (4, 4, 1), (4, 6, 0.5), (4, 2, 1)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,9 @@ from nasmvt.training.update import Update
 
 Sized = Mapping[Size, Batch]
 """A task's batch of a step by the size that its images are placed for: every size that an arch of the step reads."""
+
+_AHEAD = 64
+"""Steps whose archs are remembered: more than loaders are ahead of each other."""
 
 
 class Taken(NamedTuple):
@@ -77,9 +81,13 @@ class Step:
         self._distillation = config.distillation
         self._channels_last = config.channels_last
         self._recomputed = recomputed_blocks(trainable.space, config.activation_checkpointing)
+        self._drawn = lru_cache(_AHEAD)(self._draw)
 
     def archs(self, step: int) -> list[list[Arch]]:
         """Return the archs of a step, counted from 0: those of each process, or once those of all."""
+        return self._drawn(step)
+
+    def _draw(self, step: int) -> list[list[Arch]]:
         places = [()] if self._common else [(rank,) for rank in range(self._processes.count)]
         rngs = (np.random.default_rng(derive_seed(self._seed, "arch", step, *place)) for place in places)
         return [self._sample(self._trainable, rng, step) for rng in rngs]

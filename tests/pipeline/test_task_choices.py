@@ -28,6 +28,7 @@ from nasmvt.pipeline.serve import Served
 from nasmvt.pipeline.supernet import load_supernet, resume_supernet, train_supernet
 from nasmvt.search.evaluator import EvaluationSetting, Evaluator
 from nasmvt.supernet import Supernet
+from nasmvt.training.sampling import make_sampling
 from tests.conftest import TINY_SPACE, make_tasks, tiny_experiment
 from tests.pipeline.test_main_job import CPU, Stop, StopAt, assert_equal, weights
 
@@ -158,7 +159,7 @@ def test_images_of_a_step_are_those_of_its_arch() -> None:
     assert torch.equal(loader.batch(2).images, loader.batch(2, size=(32, 32)).images)
 
 
-def test_a_sandwich_reads_every_size_once_a_step(tmp_path, monkeypatch) -> None:
+def test_a_sandwich_is_drawn_once_and_reads_every_size_once_a_step(tmp_path, monkeypatch) -> None:
     read: list[tuple[int, tuple[int, int] | None]] = []
     batch = TrainLoader.batch
 
@@ -166,13 +167,27 @@ def test_a_sandwich_reads_every_size_once_a_step(tmp_path, monkeypatch) -> None:
         read.append((step, size))
         return batch(self, step, part, parts, size)
 
+    drawn: list[int] = []
+
+    def watching(config):
+        sample = make_sampling(config)
+
+        def watched(trainable, rng, step):
+            drawn.append(step)
+            return sample(trainable, rng, step)
+
+        return watched
+
     monkeypatch.setattr(TrainLoader, "batch", watched)
+    monkeypatch.setattr("nasmvt.training.step.make_sampling", watching)
     training = {**tiny_experiment()["training"], "steps": 2, "sampling": "sandwich", "random_archs": 2}
     values = tiny_experiment(choices={"resolution.cls": [16, 32]}, training={**training, "evaluation_images": 2})
-    values["tasks"] = {"cls": values["tasks"]["cls"]}
+    values["choices"] |= {"resolution.seg": [16, 32]}
+    values["tasks"] = {name: values["tasks"][name] for name in ("cls", "seg")}
     train_supernet(parse(Experiment, values, "tiny"), out=tmp_path / "run", device=CPU)
+    assert drawn == [0, 1]
     for step in range(2):
-        assert sorted(size for number, size in read if number == step and size) == [(16, 16), (32, 32)]
+        assert sorted(size for number, size in read if number == step and size) == 2 * [(16, 16)] + 2 * [(32, 32)]
 
 
 def space_of(values: dict):

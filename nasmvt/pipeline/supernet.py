@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import torch
 
@@ -24,6 +25,19 @@ from nasmvt.supernet.widths import put_widths_in_order
 from nasmvt.training.checkpoint import Checkpoints, load_weights
 from nasmvt.training.loop import Listener
 from nasmvt.training.processes import ALONE, Processes
+
+
+class Told(TypedDict, total=False):
+    """Who a training tells what, and with whom it is done."""
+
+    listener: Listener | None
+    """Notified of every step."""
+    on_report: Callable[[Mapping[str, TaskReport]], None] | None
+    """Called with the report on the data of a new run, before anything is trained."""
+    on_initial: Callable[[Filled], None] | None
+    """Called with what the initial weights filled, where the experiment of a new run names some."""
+    processes: Processes
+    """Those that train together; each calls the same, and the first writes and reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +76,11 @@ class SupernetTraining:
             UserError: if a setting breaks a rule, or arguments contradict each other.
         """
         if resume and (experiment is not None or changes or seed is not None):
-            raise UserError("--resume continues a run as it is: leave out the experiment, --set and --seed")
+            raise UserError("a run is resumed as it is: leave out the experiment, changes of its settings and the seed")
         if accept_changed_data and not resume:
-            raise UserError("--accept-changed-data continues a run whose data changed: pass --resume too")
+            raise UserError(
+                "changed data are accepted where a run is resumed, but a new one is begun: leave that out, or resume"
+            )
         if resume:
             return cls(out=out, experiment=None, accept_changed_data=accept_changed_data)
         if not isinstance(experiment, Experiment):
@@ -82,46 +98,23 @@ class SupernetTraining:
         """
         return Run.open(self.out).path if self.experiment is None else free_path(self.out, self.experiment)
 
-    def train(
-        self,
-        *,
-        device: torch.device,
-        listener: Listener | None = None,
-        on_report: Callable[[Mapping[str, TaskReport]], None] | None = None,
-        on_initial: Callable[[Filled], None] | None = None,
-        processes: Processes = ALONE,
-    ) -> Run:
-        """Train it (see `train_supernet` and `resume_supernet`); return the run."""
-        if self.experiment is None:
-            run = Run.open(self.out)
-            resume_supernet(
-                run,
-                device=device,
-                listener=listener,
-                accept_changed_data=self.accept_changed_data,
-                processes=processes,
-            )
-            return run
-        return train_supernet(
-            self.experiment,
-            out=self.out,
+    def train(self, *, device: torch.device, **told: Unpack[Told]) -> Run:
+        """Train it on a device (see `train_supernet` and `resume_supernet`); return the run."""
+        if self.experiment is not None:
+            return train_supernet(self.experiment, out=self.out, device=device, **told)
+        run = Run.open(self.out)
+        resume_supernet(
+            run,
             device=device,
-            listener=listener,
-            on_report=on_report,
-            on_initial=on_initial,
-            processes=processes,
+            listener=told.get("listener"),
+            accept_changed_data=self.accept_changed_data,
+            processes=told.get("processes", ALONE),
         )
+        return run
 
 
 def train_supernet(
-    experiment: Experiment,
-    *,
-    out: Path | None = None,
-    device: torch.device,
-    listener: Listener | None = None,
-    on_report: Callable[[Mapping[str, TaskReport]], None] | None = None,
-    on_initial: Callable[[Filled], None] | None = None,
-    processes: Processes = ALONE,
+    experiment: Experiment, *, out: Path | None = None, device: torch.device, **told: Unpack[Told]
 ) -> Run:
     """Start a run: check the data, make the run directory, train the supernet.
 
@@ -129,15 +122,13 @@ def train_supernet(
         experiment: the definition of the run.
         out: the run directory to make.
         device: where to train.
-        listener: notified of every step.
-        on_report: called with the report on the data, before anything is trained.
-        on_initial: called with what the initial weights filled, where the experiment names some.
-        processes: those that train together; each calls this, and the first writes and reports.
+        told: who is told what, and with whom it is done.
 
     Raises:
         UserError: if the data, the initial weights or the run directory break a rule; nothing is written then.
         Interrupted: after Ctrl-C, when a checkpoint is written.
     """
+    processes, on_report, on_initial = told.get("processes", ALONE), told.get("on_report"), told.get("on_initial")
     with reserved(out, experiment) if processes.first else nullcontext() as path:
         path = processes.gather(path)[0]
         data = open_data(experiment)
@@ -158,7 +149,7 @@ def train_supernet(
             if initial is not None:
                 run.write_initial(initial)
 
-        _train(run, supernet, data, device, listener, processes, begin)
+        _train(run, supernet, data, device, told.get("listener"), processes, begin)
     return run
 
 

@@ -72,7 +72,7 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     experiment = api.Experiment.model_validate(tiny_experiment())
     with pytest.raises(api.UserError, match="give changes and seed when it is loaded"):
         api.train_supernet(experiment, seed=3, out=tmp_path / "r")
-    with pytest.raises(api.UserError, match="leave out the experiment, --set and --seed"):
+    with pytest.raises(api.UserError, match="leave out the experiment, changes of its settings and the seed"):
         api.train_supernet("shapes", resume=True, out=tmp_path / "r")
     with pytest.raises(api.UserError, match="is not a run directory"):
         api.search(tmp_path)

@@ -12,12 +12,20 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from nasmvt.cli.display import comparison_table, front_table, metrics_table, parameters_table, runs_table
+from nasmvt.cli.display import (
+    comparison_table,
+    front_table,
+    metrics_table,
+    parameters_table,
+    runs_table,
+    searches_table,
+)
 from nasmvt.cli.import_reference import _layers, _totals
 from nasmvt.cli.tables import new_table
 from nasmvt.config import parse
 from nasmvt.cost import ParameterCount
-from nasmvt.pipeline.comparison import Compared
+from nasmvt.pipeline.against import Gain, SearchesOf
+from nasmvt.pipeline.comparison import Compared, Difference
 from nasmvt.pipeline.runs import RunState
 from nasmvt.search import Candidate
 from nasmvt.space import SearchSpace
@@ -90,6 +98,37 @@ def test_tables_fit_80_columns_and_cut_no_word(table, words):
     text = shown(table)
     for word in words:
         assert word in text
+
+
+FOUR_TASKS = METRICS | {"depth": {"delta1": 81.25}}
+GAIN = Gain(mean=-12.25, low=-101.5, high=13.75, seeds=1234)
+
+
+@pytest.mark.parametrize(
+    ("table", "rows", "last"),
+    [
+        (
+            comparison_table(
+                [
+                    Compared("random-near-budget", COUNT, FOUR_TASKS, 188.5, True, difference=Difference(-3.5, -9, 2)),
+                    Compared("best", COUNT, FOUR_TASKS, 188.5, True),
+                ]
+            ),
+            {"random-near-budget": 2},
+            ["-3.5 [-9.0, +2.0]"],
+        ),
+        (
+            searches_table([SearchesOf("random-near-budget", (300,), (160.5,), (170.5,), GAIN, GAIN)]),
+            {"random-near-budget": 2},
+            ["-12.25 [-101.50, +13.75]", "1234"],
+        ),
+    ],
+)
+def test_columns_without_room_go_on_below_beside_the_first(table, rows, last):
+    text = shown(table)
+    assert {name: text.count(name) for name in rows} == rows
+    assert all(word in text for word in last)
+    assert text.count(str(table.title)[:40]) == 1
 
 
 def test_only_long_texts_are_wrapped():

@@ -22,6 +22,8 @@ from nasmvt.cost.sums import SumSets, TooManyError
 from nasmvt.cost.tables import Slots, Tables
 from nasmvt.space import Arch, SearchSpace
 
+NEAR = 0.95
+"""The share of a bound from which on costs are near it."""
 LARGEST_ROOT = 64
 """Combinations of options of the root; more slots are eliminated until it is as small."""
 LIMIT = 4_000_000
@@ -70,6 +72,16 @@ class FeasibleSet:
         """The largest cost of any arch of the space, by column, whatever the bounds."""
         most_V: np.ndarray = self._range_2V[1]
         return most_V
+
+    def near_bound(self) -> "FeasibleSet":
+        """Return the archs whose first cost is at least `NEAR` of its bound, or of the largest cost where none binds.
+
+        Without any bound all archs.
+        """
+        floors = self.floors_V.tolist()
+        if floors:
+            floors[0] = max(floors[0], int(NEAR * min(int(self.bounds_V[0]), int(self.most_V[0]))))
+        return FeasibleSet(self.tables, self.bounds_V.tolist(), floors)
 
     def sample(self, count: int, rng: np.random.Generator) -> list[Arch]:
         """Draw feasible archs, independently and uniformly: every feasible arch has the same chance.

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from nasmvt.config import parse
-from nasmvt.cost import Budget
+from nasmvt.cost import Budget, FeasibleSet
 from nasmvt.errors import UserError
 from nasmvt.files import write_json
-from nasmvt.pipeline.compare import NEAR, bounds_of
+from nasmvt.pipeline.compare import bounds_of
 from nasmvt.pipeline.datasets import placed
 from nasmvt.pipeline.evaluate import evaluate_on_val
 from nasmvt.pipeline.identity import SPLITS
@@ -111,12 +111,12 @@ def compare_searches(
         UserError: if the run has no search result, an algorithm does not exist or is the run's own, or data changed.
     """
     supernet = load_supernet(run, device)
-    budget, costs, _ = bounds_of(run, supernet)
+    budget, costs, feasible = bounds_of(run, supernet)
     own = run.experiment.search
     objectives = Objectives.of(supernet.tasks, own.maximize, own.minimize)
     data = run.open_data(SPLITS, accept_changed=accept_changed_data)
     found = []
-    for name, (config, bounds) in _searches(own, budget, against).items():
+    for name, (config, bounds) in _searches(own, budget, feasible, against).items():
         counts, inherited, trained = [], [], []
         work = Searching(run=run, supernet=supernet, config=config, objectives=objectives, costs=costs, wanted=bounds)
         for seed in range(seeds):
@@ -142,7 +142,9 @@ def write_searches(run: Run, found: Sequence[SearchesOf]) -> None:
     write_json(run.searches_path, [item.to_dict() for item in found])
 
 
-def _searches(own: SearchConfig, budget: Budget, against: Sequence[str]) -> dict[str, tuple[SearchConfig, Budget]]:
+def _searches(
+    own: SearchConfig, budget: Budget, feasible: FeasibleSet, against: Sequence[str]
+) -> dict[str, tuple[SearchConfig, Budget]]:
     """Return the settings and bounds of every search by its name, the run's own last."""
     found = {}
     for name in against:
@@ -152,6 +154,6 @@ def _searches(own: SearchConfig, budget: Budget, against: Sequence[str]) -> dict
         config = parse(SearchConfig, values, "--against")
         found[name] = (config, budget)
         if name == "random" and budget.parameters is not None:
-            least = max(int(NEAR * int(budget.parameters)), int(budget.at_least or 0))
+            least = int(feasible.near_bound().floors_V[0])  # of the parameters, the first bound
             found["random-near-budget"] = (config, replace(budget, at_least=least))
     return {**found, own.algorithm: (own, budget)}

@@ -22,9 +22,6 @@ from nasmvt.space import Arch
 from nasmvt.supernet import Supernet
 from nasmvt.training.loop import Listener
 
-NEAR = 0.95
-"""The least share of the budget that the rival near it has."""
-
 
 def compare(
     run: Run,
@@ -94,9 +91,7 @@ def _rivals(seed: int, best: Arch, budget: Budget, feasible: FeasibleSet) -> Map
     rivals = {"smallest": feasible.space.smallest, "largest": feasible.space.largest}
     rivals["random"] = FreshSampler(feasible).random({best}, rng) or best
     if budget.parameters is not None:  # the first column of the bounds
-        most = min(int(budget.parameters), int(feasible.most_V[0]))
-        floors = [max(int(NEAR * most), budget.at_least or 0), *feasible.floors_V[1:].tolist()]
-        near = FreshSampler(FeasibleSet(feasible.tables, feasible.bounds_V.tolist(), floors))
+        near = FreshSampler(feasible.near_bound())
         if drawn := near.random({best}, rng):
             rivals["random-near-budget"] = drawn
     return rivals

@@ -15,7 +15,12 @@ _EXECUTION = {"workers", "cpus_per_worker", "gpus_per_worker"}
 """Settings that only distribute the work."""
 
 _SURROGATE = {"screening", "explored", "least_correlation"}
-_WITHOUT_SURROGATE = {"evolution", "nsga2", "random"}
+_UNUSED = {
+    "evolution": _SURROGATE,
+    "nsga2": _SURROGATE | {"near_bounds"},
+    "random": _SURROGATE | {"near_bounds"},
+}
+"""Settings that an algorithm does not read."""
 
 
 class SearchConfig(Config):
@@ -33,8 +38,14 @@ class SearchConfig(Config):
     result is a front."""
 
     population: int = Field(default=50, ge=1)
-    """Size of the first generation, drawn at random; smaller later generations are filled up with random archs. `nsga2`
-    lets as many survive."""
+    """Size of the first generation: the named archs of the space and its largest (for `nsga2` its smallest, too), as
+    far as they are within the bounds, and others drawn at random; smaller later generations are filled up with random
+    archs. `nsga2` lets as many survive."""
+
+    near_bounds: Probability = 0.5
+    """Part of the first generation that is drawn close to the bounds: from the archs of at least 95 % of the first one
+    (the total parameters, if these are bounded), or of the largest network where it does not bind. Ignored by `nsga2`
+    and `random`."""
 
     parents: int = Field(default=10, ge=1)
     """Number of best archs so far that serve as parents of the next generation; at most `population`. Ignored by
@@ -122,10 +133,10 @@ class SearchConfig(Config):
     def identity(self) -> dict[str, Any]:
         """Return the settings that the result depends on: all except those that only distribute the work.
 
-        The usual precision is left out, as journals of 0.2 know of no other, and so are a race and a surrogate's
-        settings where there is none.
+        The usual precision is left out, as journals of 0.2 know of no other, and so is what is not in use: a race, and
+        settings that the algorithm does not read.
         """
         exact = {"precision"} if self.precision == "fp32" else set()
-        unused = _SURROGATE if self.algorithm in _WITHOUT_SURROGATE else set()
         whole = set() if self.race else {"race"}
+        unused = _UNUSED.get(self.algorithm, set())
         return self.model_dump(mode="json", exclude=_EXECUTION | exact | unused | whole)

@@ -16,10 +16,11 @@ from nasmvt.space import Arch
 class EvolutionSearcher(Searcher):
     """Generations of mutants and crossovers of the best archs so far.
 
-    Generation 0 is random. Every later one makes `mutants` and `crossovers` from the best `parents` of all archs so
-    far, and adds random archs if these are fewer than `population`. It is planned as a whole once the previous one has
-    all its scores, so the order of the scores has no influence. Mutants and children beyond the budget are reduced
-    until they fit.
+    Generation 0 begins with the named archs of the space and its largest, as far as they are feasible; a part of the
+    others is drawn close to the bound (`near_bounds`), the rest anywhere within it. Every later one makes `mutants` and
+    `crossovers` from the best `parents` of all archs so far, and adds random archs if these are fewer than
+    `population`. It is planned as a whole once the previous one has all its scores, so the order of the scores has no
+    influence. Mutants and children beyond the budget are reduced until they fit.
     """
 
     several_objectives = False
@@ -47,7 +48,7 @@ class EvolutionSearcher(Searcher):
         if self._open or self._exhausted or self._all_planned:
             return number, []
         rng = np.random.default_rng((self.seed, number))
-        made = self._children(rng) if number else self._ancestors()
+        made = self._children(rng) if number else self._ancestors(rng)
         while len(made) < (self.config.per_generation if number else self.config.population):
             arch = self._sampler.random(self._records.keys() | made, rng)
             if arch is None:
@@ -60,13 +61,32 @@ class EvolutionSearcher(Searcher):
         """Take in what another search found: the first generation begins with the best of it."""
         self._known = {arch: Record(-1, tuple(values), tuple(terms[arch])) for arch, values in found.items()}
 
-    def _ancestors(self) -> list[Arch]:
-        """Return the best feasible archs of another search; as many as a generation has, at most."""
+    def _ancestors(self, rng: np.random.Generator) -> list[Arch]:
+        """Return what the first generation begins with, as many as it has at most.
+
+        What another search found, if there is something; else those that any search has to beat.
+        """
+        population = self.config.population
         feasible = [arch for arch in self._known if self._sampler.allows(arch)]
-        if not feasible:
-            return []
-        values_NM = np.array([self._known[arch].values for arch in feasible])
-        return [feasible[place] for place in select(values_NM, self.config.population)]
+        if feasible:
+            values_NM = np.array([self._known[arch].values for arch in feasible])
+            return [feasible[place] for place in select(values_NM, population)]
+        made = [arch for arch in dict.fromkeys(self._given()) if self._sampler.allows(arch)][:population]
+        for _ in range(round(self._near_bounds * (population - len(made)))):
+            arch = self._sampler.near_bounds(made, rng)
+            if arch is None:
+                break
+            made.append(arch)
+        return made
+
+    def _given(self) -> list[Arch]:
+        """Return archs that need not be drawn, as every space has them."""
+        return [*map(self.space.named, self.space.archs), self.space.largest]
+
+    @property
+    def _near_bounds(self) -> float:
+        """The part of the first generation that is drawn near the bound."""
+        return self.config.near_bounds
 
     def _children(self, rng: np.random.Generator, times: int = 1) -> list[Arch]:
         """Return the next generation's mutants, then its crossovers; `times` as many as the settings say."""

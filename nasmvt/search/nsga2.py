@@ -13,7 +13,8 @@ class NSGA2Searcher(EvolutionSearcher):
     """Generations of mutants and crossovers of archs that no other is better than, and that lie far apart.
 
     From one generation to the next, `population` archs survive of the survivors before and the new ones together: by
-    non-dominated rank, and within a rank the less crowded ones. A parent is the better one of two survivors drawn.
+    non-dominated rank, and within a rank the less crowded ones. A parent is the better one of two survivors drawn. The
+    first generation begins with both ends of the space, and the others are drawn anywhere within the bounds.
     """
 
     several_objectives = True
@@ -22,6 +23,14 @@ class NSGA2Searcher(EvolutionSearcher):
     def kept(self) -> int | None:
         """All: who survives depends on how crowded they are."""
         return None
+
+    def _given(self) -> list[Arch]:
+        return [*super()._given(), self.space.smallest]
+
+    @property
+    def _near_bounds(self) -> float:
+        """None: a front has all sizes."""
+        return 0.0
 
     def _parents(self) -> list[Arch]:
         survivors: list[Arch] = []

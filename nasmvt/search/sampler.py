@@ -1,6 +1,7 @@
 """Archs within the budget, without repetition."""
 
 from collections.abc import Callable, Collection
+from functools import cached_property
 
 import numpy as np
 
@@ -29,6 +30,10 @@ class FreshSampler:
                 return arch
         return None
 
+    def near_bounds(self, seen: Collection[Arch], rng: np.random.Generator) -> Arch | None:
+        """Return an arch drawn uniformly from those near the bound that are not in `seen`; None if none is left."""
+        return _drawn(self._near, seen, sum(arch in self._near for arch in seen), rng)
+
     def random(self, seen: Collection[Arch], rng: np.random.Generator) -> Arch | None:
         """Return an arch drawn uniformly from the feasible ones that are not in `seen`; None if none is left.
 
@@ -36,8 +41,17 @@ class FreshSampler:
             seen: feasible archs.
             rng: source of randomness.
         """
-        while len(seen) < self._feasible.size:
-            arch = self._feasible.sample(1, rng)[0]
-            if arch not in seen:
-                return arch
-        return None
+        return _drawn(self._feasible, seen, len(seen), rng)
+
+    @cached_property
+    def _near(self) -> FeasibleSet:
+        return self._feasible.near_bound()
+
+
+def _drawn(archs: FeasibleSet, seen: Collection[Arch], among: int, rng: np.random.Generator) -> Arch | None:
+    """Draw one of the archs that are not in `seen` uniformly, `among` of which are; None if none is left."""
+    while among < archs.size:
+        arch = archs.sample(1, rng)[0]
+        if arch not in seen:
+            return arch
+    return None

@@ -216,3 +216,19 @@ def test_random_spaces_and_costs_against_counting_all(monkeypatch) -> None:
             if expected:
                 assert set(found.sample(500, rng)) <= expected
                 assert found.repair(archs[-1], rng) in expected
+
+
+@pytest.mark.parametrize(("bounds", "floors"), [((60,), ()), ((60, 6), (58, None)), ((10_000,), ())])
+def test_near_the_bound(bounds, floors):
+    """Those of at least 95 % of the first bound, or of the largest sum where it does not bind."""
+    one = space(CHOICES)
+    top = min(bounds[0], max(map(total, every_arch(one))))
+    least = max(int(0.95 * top), *(floors[:1] or (0,)))
+    expected = within(one, *bounds, floors=(least, None))
+    near = feasible(one, *bounds, floors=floors).near_bound()
+    assert near.size == len(expected) > 0
+    assert {arch for arch in every_arch(one) if arch in near} == expected
+
+
+def test_near_no_bound_is_everything():
+    assert FeasibleSet.everything(space(CHOICES)).near_bound().size == len(every_arch(space(CHOICES)))

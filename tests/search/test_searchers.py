@@ -96,9 +96,32 @@ def test_a_generation_waits_for_the_one_before() -> None:
     assert {one.generation(arch) for arch in second} == {1}
 
 
+@pytest.mark.parametrize("algorithm", ["evolution", "predictor", "nsga2"])
+@pytest.mark.parametrize(("budget", "top"), [(300, 300), (10_000, 40 * 4 * 8)])
+def test_the_first_generation_begins_with_what_a_search_has_to_beat(algorithm, budget, top) -> None:
+    toy = make_space()
+    named = {"wide": {"depth": 4, "width": 40, "heads": [1] * 4}, "too large": toy.largest.to_dict() | {"width": 32}}
+    space = toy.model_copy(update={"archs": named})
+    first = make_searcher(small_config(algorithm=algorithm, population=12), within(budget, space), 0).ask(12)
+    given = [*map(space.named, named), space.largest, *([space.smallest] if algorithm == "nsga2" else [])]
+    given = [arch for arch in given if size(arch) <= budget]
+    assert first[: len(given)] == given
+    near = sum(size(arch) >= 0.95 * top for arch in first[len(given) :])
+    assert near < 3 if algorithm == "nsga2" else round(0.5 * (12 - len(given))) <= near < 12 - len(given)
+
+
+def test_without_a_part_near_the_bounds_the_first_generation_is_drawn_anywhere() -> None:
+    shares = [
+        np.mean([size(arch) >= 0.95 * 300 for arch in searcher(seed=seed, population=40, near_bounds=part).ask(40)])
+        for seed in range(5)
+        for part in (0.0, 0.5)
+    ]
+    assert all(near > anywhere + 0.3 for anywhere, near in zip(shares[::2], shares[1::2], strict=True))
+
+
 def test_later_generations_descend_from_the_best_of_all_so_far() -> None:
     """Without mutation and random archs, every gene of a child is one of the parents'."""
-    one = searcher(population=6, parents=2, mutants=0, crossovers=6, budget=10_000)
+    one = searcher(population=6, parents=2, mutants=0, crossovers=6, near_bounds=0, budget=10_000)
     first = one.ask(6)
     one.tell([(arch, [fitness(arch)]) for arch in first])
     parents = [arch for arch, _ in one.best(2)]

@@ -1,28 +1,41 @@
 """Search algorithms at equal evaluations against random search, and against random search just below the bound.
 
 The space is vit_mvt_nano with the tasks of the built-in data set, their true numbers of parameters and a budget. What
-an arch is worth is either real (`--run`: the T-score with the weights of that run's supernet, evaluated in this process
-and kept in a file, so that no arch is evaluated twice) or, by default, SYNTHETIC: half of the variance of each task's
-figure is the size of the network, a quarter is options of single slots, the rest pairs of neighbouring slots and noise.
-Kendall's tau of score and size is about 0.5 then, as measured on the demo's supernet; it is lower within the budget.
-Every seed has another synthetic objective.
+an arch is worth is
+
+- by default SYNTHETIC: half of the variance of each task's figure is the size of the network, a quarter is options of
+  single slots, the rest pairs of neighbouring slots and noise. Kendall's tau of score and size is about 0.5 then, as
+  measured on the demo's supernet; it is lower within the budget. Every seed has another such objective;
+- with `--run` real: the T-score with the weights of that run's supernet, evaluated in this process and kept in a file,
+  so that no arch is evaluated twice;
+- with `--run` and `--fitted` SYNTHETIC, but near to that supernet: what a regression says of each task's figure that
+  was learned from the archs in that file, plus noise as large as what it leaves unexplained.
 
     python benchmarks/search_algorithms.py [--seeds 5] [--evaluations 300]
     python benchmarks/search_algorithms.py --run runs/demo --evaluations 30 --population 10
+    python benchmarks/search_algorithms.py --reach evolution --run runs/demo --images 40 --recalibration 16 --pool 450
+    python benchmarks/search_algorithms.py --reach evolution --seeds 40 --set population=20 --set parents=4
+    python benchmarks/search_algorithms.py --front --run runs/demo --images 40 --recalibration 16 --fitted
 
 Printed: the best score of each algorithm by seed; its mean difference to both random searches with the p-value of a
-paired t-test; evaluations after which it was as good as random search in the end; the share of NSGA-II's hypervolume
-(score against parameters) in that of the front of ten times as many random archs (not with `--run`).
+paired t-test; evaluations after which it was as good as random search in the end. With `--reach ALGORITHM` the last
+alone, of searches that stop there; `--pool 450` lets random search draw from so many archs, the same for every seed, so
+that fewer need be evaluated. With `--front` the share of NSGA-II's hypervolume (score against parameters) in that of
+ten times as many random archs, both without a bound, and of random search's in it.
 """
 
 import argparse
 import json
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
 import torch
+import yaml
 from scipy.stats import kendalltau, ttest_rel
 
 from nasmvt.cost import Budget, Costs, FeasibleSet
@@ -31,11 +44,16 @@ from nasmvt.pipeline.experiment import load_experiment
 from nasmvt.pipeline.run import Run
 from nasmvt.pipeline.supernet import build_supernet, load_supernet
 from nasmvt.search import EvaluationSetting, Evaluator, Objective, Objectives, SearchConfig, Searcher, make_searcher
+from nasmvt.search.packing import fingerprint
 from nasmvt.search.pareto import hypervolume
+from nasmvt.search.predictor import encode
 from nasmvt.space import Arch, SearchSpace
+from nasmvt.supernet import Supernet
 
 Worth = Callable[[Arch], dict[str, float]]
 """The terms of an arch's score by task."""
+Pair = tuple[float, int]
+"""Score and size of an arch."""
 SEARCHES = ("evolution", "predictor", "nsga2", "random", "random near the bound")
 
 
@@ -79,109 +97,140 @@ class Synthetic:
 class Measured:
     """The figures of a supernet's archs on the search split, kept in a file beside the run."""
 
-    def __init__(self, run: Run) -> None:
-        supernet, settings = load_supernet(run, torch.device("cpu")), run.experiment.search
-        data = run.open_data()
-        images = {name: item.search_images(settings.images) for name, item in data.items()}
-        plain = {name: item.recalibration_images(settings.recalibration_images) for name, item in data.items()}
+    def __init__(self, run: Run, supernet: Supernet, given: argparse.Namespace) -> None:
+        data, settings = run.open_data(), run.experiment.search
+        count = given.images or settings.images
+        again = settings.recalibration_images if given.recalibration is None else given.recalibration
+        images = {name: item.search_images(count) for name, item in data.items()}
+        plain = {name: item.recalibration_images(again) for name, item in data.items()}
         self._objective = Objective.of(supernet.tasks)
         figures = Objectives(self._objective).figures
         sharing = supernet.sharing()
         setting = EvaluationSetting(sharing=sharing, images=images, recalibration=plain, figures=figures)
         self._evaluate = Evaluator(supernet, setting)
-        self._path = run.path.with_name(f"{run.path.name}-archs.jsonl")
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        self._known: dict[str, dict[str, float]] = dict(map(json.loads, lines))
+        made = f"{count}-{again}-{fingerprint(supernet.state_dict())}"
+        self._path = run.path.with_name(f"{run.path.name}-archs-{made}.jsonl")
+        lines = map(json.loads, self._path.read_text().splitlines() if self._path.exists() else [])
+        self.known: dict[Arch, dict[str, float]] = {supernet.space.arch(values): terms for values, terms in lines}
 
     def __call__(self, arch: Arch) -> dict[str, float]:
-        if arch.id not in self._known:
+        if arch not in self.known:
             primaries, weights = self._objective.primaries, self._objective.weights
-            self._known[arch.id] = {
+            self.known[arch] = {
                 task: weights[task] * self._evaluate(arch, task)[name] for task, name in primaries.items()
             }
             with self._path.open("a") as file:
-                file.write(json.dumps([arch.id, self._known[arch.id]]) + "\n")
-        return self._known[arch.id]
+                file.write(json.dumps([arch.to_dict(), self.known[arch]]) + "\n")
+        return self.known[arch]
 
 
-def play(searcher: Searcher, worth: Worth, size: Callable[[Arch], int]) -> list[tuple[float, int]]:
-    """Run a search; return score and size of every arch in the order of evaluation."""
-    found = []
-    while archs := searcher.ask(1):
-        (arch,) = archs
-        terms = worth(arch)
-        found.append((sum(terms.values()), size(arch)))
-        values = [found[-1][0], *(-float(size(arch)) for _ in searcher.config.minimize)]
-        searcher.tell([(arch, values)], {arch: tuple(terms.values())})
-    return found
+class Fitted:
+    """What a regression of measured figures on the options of archs says, and noise by the arch and a seed."""
+
+    def __init__(self, space: SearchSpace, known: dict[Arch, dict[str, float]]) -> None:
+        from sklearn.base import clone
+        from sklearn.ensemble import GradientBoostingRegressor
+        from sklearn.model_selection import cross_val_predict
+
+        self._space = space
+        told_NF = encode(space, list(known))
+        terms_NT = np.array([list(terms.values()) for terms in known.values()])
+        self._tasks = list(next(iter(known.values())))
+        fresh = GradientBoostingRegressor(n_estimators=200, max_depth=4, subsample=0.7, random_state=0)
+        self._models = [clone(fresh).fit(told_NF, terms_N) for terms_N in terms_NT.T]
+        left_TN = np.array([terms_N - cross_val_predict(fresh, told_NF, terms_N, cv=5) for terms_N in terms_NT.T])
+        self._noise_T = left_TN.std(1)
+        self._told: dict[Arch, np.ndarray] = {}
+        self.explained = 1 - left_TN.sum(0).var() / terms_NT.sum(1).var()
+        """Part of the variance of the T-score, of archs that it was not learned from."""
+
+    def at(self, seed: int) -> Worth:
+        """Return what archs are worth with the noise of a seed."""
+
+        def worth(arch: Arch) -> dict[str, float]:
+            if arch not in self._told:
+                asked_1F = encode(self._space, [arch])
+                self._told[arch] = np.array([model.predict(asked_1F)[0] for model in self._models])
+            drawn_T = np.random.default_rng((seed, int(arch.id, 16))).normal(size=len(self._tasks))
+            values_T = self._told[arch] + drawn_T * self._noise_T
+            return dict(zip(self._tasks, values_T.tolist(), strict=True))
+
+        return worth
 
 
-def make(name: str, feasible: FeasibleSet, near: FeasibleSet, given: argparse.Namespace, seed: int) -> Searcher:
-    """Return a search of as many evaluations as all others."""
-    half = given.population // 2
-    config = SearchConfig(
-        algorithm=name.split()[0],
-        minimize=("parameters",) if name == "nsga2" else (),
-        population=given.population,
-        parents=max(given.population // 5, 2),
-        mutants=given.population - half,
-        crossovers=half,
-        generations=given.evaluations // given.population,
-    )
-    return make_searcher(config, near if name.endswith("bound") else feasible, seed)
+@dataclass(frozen=True)
+class World:
+    """A space within a bound, and what its archs are worth by seed."""
+
+    costs: Costs
+    given: argparse.Namespace
+    worth: Callable[[int], Worth]
+
+    @property
+    def feasible(self) -> FeasibleSet:
+        return Budget(self.given.budget).feasible(self.costs)
+
+    @property
+    def near(self) -> FeasibleSet:
+        feasible = self.feasible
+        return FeasibleSet(feasible.tables, feasible.bounds_V.tolist(), [int(0.95 * self.given.budget)])
+
+    @property
+    def everything(self) -> FeasibleSet:
+        return Budget().feasible(self.costs)
+
+    def size(self, arch: Arch) -> int:
+        return int(self.costs.totals.of(arch)[0])
+
+    def play(
+        self, name: str, within: FeasibleSet, seed: int, goal: float = math.inf, most: int | None = None
+    ) -> list[Pair]:
+        """Run a search, until it reaches a score; return score and size of each arch in the order of evaluation."""
+        most = most or self.given.evaluations
+        searcher, worth = make(name, within, self.given, seed), self.worth(seed)
+        found: list[Pair] = []
+        while len(found) < most and (archs := searcher.ask(1)):
+            (arch,) = archs
+            terms, size = worth(arch), self.size(arch)
+            found.append((sum(terms.values()), size))
+            if found[-1][0] >= goal:
+                break
+            values = [found[-1][0], *(-float(size) for _ in searcher.config.minimize)]
+            searcher.tell([(arch, values)], {arch: tuple(terms.values())})
+        return found
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--run", type=Path, help="run whose supernet says what an arch is worth")
-    arguments.add_argument("--budget", type=int, default=1_000_000)
-    arguments.add_argument("--seeds", type=int, default=5)
-    arguments.add_argument("--evaluations", type=int, default=300)
-    arguments.add_argument("--population", type=int, default=50)
-    given = arguments.parse_args()
-    torch.set_num_threads(1)
-    if given.run is not None:
-        run = Run.open(given.run)
-        supernet, measured = load_supernet(run, torch.device("cpu")), Measured(run)
-    else:
-        experiment = load_experiment()
-        supernet, measured = build_supernet(experiment, infos_of(open_data(experiment))), None
-    costs = Costs(supernet.space, supernet.tasks, supernet.sharing())
-    feasible = Budget(given.budget).feasible(costs)
-    near = FeasibleSet(feasible.tables, feasible.bounds_V.tolist(), [int(0.95 * given.budget)])
-    everything = Budget().feasible(costs)
-    least, most = (costs.parameters(arch).total for arch in (supernet.space.smallest, supernet.space.largest))
+def make(name: str, feasible: FeasibleSet, given: argparse.Namespace, seed: int) -> Searcher:
+    """Return a search of as many evaluations as all others, at least."""
+    changes = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in given.set)}
+    population = changes.get("population", given.population)
+    values = {
+        "population": population,
+        "parents": max(population // 5, 2),
+        "mutants": population - population // 2,
+        "crossovers": population // 2,
+        "generations": math.ceil(given.evaluations / population),
+    }
+    minimize = ("parameters",) if name == "nsga2" else ()
+    config = SearchConfig(algorithm=name.split()[0], minimize=minimize, **{**values, **changes})
+    return make_searcher(config, feasible, seed)
 
-    def size(arch: Arch) -> int:
-        return int(costs.totals.of(arch)[0])
 
+def compare(world: World) -> None:
+    """Print what all algorithms find."""
+    given, feasible, near = world.given, world.feasible, world.near
     scores: dict[str, list[float]] = {name: [] for name in SEARCHES}
     needed: dict[str, list[int]] = {name: [] for name in SEARCHES}
-    shares, taus = [], []
+    taus = []
     for seed in range(given.seeds):
-        drawn = everything.sample(10 * given.evaluations, np.random.default_rng(seed)) if measured is None else []
-        worth = measured or Synthetic(supernet.space, list(supernet.tasks), size, drawn[:500], seed)
-        found = {name: play(make(name, feasible, near, given, seed), worth, size) for name in SEARCHES}
+        found = {name: world.play(name, near if name.endswith("bound") else feasible, seed) for name in SEARCHES}
+        goal = max(score for score, _ in found["random"])
         for name, pairs in found.items():
             best_N = np.maximum.accumulate([score for score, _ in pairs])
             scores[name].append(float(best_N[-1]))
-            goal = max(score for score, _ in found["random"])
             needed[name].append(int(np.argmax(best_N >= goal)) + 1 if best_N[-1] >= goal else given.evaluations + 1)
         taus.append(kendalltau(*zip(*found["random"], strict=True)).statistic)
-        if measured is None:
-
-            def volume(pairs: list[tuple[float, int]]) -> float:
-                points_N2 = np.array(pairs, dtype=float)
-                scaled_N2 = np.stack((points_N2[:, 0] / 300, (most - points_N2[:, 1]) / (most - least)), axis=1)
-                return hypervolume(scaled_N2)
-
-            front = make("nsga2", everything, near, given, seed)
-            shares.append(
-                volume(play(front, worth, size)) / volume([(sum(worth(arch).values()), size(arch)) for arch in drawn])
-            )
         print(f"seed {seed}:", ", ".join(f"{name} {values[-1]:.2f}" for name, values in scores.items()), flush=True)
-    kind = "synthetic" if measured is None else f"measured with {given.run}"
-    print(f"\n{kind}, {given.evaluations} evaluations, {given.seeds} seeds, at most {given.budget:,} parameters")
     print(f"Kendall's tau of score and parameters among the archs of random search: {fmean(taus):.2f}")
     for name in SEARCHES:
         line = f"{name}: mean best {fmean(scores[name]):.2f}"
@@ -190,10 +239,107 @@ def main() -> None:
                 test = ttest_rel(scores[name], scores[rival])
                 line += f"; to {rival} {fmean(scores[name]) - fmean(scores[rival]):+.2f} (p {test.pvalue:.3f})"
         print(f"{line}; as good as random after {median(needed[name]):g} evaluations (by seed {needed[name]})")
-    if shares:
+
+
+def reach(world: World) -> None:
+    """Print after how many evaluations an algorithm is as good as random search in the end."""
+    given, feasible, needed = world.given, world.feasible, []
+    pool = list(dict.fromkeys(feasible.sample(given.pool, np.random.default_rng(0)))) if given.pool else []
+    for seed in range(given.seeds):
+        if pool:
+            worth, order = world.worth(seed), np.random.default_rng(seed).permutation(len(pool))
+            goal = max(sum(worth(pool[place]).values()) for place in order[: given.evaluations])
+        else:
+            goal = max(score for score, _ in world.play("random", feasible, seed))
+        found = world.play(given.reach, feasible, seed, goal, given.most)
+        best = max(score for score, _ in found)
+        needed.append(len(found) if best >= goal else len(found) + 1)
+        if given.seeds <= 10:
+            said = f"after {len(found)}" if best >= goal else f"not after {len(found)}: {best:.2f}"
+            print(f"seed {seed}: random {goal:.2f}, {given.reach} {said}", flush=True)
+    within = np.mean(np.array(needed) <= 100)
+    print(
+        f"{given.reach} {' '.join(given.set)}: as good as random after a median of {median(needed):g} evaluations "
+        f"(quartiles {np.percentile(needed, 25):g} to {np.percentile(needed, 75):g}, more than the most: never); "
+        f"within 100 in {within:.0%} of {given.seeds} seeds"
+    )
+
+
+def front(world: World) -> None:
+    """Print the shares of hypervolumes."""
+    given, everything = world.given, world.everything
+    least, most = (
+        world.costs.parameters(arch).total for arch in (world.costs.space.smallest, world.costs.space.largest)
+    )
+
+    def volume(pairs: list[Pair]) -> float:
+        points_N2 = np.array(pairs, dtype=float)
+        scaled_N2 = np.stack((points_N2[:, 0] / 300, (most - points_N2[:, 1]) / (most - least)), axis=1)
+        return hypervolume(scaled_N2)
+
+    shares: dict[str, list[float]] = {"nsga2": [], "random": []}
+    for seed in range(given.seeds):
+        worth = world.worth(seed)
+        drawn = everything.sample(10 * given.evaluations, np.random.default_rng((seed, 1)))
+        whole = volume([(sum(worth(arch).values()), world.size(arch)) for arch in drawn])
+        for name, values in shares.items():
+            values.append(volume(world.play(name, everything, seed)) / whole)
+        print(f"seed {seed}:", ", ".join(f"{name} {values[-1]:.3f}" for name, values in shares.items()), flush=True)
+    for name, values in shares.items():
         print(
-            f"hypervolume of nsga2 over that of {10 * given.evaluations} random archs: {np.round(shares, 3).tolist()}"
+            f"{name}: {fmean(values):.3f} ({min(values):.3f} to {max(values):.3f}) of {10 * given.evaluations} archs'"
         )
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--run", type=Path, help="run whose supernet says what an arch is worth")
+    arguments.add_argument("--images", type=int, help="of the search split, with --run")
+    arguments.add_argument("--recalibration", type=int, help="images for BatchNorm statistics, with --run")
+    arguments.add_argument("--fitted", action="store_true", help="a regression of what --run has evaluated")
+    arguments.add_argument("--budget", type=int, default=1_000_000)
+    arguments.add_argument("--seeds", type=int, default=5)
+    arguments.add_argument("--evaluations", type=int, default=300)
+    arguments.add_argument("--population", type=int, default=50)
+    arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the searches")
+    arguments.add_argument("--reach", choices=SEARCHES[:3])
+    arguments.add_argument("--most", type=int, help="evaluations after which a search is given up, with --reach")
+    arguments.add_argument("--pool", type=int, help="archs that random search draws from, with --reach")
+    arguments.add_argument("--front", action="store_true")
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    if given.run is None:
+        experiment = load_experiment()
+        supernet = build_supernet(experiment, infos_of(open_data(experiment)))
+    else:
+        supernet = load_supernet(Run.open(given.run), torch.device("cpu"))
+    costs = Costs(supernet.space, supernet.tasks, supernet.sharing())
+    measured = None if given.run is None else Measured(Run.open(given.run), supernet, given)
+    fitted = Fitted(supernet.space, measured.known) if measured is not None and given.fitted else None
+
+    def size(arch: Arch) -> int:
+        return int(costs.totals.of(arch)[0])
+
+    @cache
+    def worth(seed: int) -> Worth:
+        if measured is not None:
+            return measured if fitted is None else fitted.at(seed)
+        drawn = Budget().feasible(costs).sample(500, np.random.default_rng(seed))
+        return Synthetic(supernet.space, list(supernet.tasks), size, drawn, seed)
+
+    kind = "synthetic" if measured is None else f"measured with {given.run}"
+    if measured is not None and fitted is not None:
+        kind = f"fitted to {len(measured.known)} archs of {given.run}, {fitted.explained:.0%} of the variance explained"
+    print(
+        f"{kind}, {given.evaluations} evaluations, {given.seeds} seeds, at most {given.budget:,} parameters", flush=True
+    )
+    world = World(costs, given, worth)
+    if given.front:
+        front(world)
+    elif given.reach:
+        reach(world)
+    else:
+        compare(world)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ _BEAT = 1.0
 _ROOM_PATIENCE = 5.0
 """Seconds until released resources become free."""
 _STARTS = 3
-"""Consecutive failed starts per worker after which the search gives up."""
+"""Consecutive failed starts per worker after which the search gives up, where no node dies meanwhile."""
 
 
 class _Worker:
@@ -129,6 +129,7 @@ class RayPool(Pool):
         self._idle: deque[Any] = deque()
         self._running: dict[Any, _Run] = {}  # by the reference of the result
         self._failed_starts = 0  # in a row
+        self._nodes_lost = 0
         if self._owned:
             connect(address, self._wanted * cpus_per_worker)
         with ExitStack() as undo:
@@ -232,7 +233,7 @@ class RayPool(Pool):
         except self._ray.exceptions.RayTaskError as error:
             raise UserError(_failure("building the evaluator", error.cause)) from None
         except self._deaths as error:
-            self._failed_starts += 1
+            self._count_failed_start()
             if self._failed_starts > _STARTS * self._wanted:
                 raise UserError(
                     f"Ray's workers die as they start ({first_line(error)}): check the nodes' memory and that nasmvt "
@@ -242,6 +243,12 @@ class RayPool(Pool):
             return
         self._failed_starts = 0
         self._idle.append(worker)
+
+    def _count_failed_start(self) -> None:
+        """Count a worker that died as it started, unless nodes die, which takes their workers along."""
+        lost = sum(not node["Alive"] for node in self._ray.nodes())
+        self._failed_starts = 0 if lost > self._nodes_lost else self._failed_starts + 1
+        self._nodes_lost = lost
 
     def _ended(self, reference: Any) -> Evaluation | None:
         """Return an evaluation, or None if its worker died and its unit is queued again."""

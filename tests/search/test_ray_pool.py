@@ -4,6 +4,7 @@ import builtins
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -189,3 +190,17 @@ def test_a_search_without_a_living_worker_stops_by_itself() -> None:
 
         with pytest.raises(UserError, match=r"no Ray worker has been alive for 15 s.*finished evaluations are kept"):
             work_on()
+
+
+def test_workers_that_nodes_take_along_are_no_failed_starts() -> None:
+    """Only those that die while no node does are counted, in a row."""
+    nodes = [{"Alive": True}]
+    pool = RayPool.__new__(RayPool)
+    pool._ray = SimpleNamespace(nodes=lambda: nodes)
+    pool._failed_starts = pool._nodes_lost = 0
+    counted = []
+    for dies in (False, False, True, True, False, False):
+        nodes += [{"Alive": False}] * dies
+        pool._count_failed_start()
+        counted.append(pool._failed_starts)
+    assert counted == [1, 2, 0, 0, 1, 2]

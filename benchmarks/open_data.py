@@ -1,11 +1,12 @@
 """Time and memory to open data sets of real size: ImageNet's folders and COCO's annotation file.
 
     python benchmarks/open_data.py imagefolder     # 1,281,167 empty files in 1,000 folders
-    python benchmarks/open_data.py coco            # 118,000 images, 860,000 objects with polygons
+    python benchmarks/open_data.py coco            # 118,000 images, 860,000 objects with polygons; val with 5,000
 
-The files are made in a temporary folder and deleted. Memory is resident after the opening, and the sum of the
-proportional set sizes (Linux) of the process and 4 loader workers that read 2,000 images at random places (empty files
-can't be read). `--scale 0.01` tries it with a hundredth of the files.
+The files are made in a temporary folder and deleted. `report` is what a training looks at before it begins, the reading
+of val included. Memory is resident after the opening, and the sum of the proportional set sizes (Linux) of the process
+and 4 loader workers that read 2,000 images at random places (empty files can't be read). `--scale 0.01` tries it with a
+hundredth of the files.
 """
 
 import argparse
@@ -18,8 +19,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nasmvt.data import DataConfig, Dataset, EvalSet, open_dataset
-from nasmvt.data.survey import survey
+from nasmvt.config import parse
+from nasmvt.data import DataConfig, Dataset, EvalSet
+from nasmvt.pipeline.data_report import report_data
+from nasmvt.pipeline.datasets import TaskData
+from nasmvt.tasks.config import TaskConfig
 
 WORKERS = 4
 
@@ -38,16 +42,22 @@ def main() -> None:
 
 def measure(config: DataConfig) -> None:
     kind = {"imagefolder": "classification", "coco": "detection"}[config.format]
+    task = TaskData("task", parse(TaskConfig, {"kind": kind, "data": config}, "this benchmark"), 0)
     empty, watch = memory("Rss"), Watch()
-    dataset = open_dataset(config, kind, "train", 0)
+    dataset = task.train
     print(f"{len(dataset):,} images opened in {watch}")
     print(f"resident: {memory('Rss'):.0f} MB, {empty:.0f} MB of it before; peak {peak():.0f} MB")
     watch = Watch()
     identity = dataset.identity()
     print(f"identity {identity.digest} in {watch}")
     watch = Watch()
-    report = survey(dataset, 0, tolerant=True)
-    print(f"report: {report.looked_at} images looked at, labels of {report.labels.images:,} counted in {watch}")
+    found = report_data({"task": task})["task"]
+    looked = " and ".join(f"{split.looked_at} of {split.images:,}" for split in found.splits.values())
+    print(f"report: {looked} images looked at, all labels counted in {watch}")
+    if found.val is not None:
+        watch = Watch()
+        _ = TaskData("task", task.config, 0, dataset.info).val
+        print(f"of which reading val's index: {watch}")
     if config.format == "coco":
         print(f"with {WORKERS} loader workers, proportional: {with_workers(dataset, config):.0f} MB")
 
@@ -101,10 +111,14 @@ def make_folders(root: Path, scale: float) -> None:
 
 
 def make_coco(root: Path, scale: float) -> None:
-    images, objects = round(118_000 * scale), round(860_000 * scale)
-    folder = root / "images/train"
+    make_coco_split(root, "train", round(118_000 * scale), round(860_000 * scale))
+    make_coco_split(root, "val", round(5_000 * scale), round(36_000 * scale))
+
+
+def make_coco_split(root: Path, split: str, images: int, objects: int) -> None:
+    folder = root / "images" / split
     folder.mkdir(parents=True)
-    (root / "annotations").mkdir()
+    (root / "annotations").mkdir(exist_ok=True)
     names = [f"{number:012}.png" for number in range(images)]
     for start in range(0, images, 50_000):  # a file may have 65,000 links
         Image.new("RGB", (640, 480)).save(folder / names[start])
@@ -113,7 +127,7 @@ def make_coco(root: Path, scale: float) -> None:
     random = np.random.default_rng(0)
     records = [{"id": n, "file_name": name, "height": 480, "width": 640} for n, name in enumerate(names)]
     categories = [{"id": number, "name": f"class {number}"} for number in range(80)]
-    with (root / "annotations/instances_train.json").open("w") as file:
+    with (root / f"annotations/instances_{split}.json").open("w") as file:
         file.write(f'{{"images": {json.dumps(records)}, "categories": {json.dumps(categories)}, "annotations": [')
         for number in range(objects):
             # COCO's polygons have about 25 corners each, written with two decimals.

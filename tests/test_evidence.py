@@ -87,6 +87,9 @@ class Pretended(Laboratory):
         found = self._pretend(arch, seed, steps)
         return {name: found[name] for name in tasks or found}
 
+    def _train_shortly(self, key, variant, arch, steps):
+        return self._pretend(arch, variant.name, steps)
+
     def _inherit(self, variant, arch, rule, recalibrated, tasks):
         found = self._pretend(arch, variant.name)
         return {name: found[name] for name in tasks or found}
@@ -114,6 +117,7 @@ def tiny_plan(**changes):
         "seeds": 2,
         "equal_archs": 4,
         "lengths": [0.5, 1],
+        "short_steps": [1],
         "retrain_steps": [1, 2],
         "retrain_archs": 2,
         "search_seeds": 2,
@@ -144,7 +148,12 @@ def test_every_question_is_answered_in_tables_and_pictures(pretended):
         assert all(0 < size <= found["bound"] for way in sizes for size in sizes[way])
     text = (pretended.folder / "tables.md").read_text()
     assert all(f"## {name}" in text for name in answers)
-    assert {path.stem for path in pretended.folder.glob("*.png")} == {*QUESTIONS} - {"sampling", "scores", "sharing"}
+    assert {path.stem for path in pretended.folder.glob("*.png")} == {*QUESTIONS} - {
+        "sampling",
+        "after_training",
+        "scores",
+        "sharing",
+    }
 
 
 def test_archs_are_spread_or_of_equal_size(pretended):
@@ -159,13 +168,14 @@ def test_a_laboratory_goes_on_where_it_was(tmp_path, monkeypatch):
     first = Laboratory(tiny_plan(), tmp_path)
     arch = first.space.smallest
     found = [first.result(arch, 1), first.result(arch, 1, start=first.base)]
-    inherited = first.inherited(first.base, arch)
+    inherited, after = first.inherited(first.base, arch), first.after_training(first.base, arch, 1)
     assert inherited != first.inherited(first.base, arch, recalibrated=False)
     again = Laboratory(tiny_plan(), tmp_path)
     monkeypatch.setattr("evidence.laboratory.retrain", None)  # nothing is trained anew
     monkeypatch.setattr("evidence.laboratory.Evaluator", None)
     assert [again.result(arch, 1), again.result(arch, 1, start=again.base)] == found
     assert again.inherited(again.base, arch) == inherited
+    assert again.after_training(again.base, arch, 1) == after
 
 
 @pytest.mark.parametrize("name", ["full", "short", "quick", "real"])

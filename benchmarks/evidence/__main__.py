@@ -17,7 +17,7 @@ from .inheritance import inheritance
 from .laboratory import Laboratory
 from .pictures import draw
 from .plan import Plan
-from .ranking import ranking, ranking_at_equal_size, sampling
+from .ranking import after_training, ranking, ranking_at_equal_size, sampling
 from .scores import scores
 from .search import search
 from .sharing import sharing
@@ -27,6 +27,7 @@ QUESTIONS = {
     "ceiling": ceiling,
     "ranking": ranking,
     "sampling": sampling,
+    "after_training": after_training,
     "inheritance": inheritance,
     "ranking_at_equal_size": ranking_at_equal_size,
     "search": search,

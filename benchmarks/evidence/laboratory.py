@@ -14,6 +14,7 @@ from nasmvt.api.run import as_texts
 from nasmvt.config import parse
 from nasmvt.cost import Costs, FeasibleSet
 from nasmvt.errors import UserError
+from nasmvt.model import MultiTaskModel
 from nasmvt.pipeline.datasets import TaskData, open_data
 from nasmvt.pipeline.evaluate import evaluate_on_val
 from nasmvt.pipeline.experiment import Experiment, apply_change
@@ -26,6 +27,7 @@ from nasmvt.search import EvaluationSetting, Evaluator, Objective
 from nasmvt.seeding import derive_seed
 from nasmvt.space import Arch, Sharing
 from nasmvt.supernet import Supernet
+from nasmvt.tasks.evaluate import evaluate
 from nasmvt.tasks.trainable import name_of
 
 from .plan import Plan
@@ -168,7 +170,23 @@ class Laboratory:
         key = "result/" + "/".join(part for part in parts if part)
         return self.store.get(key, lambda: self._train(key, arch, seed, start, length, shared, tuple(tasks)))
 
-    def _train(
+    def after_training(self, variant: Variant, arch: Arch, steps: int) -> Metrics:
+        """Return the metrics of an arch on the search split after a short training from a supernet's weights."""
+        key = f"after/{variant.name}/{steps}/{arch.id}"
+        return self.store.get(key, lambda: self._train_shortly(key, variant, arch, steps))
+
+    def _train_shortly(self, key: str, variant: Variant, arch: Arch, steps: int) -> Metrics:
+        model = self._trained(key, arch, 0, variant, steps, self.supernet(variant)[1].sharing(), ())
+        count = self.experiment.search.images
+        images = {name: data.search_images(count) for name, data in self.data(tuple(model.tasks)).items()}
+        return {name: evaluate(model.task(name), images[name], task, CPU) for name, task in model.tasks.items()}
+
+    def _train(self, *training: Any) -> Metrics:
+        """Train as `_trained` does, and measure on val."""
+        model = self._trained(*training)
+        return evaluate_on_val(model, self.data(tuple(model.tasks)), CPU)
+
+    def _trained(
         self,
         key: str,
         arch: Arch,
@@ -177,7 +195,7 @@ class Laboratory:
         steps: int,
         sharing: Sharing,
         tasks: tuple[str, ...],
-    ) -> Metrics:
+    ) -> MultiTaskModel:
         base = self._run_of(tasks) if start is None else self.supernet(start, tasks)[0]
         supernet = self._initial(base, seed) if start is None else self.supernet(start, tasks)[1]
         settings = base.experiment.retrain.model_copy(update={"steps": steps})
@@ -187,9 +205,9 @@ class Laboratory:
         data = self.data(tuple(run.experiment.tasks))
         fresh = start is None and run.experiment.initial is None
         retrain(run, chosen, supernet, data=data, device=CPU, seed=seed, from_scratch=fresh, resume=folder.exists())
-        found = evaluate_on_val(load_retrained(run, chosen.name), data, CPU)
+        model = load_retrained(run, chosen.name)
         rmtree(folder)
-        return found
+        return model
 
     def _initial(self, run: Run, seed: int) -> Supernet:
         """Return a supernet before its training: published weights, if the experiment begins with some, or none."""

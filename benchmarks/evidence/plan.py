@@ -26,6 +26,8 @@ class Plan(Config):
     """E1: archs of a sandwich's step, at equal image passes: the largest, the smallest and random ones."""
     sampling_seeds: int = Field(default=1, ge=1)
     """Supernets of each way to sample archs."""
+    short_steps: tuple[int, ...] = ()
+    """E1: lengths of short trainings, after which archs are ranked anew."""
     retrain_steps: tuple[int, ...]
     """E5: lengths of the trainings."""
     retrain_archs: int = Field(ge=1)

@@ -1,12 +1,14 @@
 """E1: do scores inherited from a supernet rank archs as trainings from scratch do?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from nasmvt.space import Arch
 
 from .ceiling import between_seeds
-from .laboratory import Laboratory, Variant, mean_results
+from .laboratory import Laboratory, Metrics, Variant, mean_results
 from .statistics import kendall
 
 
@@ -55,6 +57,16 @@ def sampling(lab: Laboratory) -> dict[str, Any]:
     return {"archs": len(lab.spread), "supernets": found}
 
 
+def after_training(lab: Laboratory) -> dict[str, Any]:
+    """Return tau of results and what archs reach on the search split after short trainings from the base supernet."""
+    truth = mean_results(lab.results(lab.spread))
+    reached = {
+        steps: [lab.after_training(lab.base, arch, steps) for arch in lab.spread] for steps in lab.plan.short_steps
+    }
+    reached = {0: [lab.inherited(lab.base, arch) for arch in lab.spread], **reached}
+    return {str(steps): _agreement(lab, metrics, truth) for steps, metrics in reached.items()}
+
+
 def ranking(lab: Laboratory) -> dict[str, Any]:
     """Return Kendall's tau of inherited score and mean result over the whole range of sizes."""
     return _ranking(lab, lab.spread)
@@ -75,10 +87,16 @@ def _ranking(lab: Laboratory, archs: Sequence[Arch]) -> dict[str, Any]:
         "supernets": {},
     }
     for variant, recalibrated in [(lab.base, True), (lab.base, False), *((v, True) for v in variants(lab)[1:])]:
-        scores = lab.table([lab.figures(lab.inherited(variant, arch, recalibrated=recalibrated)) for arch in archs])
+        metrics = [lab.inherited(variant, arch, recalibrated=recalibrated) for arch in archs]
         title = variant.name if recalibrated else f"{variant.name}, its own BatchNorm statistics"
-        found["supernets"][title] = {
-            "tau": {name: kendall(scores[name], truth[name]).to_dict() for name in scores},
-            "scores": {name: values.tolist() for name, values in scores.items()},
-        }
+        found["supernets"][title] = _agreement(lab, metrics, truth)
     return found
+
+
+def _agreement(lab: Laboratory, metrics: Sequence[Metrics], truth: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return tau of the figures of some archs and their results, and the figures."""
+    scores = lab.table([lab.figures(one) for one in metrics])
+    return {
+        "tau": {name: kendall(scores[name], truth[name]).to_dict() for name in scores},
+        "scores": {name: values.tolist() for name, values in scores.items()},
+    }

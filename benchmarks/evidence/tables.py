@@ -50,6 +50,11 @@ def _sampling(answer: Answer) -> str:
     return table([f"tau over {answer['archs']} archs, by seed", *names], rows)
 
 
+def _after_training(answer: Answer) -> str:
+    rows = [[steps, *map(estimate, found["tau"].values())] for steps, found in answer.items()]
+    return table(["steps after the supernet's", *next(iter(answer.values()))["tau"]], rows)
+
+
 def _inheritance(answer: Answer) -> str:
     rows = []
     for steps, names in answer["by_steps"].items():
@@ -120,6 +125,7 @@ WRITERS: Mapping[str, Callable[[Any], str]] = {
     "ranking": _ranking,
     "ranking_at_equal_size": _ranking,
     "sampling": _sampling,
+    "after_training": _after_training,
     "inheritance": _inheritance,
     "search": _search,
     "scores": _scores,

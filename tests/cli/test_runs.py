@@ -71,7 +71,7 @@ def test_a_folder_that_is_no_run_is_refused(nasmvt, tmp_path):
 @pytest.mark.parametrize("words", [["tiny.yaml"], ["--set", "training.steps=9"], ["--seed", "3"]])
 def test_resume_takes_the_run_as_it_is(nasmvt, run, words):
     sentence = nasmvt.refused("train-supernet", "--resume", "--out", run, *words)
-    assert "leave out the experiment, --set and --seed" in sentence
+    assert "leave out the experiment, changes of its settings and the seed" in sentence
 
 
 def test_a_run_can_be_moved_and_its_commands_be_copied_from_the_screen(nasmvt, run, monkeypatch):

@@ -77,7 +77,7 @@ def profile(
                 "--memory measures the largest arch with the data of an experiment: leave --arch, --sharing, "
                 "--latency, --latency-table, --pattern and --classes out"
             )
-        refuse_ignored("with --memory, which measures on the CPU", {"--device": device != "auto"})
+        refuse_ignored("with --memory, which measures on the CPU", {"--device": device not in ("auto", "cpu")})
         measured = step_memory(find_experiment(subject, experiment=experiment, changes=changes or ()))
         console.print(memory_table(measured))
         put_json(json, measured.to_dict())
@@ -92,7 +92,7 @@ def profile(
     if latency and latency_table is not None:
         raise UserError("--latency measures, and --latency-table reads what was measured: give one of them")
     if not latency:
-        refuse_ignored("without --latency", {"--device": device != "auto"})
+        refuse_ignored("without --latency", {"--device": device not in ("auto", "cpu")})
     target = device_of(device) if latency else None
     rules = None if pattern is None else load_pattern(pattern)
     found = find_subject(subject, arch, experiment=experiment, classes=classes or (), changes=changes or ())

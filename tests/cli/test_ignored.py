@@ -15,7 +15,7 @@ import pytest
         ("export r --any-size --task cls", "--task, --any-size do nothing without --onnx, --with-preprocessing, "),
         ("export r --onnx --keep-float stem", "--keep-float does nothing without --int8"),
         ("export m --onnx --out x --arch a", "--arch, --out do nothing where m is an exported folder"),
-        ("profile s --device cpu", "--device does nothing without --latency"),
+        ("profile s --device cuda", "--device does nothing without --latency"),
         ("profile s --memory --device cuda", "--device does nothing with --memory, which measures on the CPU"),
         ("measure-latency s --kit k --out t.json --runtime onnx", "--runtime, --out do nothing with --kit"),
         ("measure-latency s --kit k --times t.json", "--times does nothing with --kit"),

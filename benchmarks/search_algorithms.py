@@ -172,8 +172,7 @@ class World:
 
     @property
     def near(self) -> FeasibleSet:
-        feasible = self.feasible
-        return FeasibleSet(feasible.tables, feasible.bounds_V.tolist(), [int(0.95 * self.given.budget)])
+        return self.feasible.near_bound()
 
     @property
     def everything(self) -> FeasibleSet:

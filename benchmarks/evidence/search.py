@@ -28,7 +28,7 @@ def search(lab: Laboratory) -> dict[str, Any]:
     costs = lab.costs.under(lab.supernet(lab.base)[1].sharing())
     most = bound(lab, lab.plan.budget)
     every = Budget(most).feasible(costs)
-    near = Budget(most, at_least=int(0.95 * most)).feasible(costs)
+    near = every.near_bound()
     searches = {name: (name, every) for name in SEARCHERS} | {NEAR: ("random", near)}
     best: dict[str, list[tuple[Arch, list[float]]]] = {
         title: [searched(lab, lab.base, costs, feasible, name, seed) for seed in range(lab.plan.search_seeds)]

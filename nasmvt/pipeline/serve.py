@@ -65,14 +65,15 @@ class Served:
             UserError: if there is no such folder, runtime or device, the runtime computes elsewhere or in other
                 numbers, the device lacks the precision, or the runtime's files are missing.
         """
-        if runtime not in ("torch", "compiled") and not (device == "auto" or device.startswith("cpu")):
+        anywhere = runtime in ("torch", "compiled")
+        if not anywhere and not (device == "auto" or device.startswith("cpu")):
             raise UserError(f"the runtime {runtime!r} computes on the CPU, not on {device!r}: leave the device out")
         if runtime in (ONNX, INT8, AOTI) and precision != "fp32":
             raise UserError(
                 f"the runtime {runtime!r} computes in the numbers of its files, not in {precision!r}: leave the "
                 "precision out"
             )
-        target = device_of(device if runtime in ("torch", "compiled") else "cpu")
+        target = device_of(device if anywhere else "cpu")
         if runtime == "compiled":
             check_compiler(target, "the runtime 'compiled'")
         numbers = parse_precision(precision, target)

@@ -88,6 +88,15 @@ def test_searches_have_equal_evaluations_and_bounds_and_are_not_repeated(run, mo
     assert [item["name"] for item in json.loads(run.searches_path.read_text())] == list(found)
 
 
+def test_near_a_budget_that_does_not_bind_is_near_the_largest_network(run) -> None:
+    space = run.experiment.space
+    write_text(run.best_path, str({"arch": space.smallest.to_dict(), "budget": 10**9, "complete": True}))
+    assert [item.name for item in compared(run, seeds=1)] == ["random", "random-near-budget", "evolution"]
+    near = ArchFile.read(run.path / "compare" / "random-near-budget-seed-0" / "best.yaml").parameters.count.total
+    largest = ArchFile.read(run.path / "compare" / "evolution-seed-0" / "best.yaml").parameters.count.total
+    assert 0.95 * largest <= near <= largest  # worth grows with size: evolution begins with the largest
+
+
 def test_an_id_that_looks_like_a_number_stays_a_text(tmp_path) -> None:
     write_best(tmp_path / "best.yaml", {"arch": {"depth": 4}, "id": "5070000e3952"})
     assert ArchFile.read(tmp_path / "best.yaml").id == "5070000e3952"

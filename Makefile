@@ -22,7 +22,7 @@ demo: env
 	$(BIN)/nasmvt compare $(DEMO)
 	$(BIN)/nasmvt export $(DEMO)
 	$(BIN)/nasmvt evaluate $(DEMO)/export
-	$(BIN)/nasmvt predict $(DEMO)/export --out $(DEMO)/predictions
+	$(BIN)/nasmvt predict $(DEMO)/export --min-score 0.15 --out $(DEMO)/predictions
 
 test: env
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from nasmvt.pipeline.benchmark import benchmark as measure
 from nasmvt.pipeline.deploy import Deployment
 from nasmvt.pipeline.export import export as export_run
 from nasmvt.pipeline.serve import Served
+from nasmvt.tasks.draw import MIN_SCORE
 
 
 def export(
@@ -80,6 +81,7 @@ def predict(
     count: int = 8,
     skip_unreadable: bool = False,
     protocol: str | None = None,
+    min_score: float = MIN_SCORE,
     device: str = "auto",
     precision: str = "fp32",
     runtime: str = "torch",
@@ -94,6 +96,7 @@ def predict(
         count: images of each val split.
         skip_unreadable: whether images that can't be decoded are skipped.
         protocol: see `evaluate`.
+        min_score: detected objects with a lower score are not drawn; they are in the JSON.
         device: see `evaluate`.
         precision: see `evaluate`.
         runtime: see `evaluate`.
@@ -104,7 +107,13 @@ def predict(
     served = Served.open(Path(folder), runtime=runtime, device=device, precision=precision, tasks=tasks)
     given = [Path(picture) for picture in pictures]
     return served.predict(
-        given, Path(out), tasks=tasks, count=count, skip_unreadable=skip_unreadable, protocol=protocol
+        given,
+        Path(out),
+        tasks=tasks,
+        count=count,
+        skip_unreadable=skip_unreadable,
+        protocol=protocol,
+        min_score=min_score,
     )
 
 

@@ -41,6 +41,9 @@ def predict(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Skip images that can't be decoded.")
     ] = False,
+    min_score: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Detected objects with a lower score are not drawn.")
+    ] = 0.3,
     protocol: Protocol = None,
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -59,6 +62,12 @@ def predict(
         refuse_ignored("where images are given", {"--count": count != _COUNT})
     served = Served.open(model_folder(folder), runtime=runtime, device=device, precision=precision, tasks=task)
     drawn = served.predict(
-        pictures or (), out, tasks=task, count=count, skip_unreadable=skip_unreadable, protocol=protocol
+        pictures or (),
+        out,
+        tasks=task,
+        count=count,
+        skip_unreadable=skip_unreadable,
+        protocol=protocol,
+        min_score=min_score,
     )
     say(f"{len(drawn)} images drawn: {out}")

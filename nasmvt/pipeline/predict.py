@@ -11,7 +11,7 @@ from nasmvt.files import atomic, write_json
 from nasmvt.pipeline.evaluate import with_protocol
 from nasmvt.pipeline.inputs import Picture, part_name
 from nasmvt.precision import Precision
-from nasmvt.tasks.draw import draw_prediction
+from nasmvt.tasks.draw import MIN_SCORE, draw_prediction
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ def predict(
     skip_unreadable: bool = False,
     precision: Precision = "fp32",
     protocol: str | None = None,
+    min_score: float = MIN_SCORE,
 ) -> Iterator[Path]:
     """Predict the images of each task and write the results; yield the path of each drawn image.
 
@@ -32,6 +33,7 @@ def predict(
     have a format for predictions also gets `results.json`, of all images.
 
     Images are placed as the model says, or by a protocol that is called by name (see `with_protocol`).
+    Objects that score less than `min_score` are in the JSON but not drawn; if that is all of a task, a warning says so.
 
     Raises:
         UserError: if the model has no such task or protocol, or an image can't be read (and may not be skipped).
@@ -40,6 +42,7 @@ def predict(
     models = {name: TaskModel(model.network, with_protocol(model.task, protocol)) for name, model in held.items()}
     for task, model in models.items():
         chosen, records = list(pictures[task]), []
+        best: list[float] = []
         names = {picture.name.casefold() for picture in chosen}
         for picture in chosen:
             try:
@@ -50,9 +53,11 @@ def predict(
                 _log.warning("skipped: %s", error)
                 continue
             prediction = model.predict([image], precision)[0]
+            if (score := prediction.best_score()) is not None:
+                best.append(score)
             drawn = out / task / f"{picture.name}.png"
             with atomic(drawn) as temporary:
-                draw_prediction(image, prediction).save(temporary)
+                draw_prediction(image, prediction, min_score).save(temporary)
             record: dict[str, Any] = {"picture": picture.source, "task": task, **prediction.to_json()}
             for name, part in prediction.images().items():
                 path = drawn.with_name(f"{part_name(picture.name, name, names)}.png")
@@ -62,5 +67,12 @@ def predict(
             write_json(drawn.with_name(f"{picture.name}.json"), record)
             records.append(record)
             yield drawn
+        if best and max(best) < min_score:
+            _log.warning(
+                "task %r: no object scores %g or more, the best one %.2f, so none is drawn: lower --min-score",
+                task,
+                min_score,
+                max(best),
+            )
         if model.task.kind.results is not None:
             write_json(out / task / "results.json", model.task.kind.results(records, model.task.info))

@@ -16,6 +16,7 @@ from nasmvt.pipeline.run import device_of
 from nasmvt.precision import Precision
 from nasmvt.tasks.compiled import check_compiler
 from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.draw import MIN_SCORE
 from nasmvt.tasks.precision import parse_precision
 
 
@@ -103,6 +104,7 @@ class Served:
         count: int = 8,
         skip_unreadable: bool = False,
         protocol: str | None = None,
+        min_score: float = MIN_SCORE,
     ) -> list[Path]:
         """Predict images and draw them (see `nasmvt.pipeline.predict`); return the paths of what was drawn.
 
@@ -113,10 +115,13 @@ class Served:
             count: images of each val.
             skip_unreadable: whether images that can't be read are skipped.
             protocol: how images are placed: "fit", "paper"; None: as the model was made.
+            min_score: objects with a lower score are not drawn, in 0..1.
 
         Raises:
-            UserError: if the model has no such task or protocol, or an image can't be read.
+            UserError: if `min_score` is no score, the model has no such task or protocol, or an image can't be read.
         """
+        if not 0 <= min_score <= 1:
+            raise UserError(f"min_score must be a score from 0 to 1, not {min_score}: change it")
         names = [self.loaded.task(name).task.name for name in tasks or self.loaded.tasks]
         if pictures:
             chosen = dict.fromkeys(names, find_pictures(pictures, out))
@@ -130,5 +135,6 @@ class Served:
             skip_unreadable=skip_unreadable,
             precision=self.precision,
             protocol=protocol,
+            min_score=min_score,
         )
         return list(drawn)

@@ -12,6 +12,9 @@ from nasmvt.tasks.drawing import draw_grid, to_bytes
 from nasmvt.tasks.kinds import KINDS
 from nasmvt.tasks.network import Prediction
 
+MIN_SCORE = 0.3
+"""Objects with a lower score are not drawn, unless said otherwise."""
+
 
 def draw_targets(batch: Batch, info: DataInfo, most: int = 16) -> Image.Image:
     """Draw the first images of a training batch with their labels, in a grid.
@@ -31,7 +34,9 @@ def _of_one(targets: Any, place: int) -> Any:
     return {key: value[place] for key, value in targets.items()} if isinstance(targets, dict) else targets[place]
 
 
-def draw_beside(batch: Batch, predictions: Sequence[Prediction], info: DataInfo, min_score: float = 0.3) -> Image.Image:
+def draw_beside(
+    batch: Batch, predictions: Sequence[Prediction], info: DataInfo, min_score: float = MIN_SCORE
+) -> Image.Image:
     """Draw the images of a batch in pairs, on the left with their labels, on the right with what was predicted.
 
     Args:
@@ -47,7 +52,7 @@ def draw_beside(batch: Batch, predictions: Sequence[Prediction], info: DataInfo,
     return draw_grid(cells, columns=2 * max(round((len(cells) / 2) ** 0.5), 1))
 
 
-def draw_prediction(image: Image.Image | Tensor, prediction: Prediction, min_score: float = 0.3) -> Image.Image:
+def draw_prediction(image: Image.Image | Tensor, prediction: Prediction, min_score: float = MIN_SCORE) -> Image.Image:
     """Draw a prediction on the image that it was made for.
 
     Args:

@@ -53,8 +53,7 @@ def predict(
                 _log.warning("skipped: %s", error)
                 continue
             prediction = model.predict([image], precision)[0]
-            if (score := prediction.best_score()) is not None:
-                best.append(score)
+            best += prediction.object_scores()[:1]
             drawn = out / task / f"{picture.name}.png"
             with atomic(drawn) as temporary:
                 draw_prediction(image, prediction, min_score).save(temporary)

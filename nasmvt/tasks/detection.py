@@ -67,9 +67,10 @@ class DetectionPrediction(Prediction):
         masks = None if self.masks is None else self.masks.cpu()[keep]
         return draw_objects(image, self.boxes.cpu()[keep], labels, self.classes, masks, scores)
 
-    def best_score(self) -> float | None:
-        """Return the score of the first object."""
-        return max(self.scores.tolist(), default=None)
+    def object_scores(self) -> list[float]:
+        """Return the scores."""
+        scores: list[float] = self.scores.tolist()
+        return scores
 
 
 class DetectionNetwork(TaskNetwork):

@@ -43,12 +43,17 @@ def draw_beside(
         batch: images with targets in canvas pixels.
         predictions: in canvas pixels too, for the first images or all of them.
         info: the kind of the targets, and the class names.
-        min_score: detections with a lower score are not drawn.
+        min_score: detections with a lower score are not drawn, but for the best ones, as many as there are labels.
     """
     draw = KINDS.get(info.kind).draw_target
     cells = []
     for i, (image, prediction) in enumerate(zip(batch.images, predictions, strict=False)):
-        cells += [draw(to_bytes(image), _of_one(batch.targets, i), info), draw_prediction(image, prediction, min_score)]
+        target, scores = _of_one(batch.targets, i), prediction.object_scores()
+        expected = scores[: len(target["boxes"])] if scores else []
+        cells += [
+            draw(to_bytes(image), target, info),
+            draw_prediction(image, prediction, min([min_score, *expected[-1:]])),
+        ]
     return draw_grid(cells, columns=2 * max(round((len(cells) / 2) ** 0.5), 1))
 
 

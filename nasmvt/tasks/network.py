@@ -33,9 +33,9 @@ class Prediction(ABC):
     def draw(self, image: Tensor, min_score: float) -> Image.Image:
         """Draw it on its image, uint8 (3, H, W), without objects below a score."""
 
-    def best_score(self) -> float | None:
-        """Return the highest score of an object that `draw` may leave out; None if there is no such object."""
-        return None
+    def object_scores(self) -> list[float]:
+        """Return the scores, best first, of the objects that `draw` may leave out; by default there are none."""
+        return []
 
     def images(self) -> dict[str, Image.Image]:
         """Return the parts of the prediction that are images, by name, such as a label map; by default none."""

@@ -162,6 +162,20 @@ def test_labels_and_predictions_stand_side_by_side() -> None:
     assert (right > 200).sum() > (left > 200).sum()  # two classes with their probabilities
 
 
+def test_beside_their_labels_weak_detections_are_drawn_too() -> None:
+    target = {"boxes": torch.tensor([[8.0, 8, 20, 20]]), "labels": torch.tensor([1])}
+    info = DataInfo(kind="detection", classes=CLASSES)
+    boxes = torch.tensor([[8.0, 8, 20, 20], [36, 36, 60, 60]])
+    settings = {"size": (64, 64), "boxes": boxes, "labels": torch.tensor([1, 2]), "masks": None, "classes": CLASSES}
+    for scores, drawn in [((0.2, 0.1), (True, False)), ((0.9, 0.4), (True, True)), ((0.9, 0.1), (True, False))]:
+        found = DetectionPrediction(scores=torch.tensor(scores), **settings)
+        where = changed(draw_beside(batch([target]), [found], info))[:256, 260:516]
+        assert (where[32:80, 32].all(), where[144:240, 144].all()) == drawn
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    weak = DetectionPrediction(scores=torch.tensor([0.2, 0.1]), **settings)
+    assert not changed(draw_beside(batch([nothing]), [weak], info))[:256, 260:516].any()
+
+
 def test_a_canvas_may_be_drawn_on_as_a_tensor() -> None:
     prediction = SegmentationPrediction(labels=torch.ones(48, 64, dtype=torch.uint8), classes=CLASSES)
     expected = np.asarray(draw_prediction(GRAY, prediction))

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import padding
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.overrides import TorchFunctionMode
 
 from nasmvt.errors import UserError
+from nasmvt.families.layers import whole
 from nasmvt.tasks.network import TaskNetwork
 
 
@@ -62,7 +64,7 @@ def trace(
         shapes["sizes"] = {0: Dim("batch")}
     # Attention lays out its result by what needs gradients, and nobody trains a program.
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
-    with torch.no_grad(), _naming_failures(frozen), quiet(), _Replacing(replaced or {}):
+    with torch.no_grad(), _naming_failures(frozen), quiet(), _Replacing(replaced or {}), _short_sizes():
         return torch.export.export(StaticNetwork(frozen), (), kwargs=example, dynamic_shapes=shapes, strict=False)
 
 
@@ -75,9 +77,27 @@ def save_program(program: ExportedProgram, path: Path) -> None:
         torch.export.save(program, path)
 
 
-_ANY = (268, 404)
-"""Sides of the example where they are left open. What holds of it is taken for constant: no level has a single cell,
-sides differ, and no attention window divides a map."""
+_ANY = (267, 403)
+"""Sides of the example where they are left open. What is asked of them while it runs is taken for constant: no level
+has a single cell, sides differ, and no stride divides them."""
+
+
+@contextmanager
+def _short_sizes() -> Iterator[None]:
+    """Let timm's padding "same" compute sizes by a term of one occurrence of the side (see `whole`), not of three."""
+    before = padding.get_same_padding
+    padding.get_same_padding = _same_padding
+    try:
+        yield
+    finally:
+        padding.get_same_padding = before
+
+
+def _same_padding(side: int, kernel_size: int, stride: int, dilation: int) -> int:
+    """Return the cells that TensorFlow pads in all, so that a convolution returns side / stride, rounded up."""
+    extent = (kernel_size - 1) * dilation + 1
+    found = whole(side, stride) - side + extent - stride
+    return found if extent >= stride else max(found, 0)
 
 
 class _Replacing(TorchFunctionMode):

@@ -19,6 +19,22 @@ def to_map(tokens_BNC: Tensor, size: Sequence[int]) -> Tensor:
     return tokens_BNC.transpose(1, 2).unflatten(2, (size[0], size[1]))
 
 
+def whole(side: int, divisor: int) -> int:
+    """Return the least multiple of a divisor that is at least `side`.
+
+    The side occurs once in it: a tracer's sizes double with every level if it occurs twice.
+    """
+    return -(-side // divisor) * divisor
+
+
+def same_size(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Return whether two sizes are known to be equal.
+
+    One that a tracer leaves open equals none: what is skipped for equal sizes must change nothing where they are equal.
+    """
+    return all(type(side) is int for side in (*first, *second)) and tuple(first) == tuple(second)
+
+
 def to_windows(x_BHWC: Tensor, side: int) -> Tensor:
     """Partition (B, H, W, C) into windows (B * windows, S * S, C), row by row; H and W are multiples of `side`."""
     b, height, width, c = x_BHWC.shape
@@ -38,7 +54,7 @@ def resized(table: Tensor, size: Sequence[int]) -> Tensor:
 
     A table of that size is returned as it is.
     """
-    if table.shape[2:] == tuple(size):
+    if same_size(table.shape[2:], size):
         return table
     return F.interpolate(table, size=tuple(size), mode="bicubic", antialias=True, align_corners=False)
 

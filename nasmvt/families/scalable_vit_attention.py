@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.families.layers import to_tokens, to_windows
+from nasmvt.families.layers import same_size, to_tokens, to_windows, whole
 from nasmvt.families.rounding import multiple
 
 
@@ -128,8 +128,11 @@ def bhwc(x_BCHW: Tensor) -> Tensor:
 
 def _padded(x_BHWC: Tensor, multiple: int) -> Tensor:
     """Append zeros right and below, up to a multiple in height and width."""
-    below, right = -x_BHWC.shape[1] % multiple, -x_BHWC.shape[2] % multiple
-    return F.pad(x_BHWC, (0, 0, 0, right, 0, below)) if below or right else x_BHWC
+    height, width = x_BHWC.shape[1:3]
+    padded = (whole(height, multiple), whole(width, multiple))
+    if same_size(padded, (height, width)):
+        return x_BHWC
+    return F.pad(x_BHWC, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

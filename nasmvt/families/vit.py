@@ -32,6 +32,7 @@ from nasmvt.families.layers import (
     to_map,
     to_tokens,
     to_windows,
+    whole,
 )
 from nasmvt.families.reference import State, rename, reordered
 from nasmvt.families.registry import register
@@ -229,7 +230,7 @@ class Block(nn.Module):
     def _windowed(self, y: Tensor, size: Sequence[int], window: int) -> Tensor:
         """Attend inside windows; the map is padded with zeros (after the norm) right and below."""
         height, width = size
-        padded = (height + -height % window, width + -width % window)
+        padded = (whole(height, window), whole(width, window))
         y_BHWC = F.pad(y.unflatten(1, (height, width)), (0, 0, 0, padded[1] - width, 0, padded[0] - height))
         y = self.attn(to_windows(y_BHWC, window))
         return from_windows(y, window, padded)[:, :height, :width].flatten(1, 2)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from nasmvt.errors import UserError
 from nasmvt.families.axis import Axis
 from nasmvt.families.biased_attention import biased_attention, relative_position_index
-from nasmvt.families.layers import from_windows, to_map, to_tokens, to_windows
+from nasmvt.families.layers import from_windows, same_size, to_map, to_tokens, to_windows
 from nasmvt.families.registry import register
 from nasmvt.families.rounding import Rounded, check_divides, multiple
 from nasmvt.space import Arch, Role
@@ -244,11 +244,8 @@ def _conv_norm_act(inputs: int, outputs: int, kernel_size: int, stride: int = 1)
 
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize a table (1, C, H, W) bicubically; a table of that size is returned as it is.
-
-    A size that is left open while the network is traced is not compared: resizing to the same size changes nothing.
-    """
-    if all(type(side) is int for side in size) and x.shape[-2:] == tuple(size):
+    """Resize a table (1, C, H, W) bicubically; a table of that size is returned as it is."""
+    if same_size(x.shape[-2:], size):
         return x
     return F.interpolate(x, size=tuple(size), mode="bicubic", align_corners=False)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nasmvt.errors import UserError
 from nasmvt.families.biased_attention import relative_bias, relative_position_index
-from nasmvt.families.layers import from_windows, to_map, to_tokens, to_windows
+from nasmvt.families.layers import from_windows, same_size, to_map, to_tokens, to_windows, whole
 
 PCM_STRIDES = {2: (2, 1, 1), 4: (2, 2, 1)}
 """Strides of the three convolutions beside a reduction's attention, by the reduction's ratio."""
@@ -73,8 +73,11 @@ class ReductionCell(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H / ratio, W / ratio), rounded up."""
-        below, right = (-side % self.ratio for side in x_BCHW.shape[-2:])
-        x = F.pad(x_BCHW, (0, right, 0, below)) if below or right else x_BCHW
+        height, width = x_BCHW.shape[-2:]
+        padded = (whole(height, self.ratio), whole(width, self.ratio))
+        x = x_BCHW
+        if not same_size(padded, (height, width)):
+            x = F.pad(x, (0, padded[1] - width, 0, padded[0] - height))
         pyramid_BNP = torch.stack([to_tokens(conv(x)) for conv in self.pyramid], -1).flatten(2)
         convs = self.convs(x)
         size = convs.shape[-2:]
@@ -221,10 +224,10 @@ def _attended(attention: nn.Module, x_BNC: Tensor, size: Sequence[int], window: 
         result: Tensor = attention(x_BNC)
         return result
     height, width = size
-    padded = (height + -height % window, width + -width % window)
+    padded = (whole(height, window), whole(width, window))
     top, left = (padded[0] - height) // 2, (padded[1] - width) // 2
     x_BHWC = x_BNC.unflatten(1, (height, width))
-    if padded != (height, width):
+    if not same_size(padded, size):
         x_BHWC = F.pad(x_BHWC, (0, 0, left, padded[1] - width - left, top, padded[0] - height - top))
     y = from_windows(attention(to_windows(x_BHWC, window)), window, padded)
     return y[:, top : top + height, left : left + width].flatten(1, 2)

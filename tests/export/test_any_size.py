@@ -1,17 +1,25 @@
 """A head in an ONNX file for images of any size: nothing of the traced example stays in it."""
 
+import re
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
+from nasmvt.config import parse
+from nasmvt.data.types import DataInfo
 from nasmvt.export.onnx_graph import to_onnx, write_graphs
-from nasmvt.export.runtimes import OnnxProgram
-from nasmvt.export.tracing import quiet
+from nasmvt.export.runtimes import OnnxProgram, Pt2Program, RuntimeNetwork
+from nasmvt.export.tracing import quiet, save_program, trace
 from nasmvt.heads.deformable_detr import DeformableDETRHead
 from nasmvt.heads.layers import grid_means
+from nasmvt.space import load_space
+from nasmvt.tasks.build import build_network
+from nasmvt.tasks.config import TaskConfig
+from nasmvt.tasks.task import Task
 
 SIZES: dict[str, Any] = {"levels": 2, "width": 8, "heads": 2, "points": 2, "encoder_layers": 1, "decoder_layers": 1}
 DETR = DeformableDETRHead(8, 3, **SIZES, hidden=8, queries=6, detections=5)
@@ -90,3 +98,28 @@ def test_sides_are_divided_downwards_in_a_file_as_in_python(tmp_path):
         images = torch.randn(1, 3, height, width)
         found = served({"images": images})["means"]
         assert torch.allclose(found, Windowed()(images)["means"], atol=1e-6), (height, width)
+
+
+@pytest.mark.parametrize("name", ["vitae_v2_nano", "scalable_vit_nano", "efficientnet_lite0"])
+def test_a_networks_sizes_are_terms_with_one_occurrence_of_each_side(name, tmp_path):
+    """Where a side occurs twice at every level, tracing took minutes (four and nine for two of these)."""
+    space = load_space(name)
+    task = Task(
+        name="cls",
+        config=parse(TaskConfig, {"kind": "classification", "data": {"image_size": 64}}, "cls"),
+        info=DataInfo(kind="classification", classes=("a", "b", "c")),
+    )
+    network = build_network(space, task, space.smallest).eval()
+    program = trace(network, (64, 64), any_size=True)
+    values = [node.meta["val"] for node in program.graph.nodes if isinstance(node.meta.get("val"), Tensor)]
+    terms = {str(side) for value in values for side in value.shape}
+    assert any("//" in term for term in terms)
+    for term in terms:
+        symbols = re.findall(r"\bs\d+\b", term)
+        assert len(symbols) == len(set(symbols)), term
+    save_program(program, tmp_path / "cls.pt2")
+    served = RuntimeNetwork(network, Pt2Program(tmp_path / "cls.pt2"))
+    for size in ((61, 75), (64, 64), (64, 96), (34, 101)):
+        images = torch.rand(2, 3, *size)
+        with torch.no_grad():
+            assert torch.allclose(served(images)["logits"], network(images), atol=1e-5), size

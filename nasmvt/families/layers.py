@@ -3,7 +3,7 @@
 Shapes: B batch, N tokens, C channels, H height, W width, S side of a window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,6 +33,47 @@ def same_size(first: Sequence[int], second: Sequence[int]) -> bool:
     One that a tracer leaves open equals none: what is skipped for equal sizes must change nothing where they are equal.
     """
     return all(type(side) is int for side in (*first, *second)) and tuple(first) == tuple(second)
+
+
+def padded(x: Tensor, multiple: int, *, rows: int = 1, centred: bool = False) -> Tensor:
+    """Append zeros to a map until its sides are multiples of a number; a map that fits is returned as it is.
+
+    Args:
+        x: the map, by default (B, H, W, C).
+        multiple: of which the sides are to be multiples.
+        rows: the dimension H; W follows it.
+        centred: whether half of the zeros, rounded down, are put above and on the left; else all are below and on the
+            right.
+    """
+    size = x.shape[rows : rows + 2]
+    wanted = tuple(whole(side, multiple) for side in size)
+    if same_size(wanted, size):
+        return x
+    zeros = [0, 0] * (x.ndim - rows - 2)
+    for side, found in zip(reversed(size), reversed(wanted), strict=True):
+        before = (found - side) // 2 if centred else 0
+        zeros += [before, found - side - before]
+    return F.pad(x, zeros)
+
+
+def attend_in_windows(
+    attend: Callable[[Tensor], Tensor], x_BNC: Tensor, size: Sequence[int], side: int, *, centred: bool = False
+) -> Tensor:
+    """Attend inside the windows of a map, which is padded with zeros (see `padded`).
+
+    Args:
+        attend: maps tokens of windows (B * windows, S * S, C) to as many.
+        x_BNC: the tokens of the map, row by row.
+        size: height and width of the map.
+        side: of the windows.
+        centred: whether the zeros are put on all sides, else below and on the right.
+    """
+    height, width = size
+    canvas = (whole(height, side), whole(width, side))
+    top, left = ((canvas[0] - height) // 2, (canvas[1] - width) // 2) if centred else (0, 0)
+    x_BHWC = padded(x_BNC.unflatten(1, (height, width)), side, centred=centred)
+    y_BHWC = from_windows(attend(to_windows(x_BHWC, side)), side, canvas)
+    return y_BHWC[:, top : top + height, left : left + width].flatten(1, 2)
 
 
 def to_windows(x_BHWC: Tensor, side: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasmvt.errors import UserError
-from nasmvt.families.layers import same_size, to_tokens, to_windows, whole
+from nasmvt.families.layers import padded, to_tokens, to_windows
 from nasmvt.families.rounding import multiple
 
 
@@ -30,7 +30,7 @@ class IWSA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C)."""
         _, height, width, _ = x.shape
-        x = _padded(x, self.side)
+        x = padded(x, self.side)
         qkv = self.qkv(to_windows(x, self.side)).unflatten(-1, (self.num_heads, 3, -1))
         q, k, v = qkv.permute(3, 0, 2, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v)
@@ -92,7 +92,7 @@ class SSA(nn.Module):
         if self.sr_ratio == 1:
             k, v = self.kv(tokens_BNC).unflatten(-1, (self.num_heads, 2, -1)).unbind(3)
         else:
-            map_BCHW = self.reduce(self.pool(bchw(_padded(x, self.sr_ratio))))
+            map_BCHW = self.reduce(self.pool(bchw(padded(x, self.sr_ratio))))
             reduced = self.act(self.norm(to_tokens(map_BCHW)))
             k, v = self.k(reduced), self.v(reduced).unflatten(-1, (self.num_heads, -1))
         y = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), self.scale)
@@ -124,15 +124,6 @@ def bchw(x_BHWC: Tensor) -> Tensor:
 def bhwc(x_BCHW: Tensor) -> Tensor:
     """View a map (B, C, H, W) as (B, H, W, C)."""
     return x_BCHW.permute(0, 2, 3, 1)
-
-
-def _padded(x_BHWC: Tensor, multiple: int) -> Tensor:
-    """Append zeros right and below, up to a multiple in height and width."""
-    height, width = x_BHWC.shape[1:3]
-    padded = (whole(height, multiple), whole(width, multiple))
-    if same_size(padded, (height, width)):
-        return x_BHWC
-    return F.pad(x_BHWC, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

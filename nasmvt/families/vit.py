@@ -25,15 +25,7 @@ from torch import Tensor, nn
 
 from nasmvt.errors import UserError
 from nasmvt.families.axis import Axis
-from nasmvt.families.layers import (
-    from_windows,
-    resized,
-    start_linear,
-    to_map,
-    to_tokens,
-    to_windows,
-    whole,
-)
+from nasmvt.families.layers import attend_in_windows, padded, resized, start_linear, to_map, to_tokens
 from nasmvt.families.reference import State, rename, reordered
 from nasmvt.families.registry import register
 from nasmvt.families.rounding import Width, check_divides, multiple
@@ -156,8 +148,7 @@ class ViT(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H', W') to the maps (B, C, H, W) after `out_blocks`, or to cells (B, C, 1, 1 or 2)."""
-        right, below = (-images.shape[3] % self.patch_size, -images.shape[2] % self.patch_size)
-        x_BCHW = self.patch_embed(F.pad(images, (0, right, 0, below)))
+        x_BCHW = self.patch_embed(padded(images, self.patch_size, rows=2))
         size = x_BCHW.shape[2:]
         x_BCHW = x_BCHW + resized(self.pos_embed, size)
         x = self.norm_pre(torch.cat([*self._prefix(images.shape[0]), to_tokens(x_BCHW)], dim=1))
@@ -223,17 +214,9 @@ class Block(nn.Module):
             window_size: side of the attention windows, of tokens without a prefix; None: every token sees every other.
         """
         y = self.norm1(x)
-        y = self.attn(y) if window_size is None else self._windowed(y, size, window_size)
+        y = self.attn(y) if window_size is None else attend_in_windows(self.attn, y, size, window_size)
         x = x + self.drop_path(self.ls1(y))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
-
-    def _windowed(self, y: Tensor, size: Sequence[int], window: int) -> Tensor:
-        """Attend inside windows; the map is padded with zeros (after the norm) right and below."""
-        height, width = size
-        padded = (whole(height, window), whole(width, window))
-        y_BHWC = F.pad(y.unflatten(1, (height, width)), (0, 0, 0, padded[1] - width, 0, padded[0] - height))
-        y = self.attn(to_windows(y_BHWC, window))
-        return from_windows(y, window, padded)[:, :height, :width].flatten(1, 2)
 
 
 class Attention(nn.Module):

@@ -13,6 +13,7 @@ Shapes: B batch, N tokens, C channels, H height and W width in tokens, h heads, 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from nasmvt.errors import UserError
 from nasmvt.families.axis import Axis
 from nasmvt.families.biased_attention import biased_attention, relative_position_index
-from nasmvt.families.layers import from_windows, same_size, to_map, to_tokens, to_windows
+from nasmvt.families.layers import attend_in_windows, same_size, to_map, to_tokens
 from nasmvt.families.registry import register
 from nasmvt.families.rounding import Rounded, check_divides, multiple
 from nasmvt.space import Arch, Role
@@ -175,21 +176,15 @@ class Block(nn.Module):
         size = x.shape[-2:]
         x = x + self.lpu(x)
         y = self.norm1(to_tokens(x))
-        y = self._windowed(y, size, window_size, positions) if window_size else self.attn(y, size, positions)
+        if window_size:
+            attend = partial(self.attn, size=(window_size, window_size), positions=positions)
+            y = attend_in_windows(attend, y, size, window_size)
+        else:
+            y = self.attn(y, size, positions)
         x = x + self.se(to_map(self.drop_path(y), size))
         y = to_map(self.fc1(self.norm2(to_tokens(x))), size)
         y = self.fc2(self.act(to_tokens(y + self.dwconv(y))))
         return x + to_map(self.drop_path(y), size)
-
-    def _windowed(self, y: Tensor, size: Sequence[int], window: int, positions: Tensor) -> Tensor:
-        """Attend inside windows; the map is padded with zeros (after the norm) right and below."""
-        height, width = size
-        rows, columns = -(-height // window), -(-width // window)
-        padded = (rows * window, columns * window)
-        y_BHWC = y.unflatten(1, (height, width))
-        y_BHWC = F.pad(y_BHWC, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
-        y = self.attn(to_windows(y_BHWC, window), (window, window), positions)
-        return from_windows(y, window, padded)[:, :height, :width].flatten(1, 2)
 
 
 class Attention(nn.Module):

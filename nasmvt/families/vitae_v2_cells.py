@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nasmvt.errors import UserError
 from nasmvt.families.biased_attention import relative_bias, relative_position_index
-from nasmvt.families.layers import from_windows, same_size, to_map, to_tokens, to_windows, whole
+from nasmvt.families.layers import attend_in_windows, padded, to_map, to_tokens
 
 PCM_STRIDES = {2: (2, 1, 1), 4: (2, 2, 1)}
 """Strides of the three convolutions beside a reduction's attention, by the reduction's ratio."""
@@ -73,11 +73,7 @@ class ReductionCell(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H / ratio, W / ratio), rounded up."""
-        height, width = x_BCHW.shape[-2:]
-        padded = (whole(height, self.ratio), whole(width, self.ratio))
-        x = x_BCHW
-        if not same_size(padded, (height, width)):
-            x = F.pad(x, (0, padded[1] - width, 0, padded[0] - height))
+        x = padded(x_BCHW, self.ratio, rows=2)
         pyramid_BNP = torch.stack([to_tokens(conv(x)) for conv in self.pyramid], -1).flatten(2)
         convs = self.convs(x)
         size = convs.shape[-2:]
@@ -223,14 +219,7 @@ def _attended(attention: nn.Module, x_BNC: Tensor, size: Sequence[int], window: 
     if window is None:
         result: Tensor = attention(x_BNC)
         return result
-    height, width = size
-    padded = (whole(height, window), whole(width, window))
-    top, left = (padded[0] - height) // 2, (padded[1] - width) // 2
-    x_BHWC = x_BNC.unflatten(1, (height, width))
-    if not same_size(padded, size):
-        x_BHWC = F.pad(x_BHWC, (0, 0, left, padded[1] - width - left, top, padded[0] - height - top))
-    y = from_windows(attention(to_windows(x_BHWC, window)), window, padded)
-    return y[:, top : top + height, left : left + width].flatten(1, 2)
+    return attend_in_windows(attention, x_BNC, size, window, centred=True)
 
 
 def pcm(widths: tuple[int, int, int, int], groups: int, strides: tuple[int, int, int]) -> nn.Sequential:

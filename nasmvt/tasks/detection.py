@@ -162,6 +162,7 @@ KINDS.add(
         primary=CocoMetric.primary,
         head="mask_rcnn",
         draw_target=draw_target,
+        count_objects=lambda target: len(target["boxes"]),
         placements=("fit", "short_side", "range_crop"),
         protocols=("fit", "keep_ratio"),
         paper=KeepRatioProtocol(short=800, long=1333, divisor=32),

@@ -45,13 +45,14 @@ def draw_beside(
         info: the kind of the targets, and the class names.
         min_score: detections with a lower score are not drawn, but for the best ones, as many as there are labels.
     """
-    draw = KINDS.get(info.kind).draw_target
+    kind = KINDS.get(info.kind)
     cells = []
     for i, (image, prediction) in enumerate(zip(batch.images, predictions, strict=False)):
-        target, scores = _of_one(batch.targets, i), prediction.object_scores()
-        expected = scores[: len(target["boxes"])] if scores else []
+        target = _of_one(batch.targets, i)
+        count = kind.count_objects(target) if kind.count_objects else 0
+        expected = prediction.object_scores()[:count]
         cells += [
-            draw(to_bytes(image), target, info),
+            kind.draw_target(to_bytes(image), target, info),
             draw_prediction(image, prediction, min([min_score, *expected[-1:]])),
         ]
     return draw_grid(cells, columns=2 * max(round((len(cells) / 2) ** 0.5), 1))

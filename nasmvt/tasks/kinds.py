@@ -33,6 +33,8 @@ class Kind:
     """The default head."""
     draw_target: Callable[[Tensor, Any, DataInfo], Image.Image]
     """Draws an image uint8 (3, H, W) of a training batch with its target."""
+    count_objects: Callable[[Any], int] | None = None
+    """Returns how many objects the target of an image has; None: its predictions are no scored objects."""
     nominal: DataInfo
     """What cost tables assume without the data."""
     most_classes: int | None = None

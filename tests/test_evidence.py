@@ -7,6 +7,7 @@ import evidence
 import numpy as np
 import pytest
 from evidence.__main__ import QUESTIONS, run
+from evidence.ceiling import between_seeds
 from evidence.laboratory import Laboratory, scores_of
 from evidence.plan import Plan
 from evidence.statistics import kendall, mean
@@ -30,6 +31,22 @@ def test_tau_is_scipys(ties):
     found = kendall(first, second + first)
     assert found.value == pytest.approx(stats.kendalltau(first, second + first).statistic)
     assert -1 <= found.low < found.value < found.high <= 1
+
+
+def test_tau_of_several_pairs_of_rankings_is_their_mean():
+    first, second = np.random.default_rng(0).normal(size=(2, 3, 12))
+    found = kendall(first, first + second)
+    expected = np.mean([stats.kendalltau(x, x + y).statistic for x, y in zip(first, second, strict=True)])
+    assert found.value == pytest.approx(expected)
+    assert found.low < found.value < found.high
+
+
+def test_the_ceiling_is_the_mean_over_all_ways_to_halve_the_seeds():
+    results = [{"cls": values} for values in np.random.default_rng(0).normal(size=(4, 10))]
+    by_seed = [result["cls"] for result in results]
+    halves = [((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2))]
+    taus = [stats.kendalltau(*(sum(by_seed[seed] for seed in half) for half in pair)).statistic for pair in halves]
+    assert between_seeds(results)["cls"]["value"] == pytest.approx(np.mean(taus))
 
 
 def test_tau_of_equal_values_is_undefined():

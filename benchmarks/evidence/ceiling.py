@@ -1,6 +1,7 @@
 """How well the yardstick itself agrees: the same archs, trained with other seeds."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from .statistics import kendall
 
 
 def ceiling(lab: Laboratory) -> dict[str, Any]:
-    """Return Kendall's tau between the means of two halves of the seeds, that of size and result, and the spreads.
+    """Return Kendall's tau between the means of halves of the seeds, that of size and result, and the spreads.
 
     `noise` is the standard deviation of one training's result, `spread` that of the archs' means.
     """
@@ -35,10 +36,14 @@ def ceiling(lab: Laboratory) -> dict[str, Any]:
 
 
 def between_seeds(results: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """Return Kendall's tau, by figure, between the mean results of the first half of the seeds and of the second."""
-    half = len(results) // 2
-    first, second = mean_results(results[:half]), mean_results(results[half:])
-    return {name: kendall(first[name], second[name]).to_dict() for name in first}
+    """Return tau, by figure, between the mean results of two halves of the seeds: its mean over all ways to halve."""
+    halves = [set(half) for half in combinations(range(len(results)), len(results) // 2)]
+    first = [mean_results([result for seed, result in enumerate(results) if seed in half]) for half in halves]
+    second = [mean_results([result for seed, result in enumerate(results) if seed not in half]) for half in halves]
+    return {
+        name: kendall([means[name] for means in first], [means[name] for means in second]).to_dict()
+        for name in results[0]
+    }
 
 
 def _noise(by_seed: list[np.ndarray]) -> float:

@@ -16,7 +16,7 @@ class Plan(Config):
     """Data, space and tasks; `training` is the supernet's, `retrain` that of an arch, with which results are made."""
     archs: int = Field(ge=4)
     """Archs over the whole range of sizes, whose results are the yardstick."""
-    seeds: int = Field(default=2, ge=2)
+    seeds: int = Field(default=2, ge=2, le=12)
     """Trainings of each; they differ in initial weights, order of the images and augmentation."""
     equal_archs: int = Field(ge=4)
     """E1: archs of equal size."""

@@ -32,22 +32,23 @@ def kendall(first: ArrayLike, second: ArrayLike, seed: int = 0) -> Estimate:
     be ties in both rankings.
 
     Args:
-        first: the values of the items in one ranking; two items or more.
-        second: in the other.
+        first: the values of the items in one ranking, (N,), or in several, (D, N); two items or more.
+        second: in the other one, or ones: tau is then the mean over the D pairs of rankings.
         seed: of the resampling.
     """
-    x_N, y_N = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    order_NN = [np.sign(values[:, None] - values[None]) for values in (x_N, y_N)]
-    products = order_NN[0] * order_NN[1], abs(order_NN[0]), abs(order_NN[1])
+    orders_DNN = [_orders(first), _orders(second)]
+    count = orders_DNN[0].shape[1]
+    parts = [part.reshape(len(part), -1).T for part in (orders_DNN[0] * orders_DNN[1], *map(abs, orders_DNN))]
 
     def tau(weights_RN: np.ndarray) -> np.ndarray:
-        both, mine, other = (np.einsum("rn,nm,rm->r", weights_RN, part, weights_RN) for part in products)
+        pairs = (weights_RN[:, :, None] * weights_RN[:, None]).reshape(len(weights_RN), -1)
+        both, mine, other = (pairs @ part for part in parts)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found: np.ndarray = both / np.sqrt(mine * other)
+            found: np.ndarray = (both / np.sqrt(mine * other)).mean(1)
         return found
 
-    found = tau(_resampled(len(x_N), seed))
-    return _estimate(float(tau(np.ones((1, len(x_N))))[0]), found[np.isfinite(found)], len(x_N))
+    found = tau(_resampled(count, seed))
+    return _estimate(float(tau(np.ones((1, count)))[0]), found[np.isfinite(found)], count)
 
 
 def mean(values: ArrayLike, seed: int = 0) -> Estimate:
@@ -55,6 +56,13 @@ def mean(values: ArrayLike, seed: int = 0) -> Estimate:
     values_N = np.asarray(values, dtype=float)
     means_R = _resampled(len(values_N), seed) @ values_N / len(values_N)
     return _estimate(float(values_N.mean()), means_R if len(values_N) > 1 else np.empty(0), len(values_N))
+
+
+def _orders(values: ArrayLike) -> np.ndarray:
+    """Return the signs of the differences of every two items, (D, N, N), for values (N,) or (D, N)."""
+    values_DN = np.atleast_2d(np.asarray(values, dtype=float))
+    signs: np.ndarray = np.sign(values_DN[:, :, None] - values_DN[:, None])
+    return signs
 
 
 def _resampled(count: int, seed: int) -> np.ndarray:

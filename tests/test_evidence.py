@@ -9,7 +9,7 @@ import pytest
 from evidence.__main__ import QUESTIONS, run
 from evidence.ceiling import between_seeds
 from evidence.laboratory import Laboratory, scores_of
-from evidence.plan import Plan
+from evidence.plan import Comparison, Plan
 from evidence.statistics import kendall, mean
 from evidence.store import Store
 from evidence.tables import estimate
@@ -90,6 +90,20 @@ def test_a_unit_is_computed_once_and_a_broken_line_is_dropped(tmp_path):
         Store(tmp_path, {"plan": 2})
 
 
+def test_the_time_of_a_unit_within_another_is_counted_once(tmp_path, monkeypatch):
+    store, clocks = Store(tmp_path, {}), np.zeros(2)
+    monkeypatch.setattr("evidence.store._clocks", clocks.copy)
+
+    def work(seconds, *within):
+        for key in within:
+            store.get(key, lambda: work(20))
+        clocks[:] += seconds
+
+    store.get("outer/1", lambda: work(1, "inner/1", "inner/2"))
+    store.get("outer/2", lambda: work(3))
+    assert {kind: spent["seconds"] for kind, spent in store.spent().items()} == {"inner": 40, "outer": 4}
+
+
 class Pretended(Laboratory):
     """A laboratory that trains nothing: results follow from sizes, with noise of the key."""
 
@@ -107,7 +121,7 @@ class Pretended(Laboratory):
     def _train_shortly(self, key, variant, arch, steps):
         return self._pretend(arch, variant.name, steps)
 
-    def _inherit(self, variant, arch, rule, recalibrated, tasks):
+    def _inherit(self, variant, arch, rule, compared, tasks):
         found = self._pretend(arch, variant.name)
         return {name: found[name] for name in tasks or found}
 
@@ -134,6 +148,7 @@ def tiny_plan(**changes):
         "seeds": 2,
         "equal_archs": 4,
         "lengths": [0.5, 1],
+        "comparisons": [{"images": 2, "recalibration_images": 4}, {"recalibration_images": 2}],
         "short_steps": [1],
         "retrain_steps": [1, 2],
         "retrain_archs": 2,
@@ -166,6 +181,7 @@ def test_every_question_is_answered_in_tables_and_pictures(pretended):
     text = (pretended.folder / "tables.md").read_text()
     assert all(f"## {name}" in text for name in answers)
     assert {path.stem for path in pretended.folder.glob("*.png")} == {*QUESTIONS} - {
+        "comparing",
         "sampling",
         "after_training",
         "scores",
@@ -186,7 +202,7 @@ def test_a_laboratory_goes_on_where_it_was(tmp_path, monkeypatch):
     arch = first.space.smallest
     found = [first.result(arch, 1), first.result(arch, 1, start=first.base)]
     inherited, after = first.inherited(first.base, arch), first.after_training(first.base, arch, 1)
-    assert inherited != first.inherited(first.base, arch, recalibrated=False)
+    assert inherited != first.inherited(first.base, arch, compared=Comparison(recalibration_images=0))
     again = Laboratory(tiny_plan(), tmp_path)
     monkeypatch.setattr("evidence.laboratory.retrain", None)  # nothing is trained anew
     monkeypatch.setattr("evidence.laboratory.Evaluator", None)
@@ -195,7 +211,7 @@ def test_a_laboratory_goes_on_where_it_was(tmp_path, monkeypatch):
     assert again.after_training(again.base, arch, 1) == after
 
 
-@pytest.mark.parametrize("name", ["full", "short", "quick", "real"])
+@pytest.mark.parametrize("name", ["drawn", "quick", "real", "real_sharing"])
 def test_shipped_plans_are_valid(name):
     plan = Plan.read(Path(evidence.__file__).with_name(f"{name}.yaml"))
     assert plan.experiment.retrain.steps in plan.retrain_steps

@@ -17,7 +17,7 @@ from .inheritance import inheritance
 from .laboratory import Laboratory
 from .pictures import draw
 from .plan import Plan
-from .ranking import after_training, ranking, ranking_at_equal_size, sampling
+from .ranking import after_training, comparing, ranking, ranking_at_equal_size, sampling
 from .scores import scores
 from .search import search
 from .sharing import sharing
@@ -26,6 +26,7 @@ from .tables import as_markdown
 QUESTIONS = {
     "ceiling": ceiling,
     "ranking": ranking,
+    "comparing": comparing,
     "sampling": sampling,
     "after_training": after_training,
     "inheritance": inheritance,
@@ -41,14 +42,14 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--out", type=Path, required=True, help="folder of results; one that exists goes on")
     options.add_argument("--quick", action="store_true", help="every question once and in small, see quick.yaml")
-    options.add_argument("--plan", type=Path, help="another file like short.yaml, such as full.yaml")
+    options.add_argument("--plan", type=Path, help="another file like drawn.yaml, such as real.yaml")
     options.add_argument("--only", default=",".join(QUESTIONS), help="questions, by comma: " + ", ".join(QUESTIONS))
     given = options.parse_args()
     wanted = given.only.split(",")
     if unknown := set(wanted) - set(QUESTIONS):
         options.error(f"--only names {', '.join(sorted(unknown))}; known: {', '.join(QUESTIONS)}")
     torch.set_num_threads(1)
-    plan = given.plan or Path(__file__).with_name("quick.yaml" if given.quick else "short.yaml")
+    plan = given.plan or Path(__file__).with_name("quick.yaml" if given.quick else "drawn.yaml")
     try:
         run(Laboratory(Plan.read(plan), given.out), wanted)
     except UserError as error:

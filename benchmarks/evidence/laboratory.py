@@ -30,7 +30,7 @@ from nasmvt.supernet import Supernet
 from nasmvt.tasks.evaluate import evaluate
 from nasmvt.tasks.trainable import name_of
 
-from .plan import Plan
+from .plan import Comparison, Plan
 from .store import Store
 
 CPU = torch.device("cpu")
@@ -257,7 +257,7 @@ class Laboratory:
         arch: Arch,
         *,
         rule: str = "learned",
-        recalibrated: bool = True,
+        compared: Comparison | None = None,
         tasks: Sequence[str] = (),
     ) -> Metrics:
         """Return the metrics of an arch on the search split with a supernet's weights, as a search sees them.
@@ -266,21 +266,24 @@ class Laboratory:
             variant: the supernet.
             arch: the arch.
             rule: which layers are shared.
-            recalibrated: whether BatchNorm statistics are estimated anew; else the supernet's are used.
+            compared: on which images; None: as the experiment's search says.
             tasks: those of the supernet; none: all.
         """
-        parts = [variant.name, "-".join(tasks), rule, "" if recalibrated else "stale", arch.id]
+        config = self.experiment.search
+        usual = Comparison(images=config.images, recalibration_images=config.recalibration_images)
+        compared = compared or usual
+        named = "" if compared == usual else f"images-{compared.images}-{compared.recalibration_images}"
+        parts = [variant.name, "-".join(tasks), rule, named, arch.id]
         key = "inherited/" + "/".join(part for part in parts if part)
-        return self.store.get(key, lambda: self._inherit(variant, arch, rule, recalibrated, tuple(tasks)))
+        return self.store.get(key, lambda: self._inherit(variant, arch, rule, compared, tuple(tasks)))
 
-    def _inherit(self, variant: Variant, arch: Arch, rule: Any, recalibrated: bool, tasks: tuple[str, ...]) -> Metrics:
+    def _inherit(
+        self, variant: Variant, arch: Arch, rule: Any, compared: Comparison, tasks: tuple[str, ...]
+    ) -> Metrics:
         run, supernet = self.supernet(variant, tasks)
-        data, config = self.data(tuple(run.experiment.tasks)), run.experiment.search
-        images = {name: item.search_images(config.images) for name, item in data.items()}
-        plain = {
-            name: item.recalibration_images(config.recalibration_images) if recalibrated else []
-            for name, item in data.items()
-        }
+        data = self.data(tuple(run.experiment.tasks))
+        images = {name: item.search_images(compared.images) for name, item in data.items()}
+        plain = {name: item.recalibration_images(compared.recalibration_images) for name, item in data.items()}
         setting = EvaluationSetting(sharing=supernet.sharing(rule), images=images, recalibration=plain)
         evaluate = Evaluator(supernet, setting)
         return {name: evaluate(arch, name) for name in supernet.tasks}

@@ -9,6 +9,13 @@ from nasmvt.config import Config, parse, read_yaml
 from nasmvt.pipeline.experiment import Experiment, load_experiment
 
 
+class Comparison(Config):
+    """How candidates are compared, the settings of a search by these names."""
+
+    images: int | None = Field(default=None, ge=1)
+    recalibration_images: int = Field(ge=0)
+
+
 class Plan(Config):
     """The settings of a laboratory. A result is what a training of an arch reaches on val."""
 
@@ -26,6 +33,8 @@ class Plan(Config):
     """E1: archs of a sandwich's step, at equal image passes: the largest, the smallest and random ones."""
     sampling_seeds: int = Field(default=1, ge=1)
     """Supernets of each way to sample archs."""
+    comparisons: tuple[Comparison, ...] = ()
+    """E1: ways to compare candidates."""
     short_steps: tuple[int, ...] = ()
     """E1: lengths of short trainings, after which archs are ranked anew."""
     retrain_steps: tuple[int, ...]

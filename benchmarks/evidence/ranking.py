@@ -9,6 +9,7 @@ from nasmvt.space import Arch
 
 from .ceiling import between_seeds
 from .laboratory import Laboratory, Metrics, Variant, mean_results
+from .plan import Comparison
 from .statistics import kendall
 
 
@@ -57,6 +58,16 @@ def sampling(lab: Laboratory) -> dict[str, Any]:
     return {"archs": len(lab.spread), "supernets": found}
 
 
+def comparing(lab: Laboratory) -> list[dict[str, Any]]:
+    """Return tau of results and what archs inherit from the base supernet, by the images that they are compared on."""
+    truth = mean_results(lab.results(lab.spread))
+    found = []
+    for compared in lab.plan.comparisons:
+        metrics = [lab.inherited(lab.base, arch, compared=compared) for arch in lab.spread]
+        found.append({**compared.model_dump(), **_agreement(lab, metrics, truth)})
+    return found
+
+
 def after_training(lab: Laboratory) -> dict[str, Any]:
     """Return tau of results and what archs reach on the search split after short trainings from the base supernet."""
     truth = mean_results(lab.results(lab.spread))
@@ -86,9 +97,10 @@ def _ranking(lab: Laboratory, archs: Sequence[Arch]) -> dict[str, Any]:
         "between_seeds": between_seeds(results),
         "supernets": {},
     }
-    for variant, recalibrated in [(lab.base, True), (lab.base, False), *((v, True) for v in variants(lab)[1:])]:
-        metrics = [lab.inherited(variant, arch, recalibrated=recalibrated) for arch in archs]
-        title = variant.name if recalibrated else f"{variant.name}, its own BatchNorm statistics"
+    own = Comparison(images=lab.experiment.search.images, recalibration_images=0)
+    for variant, compared in [(lab.base, None), (lab.base, own), *((v, None) for v in variants(lab)[1:])]:
+        metrics = [lab.inherited(variant, arch, compared=compared) for arch in archs]
+        title = variant.name if compared is None else f"{variant.name}, its own BatchNorm statistics"
         found["supernets"][title] = _agreement(lab, metrics, truth)
     return found
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nasmvt.errors import UserError
 
 
@@ -23,6 +25,7 @@ class Store:
     def __init__(self, folder: Path, identity: Any) -> None:
         self.path = folder / "units.jsonl"
         self._units: dict[str, dict[str, Any]] = {}
+        self._counted = np.zeros(2)  # seconds, by the clock and of the processor, of the units computed so far
         folder.mkdir(parents=True, exist_ok=True)
         plain = json.loads(json.dumps(identity))
         if not self.path.exists():
@@ -37,11 +40,16 @@ class Store:
         self._units = {entry["key"]: entry for entry in entries[1:]}
 
     def get(self, key: str, compute: Callable[[], Any]) -> Any:
-        """Return the result of a unit, computed unless it is known; plain values, as JSON gives them back."""
+        """Return the result of a unit, computed unless it is known; plain values, as JSON gives them back.
+
+        The time of units that are computed on the way, such as the training of a supernet, is theirs.
+        """
         if key not in self._units:
-            began, used = time.monotonic(), time.process_time()
+            began = _clocks() - self._counted
             value = json.loads(json.dumps(compute()))
-            spent = {"seconds": round(time.monotonic() - began, 2), "cpu": round(time.process_time() - used, 2)}
+            own = _clocks() - self._counted - began
+            self._counted = self._counted + own
+            spent = dict(zip(("seconds", "cpu"), own.round(2).tolist(), strict=True))
             self._units[key] = {"key": key, "value": value, **spent}
             self._append(self._units[key])
             print(f"{key}: {spent['seconds']:.0f} s", flush=True)
@@ -60,3 +68,8 @@ class Store:
     def _append(self, entry: dict[str, Any]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+def _clocks() -> np.ndarray:
+    """Return the seconds by the clock and of the processor."""
+    return np.array([time.monotonic(), time.process_time()])

@@ -1,6 +1,7 @@
 """The answers as tables in markdown."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 Answer = Mapping[str, Any]
@@ -41,6 +42,20 @@ def _ranking(answer: Answer) -> str:
     return table([f"tau over {len(answer['parameters'])} archs", *answer["between_seeds"]], rows)
 
 
+def _comparing(answers: Sequence[Answer]) -> str:
+    rows = [
+        [
+            found["images"] or "all",
+            found["recalibration_images"],
+            *map(estimate, found["tau"].values()),
+            f"{fmean(found['scores']['T-score']):.1f}",
+        ]
+        for found in answers
+    ]
+    head = ["images to compare on", "for BatchNorm statistics", *answers[0]["tau"], "mean inherited T-score"]
+    return table(head, rows)
+
+
 def _sampling(answer: Answer) -> str:
     names = [*next(iter(answer["supernets"].values()))[0]]
     rows = [
@@ -67,9 +82,9 @@ def _search(answer: Answer) -> str:
     rows = [
         [
             title,
-            f"{sum(found['best']) / len(found['best']):.2f}",
+            f"{fmean(found['best']):.2f}",
             estimate(found["default_minus_it"]),
-            f"{sum(found['results']) / len(found['results']):.2f}",
+            f"{fmean(found['results']):.2f}",
             estimate(found["default_minus_it_trained"]),
         ]
         for title, found in answer["algorithms"].items()
@@ -87,7 +102,7 @@ def _scores(answer: Answer) -> str:
         ["layers on which two seeds agree", agreement],
     ]
     rows = [
-        [name, f"{sum(values) / len(values):.2f}", estimate(answer["learned_minus"][name])]
+        [name, f"{fmean(values):.2f}", estimate(answer["learned_minus"][name])]
         for name, values in answer["results"].items()
     ]
     return table(["scores", "by seed"], facts) + "\n\n" + table(["sharing", "T-score", "learned minus it"], rows)
@@ -100,7 +115,7 @@ def _sharing(answers: Sequence[Answer]) -> str:
 def _sharing_within(answer: Answer) -> str:
     names = [*answer["results"]["searched"][0]]
     rows = [
-        [way, *(_figure(sum(row[name] for row in found) / len(found)) for name in names)]
+        [way, *(_figure(fmean(row[name] for row in found)) for name in names)]
         for way, found in answer["results"].items()
     ]
     head = [f"within {answer['bound']:,} parameters", *names]
@@ -124,6 +139,7 @@ WRITERS: Mapping[str, Callable[[Any], str]] = {
     "ceiling": _ceiling,
     "ranking": _ranking,
     "ranking_at_equal_size": _ranking,
+    "comparing": _comparing,
     "sampling": _sampling,
     "after_training": _after_training,
     "inheritance": _inheritance,

@@ -86,7 +86,7 @@ class SearchConfig(Config):
     images: int | None = Field(default=None, ge=1)
     """Images of each task's search split that a candidate is evaluated on; None: all."""
 
-    recalibration_images: int = Field(default=64, ge=0)
+    recalibration_images: int = Field(default=256, ge=0)
     """Training images of each task for re-estimating a candidate's BatchNorm statistics; 0: use the supernet's."""
 
     precision: Precision = "fp32"

@@ -91,7 +91,7 @@ class TrainingConfig(Config):
     """Steps between evaluations on the search split; None: only at the end."""
     evaluation_images: int | None = Field(default=128, ge=1)
     """Images of the search split per evaluation and task; None: all."""
-    recalibration_images: int = Field(default=64, ge=1)
+    recalibration_images: int = Field(default=256, ge=1)
     """Training images of each task for re-estimating a subnet's BatchNorm statistics before it is evaluated."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints; one more is written before every evaluation and at the end."""

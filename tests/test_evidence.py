@@ -10,7 +10,7 @@ from evidence.__main__ import QUESTIONS, run
 from evidence.ceiling import between_seeds
 from evidence.laboratory import Laboratory, scores_of
 from evidence.plan import Comparison, Plan
-from evidence.statistics import kendall, mean
+from evidence.statistics import difference, kendall, mean
 from evidence.store import Store
 from evidence.tables import estimate
 from scipy import stats
@@ -71,6 +71,15 @@ def test_the_interval_of_a_mean_is_scipys():
     low, high = stats.bootstrap([values], np.mean, method="percentile", n_resamples=4000).confidence_interval
     assert (found.value, found.low, found.high) == pytest.approx((values.mean(), low, high), abs=0.03)
     assert mean([3.0]).low is None
+
+
+def test_the_interval_of_a_difference_covers_as_often_as_it_says():
+    rng, hits = np.random.default_rng(1), 0
+    for seed in range(100):
+        found = difference(rng.normal(3, 1, size=40), rng.normal(1, 2, size=30), seed)
+        hits += found.low <= 2 <= found.high
+    assert 88 <= hits <= 99
+    assert difference([3, 5], [1]).value == 3
 
 
 def test_a_unit_is_computed_once_and_a_broken_line_is_dropped(tmp_path):
@@ -172,6 +181,9 @@ def test_every_question_is_answered_in_tables_and_pictures(pretended):
     assert set(answers) == {*QUESTIONS, "spent"}
     assert answers["ceiling"]["between_seeds"]["T-score"]["value"] > 0.5  # size explains what there is
     assert answers["search"]["algorithms"]["evolution"]["default_minus_it"]["value"] == 0
+    not_searched = answers["search"]["not_searched"]
+    assert len(not_searched["of equal size"]["results"]) == 4
+    assert not_searched["within the bound"]["winners_minus_it"]["low"] is not None
     tight, wide = answers["sharing"]
     assert tight["bound"] < wide["bound"]
     assert set(wide["results"]) - set(tight["results"]) == {"separate"}

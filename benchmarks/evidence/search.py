@@ -12,7 +12,7 @@ from nasmvt.search.strategies import SEARCHERS
 from nasmvt.space import Arch
 
 from .laboratory import Laboratory, Variant, ends
-from .statistics import mean
+from .statistics import difference, mean
 
 NEAR = "random near the bound"
 """Random among the archs within 5 % below the bound: the honest rival, since size alone explains much."""
@@ -24,7 +24,10 @@ def bound(lab: Laboratory, budget: float) -> int:
 
 
 def search(lab: Laboratory) -> dict[str, Any]:
-    """Return, for every algorithm and seed, the best inherited T-score, and what the winners reach when trained."""
+    """Return, for every algorithm and seed, the best inherited T-score, and what the winners reach when trained.
+
+    `not_searched` are archs that were drawn, of equal size or over all sizes, trained with the winners' seed.
+    """
     costs = lab.costs.under(lab.supernet(lab.base)[1].sharing())
     most = bound(lab, lab.plan.budget)
     every = Budget(most).feasible(costs)
@@ -47,11 +50,31 @@ def search(lab: Laboratory) -> dict[str, Any]:
             "default_minus_it": mean(np.subtract([curve[-1] for _, curve in best[default]], scores)).to_dict(),
             "default_minus_it_trained": mean(np.subtract(trained[default], trained[title])).to_dict(),
         }
+    groups = {"of equal size": lab.equal, "within the bound": [arch for arch in lab.spread if lab.size(arch) <= most]}
+    every_winner = [score for scores in trained.values() for score in scores]
+    found["not_searched"] = {
+        title: _against(_results(lab, archs), every_winner, trained[default])
+        for title, archs in groups.items()
+        if archs
+    }
     return found
 
 
 def _trained(lab: Laboratory, winners: Sequence[Arch]) -> list[float]:
-    return [lab.figures(lab.result(arch, 1))["T-score"] for arch in winners[: lab.plan.rivals]]
+    return _results(lab, winners[: lab.plan.rivals])
+
+
+def _results(lab: Laboratory, archs: Sequence[Arch]) -> list[float]:
+    return [lab.figures(lab.result(arch, 1))["T-score"] for arch in archs]
+
+
+def _against(results: Sequence[float], winners: Sequence[float], default: Sequence[float]) -> dict[str, Any]:
+    """Return how far winners are ahead of archs that no search has chosen."""
+    return {
+        "results": [*results],
+        "winners_minus_it": difference(winners, results).to_dict(),
+        "default_minus_it": difference(default, results).to_dict(),
+    }
 
 
 def searched(

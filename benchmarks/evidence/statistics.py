@@ -58,6 +58,13 @@ def mean(values: ArrayLike, seed: int = 0) -> Estimate:
     return _estimate(float(values_N.mean()), means_R if len(values_N) > 1 else np.empty(0), len(values_N))
 
 
+def difference(first: ArrayLike, second: ArrayLike, seed: int = 0) -> Estimate:
+    """Return the mean of one group of values minus that of another, with a percentile bootstrap over both groups."""
+    groups = [np.asarray(values, dtype=float) for values in (first, second)]
+    means_R = [_resampled(len(group), seed + i) @ group / len(group) for i, group in enumerate(groups)]
+    return _estimate(float(groups[0].mean() - groups[1].mean()), means_R[0] - means_R[1], sum(map(len, groups)))
+
+
 def _orders(values: ArrayLike) -> np.ndarray:
     """Return the signs of the differences of every two items, (D, N, N), for values (N,) or (D, N)."""
     values_DN = np.atleast_2d(np.asarray(values, dtype=float))

@@ -90,7 +90,17 @@ def _search(answer: Answer) -> str:
         for title, found in answer["algorithms"].items()
     ]
     head = ["algorithm", "best inherited T-score", "default minus it", "trained from scratch", "default minus it"]
-    return table(head, rows)
+    others = [
+        [
+            f"{len(found['results'])} {title}",
+            f"{fmean(found['results']):.2f}",
+            estimate(found["winners_minus_it"]),
+            estimate(found["default_minus_it"]),
+        ]
+        for title, found in answer["not_searched"].items()
+    ]
+    second = ["archs of no choice", "trained from scratch", "all winners minus it", "the default's minus it"]
+    return table(head, rows) + "\n\n" + table(second, others)
 
 
 def _scores(answer: Answer) -> str:

@@ -87,7 +87,8 @@ class SearchConfig(Config):
     """Images of each task's search split that a candidate is evaluated on; None: all."""
 
     recalibration_images: int = Field(default=256, ge=0)
-    """Training images of each task for re-estimating a candidate's BatchNorm statistics; 0: use the supernet's."""
+    """Training images of each task for re-estimating a candidate's BatchNorm statistics; 0: use the supernet's.
+    Chosen in docs/evidence.md."""
 
     precision: Precision = "fp32"
     """In which numbers candidates compute: `fp32`, or `bf16` or `fp16` by autocast."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ def _search(figure: Figure, answer: Answer) -> None:
     for title, found in algorithms.items():
         shortest = min(map(len, found["curves"]))
         columns = zip(*(curve[:shortest] for curve in found["curves"]), strict=True)
-        left.plot(range(1, shortest + 1), [sum(column) / len(column) for column in columns], label=title)
+        left.plot(range(1, shortest + 1), [*map(fmean, columns)], label=title)
     left.set(xlabel="evaluations", ylabel="best inherited T-score, mean")
     left.legend(fontsize="small")
     _intervals(right, {title: found["default_minus_it"] for title, found in algorithms.items()})

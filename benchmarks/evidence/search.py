@@ -38,7 +38,7 @@ def search(lab: Laboratory) -> dict[str, Any]:
         for title, (name, feasible) in searches.items()
     }
     found: dict[str, Any] = {"bound": most, "archs_within": every.size, "archs_near": near.size, "algorithms": {}}
-    trained = {title: _trained(lab, [arch for arch, _ in runs]) for title, runs in best.items()}
+    trained = {title: _results(lab, [arch for arch, _ in runs[: lab.plan.rivals]]) for title, runs in best.items()}
     default = lab.experiment.search.algorithm
     for title, runs in best.items():
         scores = [curve[-1] for _, curve in runs]
@@ -58,10 +58,6 @@ def search(lab: Laboratory) -> dict[str, Any]:
         if archs
     }
     return found
-
-
-def _trained(lab: Laboratory, winners: Sequence[Arch]) -> list[float]:
-    return _results(lab, winners[: lab.plan.rivals])
 
 
 def _results(lab: Laboratory, archs: Sequence[Arch]) -> list[float]:

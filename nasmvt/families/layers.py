@@ -69,9 +69,9 @@ def attend_in_windows(
         centred: whether the zeros are put on all sides, else below and on the right.
     """
     height, width = size
-    canvas = (whole(height, side), whole(width, side))
-    top, left = ((canvas[0] - height) // 2, (canvas[1] - width) // 2) if centred else (0, 0)
     x_BHWC = padded(x_BNC.unflatten(1, (height, width)), side, centred=centred)
+    canvas = x_BHWC.shape[1:3]
+    top, left = ((canvas[0] - height) // 2, (canvas[1] - width) // 2) if centred else (0, 0)
     y_BHWC = from_windows(attend(to_windows(x_BHWC, side)), side, canvas)
     return y_BHWC[:, top : top + height, left : left + width].flatten(1, 2)
 

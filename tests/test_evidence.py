@@ -1,12 +1,15 @@
 """The parts of `benchmarks/evidence` that its answers rest on, and all of its questions in miniature."""
 
 import json
+import multiprocessing
+import time
+from functools import partial
 from pathlib import Path
 
 import evidence
 import numpy as np
 import pytest
-from evidence.__main__ import QUESTIONS, run
+from evidence.__main__ import QUESTIONS, write
 from evidence.ceiling import between_seeds
 from evidence.laboratory import Laboratory, scores_of
 from evidence.plan import Comparison, Plan
@@ -99,6 +102,34 @@ def test_a_unit_is_computed_once_and_a_broken_line_is_dropped(tmp_path):
         Store(tmp_path, {"plan": 2})
 
 
+def _add_units(folder, started):
+    store = Store(folder, {})
+    started.wait()
+
+    def slowly(number):
+        time.sleep(0.005)
+        return number
+
+    for number in range(20):
+        inner = partial(store.get, f"inner/{number // 2}", partial(slowly, number // 2))
+        store.get(f"unit/{number}", inner)
+
+
+def test_processes_share_a_folder_and_compute_no_unit_twice(tmp_path):
+    context = multiprocessing.get_context("fork")
+    started = context.Barrier(3)
+    processes = [context.Process(target=_add_units, args=(tmp_path, started)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    lines = (tmp_path / "units.jsonl").read_text().splitlines()
+    keys = [json.loads(line)["key"] for line in lines[1:]]
+    assert sorted(keys) == sorted([f"unit/{number}" for number in range(20)] + [f"inner/{n}" for n in range(10)])
+    store = Store(tmp_path, {})
+    assert [store.get(f"unit/{number}", list) for number in range(20)] == [number // 2 for number in range(20)]
+
+
 def test_the_time_of_a_unit_within_another_is_counted_once(tmp_path, monkeypatch):
     store, clocks = Store(tmp_path, {}), np.zeros(2)
     monkeypatch.setattr("evidence.store._clocks", clocks.copy)
@@ -176,7 +207,8 @@ def pretended(tmp_path_factory):
 
 
 def test_every_question_is_answered_in_tables_and_pictures(pretended):
-    run(pretended, [*QUESTIONS])
+    for name, ask in QUESTIONS.items():
+        write(pretended, name, ask(pretended))
     answers = json.loads((pretended.folder / "answers.json").read_text())
     assert set(answers) == {*QUESTIONS, "spent"}
     assert answers["ceiling"]["between_seeds"]["T-score"]["value"] > 0.5  # size explains what there is
@@ -190,6 +222,10 @@ def test_every_question_is_answered_in_tables_and_pictures(pretended):
     for found in (tight, wide):
         sizes = {way: [row["parameters"] for row in rows] for way, rows in found["results"].items()}
         assert all(0 < size <= found["bound"] for way in sizes for size in sizes[way])
+    results = answers["scores"]["results"]
+    for learned, random, shared, none in zip(*results.values(), strict=True):
+        assert abs(random["parameters"] / learned["parameters"] - 1) <= 0.025
+        assert shared["parameters"] < learned["parameters"] < none["parameters"]
     text = (pretended.folder / "tables.md").read_text()
     assert all(f"## {name}" in text for name in answers)
     assert {path.stem for path in pretended.folder.glob("*.png")} == {*QUESTIONS} - {

@@ -1,11 +1,17 @@
 """Run the laboratory: answers in `answers.json`, tables in `tables.md`, pictures beside them.
 
-python -m benchmarks.evidence --out runs/evidence [--quick] [--only ceiling,ranking]
+python -m benchmarks.evidence --out runs/evidence --processes 2 [--quick] [--only ceiling,ranking]
 """
 
 import argparse
 import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import torch
 
@@ -25,17 +31,17 @@ from .tables import as_markdown
 
 QUESTIONS = {
     "ceiling": ceiling,
+    "search": search,
     "ranking": ranking,
-    "comparing": comparing,
+    "sharing": sharing,
+    "ranking_at_equal_size": ranking_at_equal_size,
     "sampling": sampling,
+    "scores": scores,
     "after_training": after_training,
     "inheritance": inheritance,
-    "ranking_at_equal_size": ranking_at_equal_size,
-    "search": search,
-    "scores": scores,
-    "sharing": sharing,
+    "comparing": comparing,
 }
-"""In the order in which they are asked: later ones reuse what earlier ones trained."""
+"""In the order in which processes take them: long ones early. What one has trained the others use."""
 
 
 def main() -> None:
@@ -44,28 +50,59 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="every question once and in small, see quick.yaml")
     options.add_argument("--plan", type=Path, help="another file like drawn.yaml, such as real.yaml")
     options.add_argument("--only", default=",".join(QUESTIONS), help="questions, by comma: " + ", ".join(QUESTIONS))
+    options.add_argument("--processes", type=int, default=1, help="that work at once, each on one thread (default 1)")
     given = options.parse_args()
     wanted = given.only.split(",")
     if unknown := set(wanted) - set(QUESTIONS):
         options.error(f"--only names {', '.join(sorted(unknown))}; known: {', '.join(QUESTIONS)}")
-    torch.set_num_threads(1)
+    if given.processes < 1:
+        options.error(f"--processes must be at least 1, but {given.processes} was given")
     plan = given.plan or Path(__file__).with_name("quick.yaml" if given.quick else "drawn.yaml")
     try:
-        run(Laboratory(Plan.read(plan), given.out), wanted)
+        run(plan, given.out, [name for name in QUESTIONS if name in wanted], given.processes)
     except UserError as error:
         raise SystemExit(str(error)) from None
 
 
-def run(lab: Laboratory, wanted: list[str]) -> None:
-    """Answer questions and write what is known so far after each."""
+def run(plan: Path, folder: Path, wanted: list[str], processes: int) -> None:
+    """Answer questions in processes of their own, and write what is known so far after each."""
+    lab = Laboratory(Plan.read(plan), folder)
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_with_the_parent) as pool:
+        asked = {pool.submit(_answer, name, plan, folder): name for name in wanted}
+        try:
+            for answer in as_completed(asked):
+                write(lab, asked[answer], answer.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _end_with_the_parent() -> None:
+    """Let this process end when the one that started it does, also if that was killed."""
+    parent = parent_process()
+    assert parent is not None
+    Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _answer(name: str, plan: Path, folder: Path) -> Any:
+    return QUESTIONS[name](_laboratory(plan, folder))
+
+
+@cache
+def _laboratory(plan: Path, folder: Path) -> Laboratory:
+    """Return the one laboratory of this process."""
+    torch.set_num_threads(1)
+    return Laboratory(Plan.read(plan), folder)
+
+
+def write(lab: Laboratory, name: str, answer: Any) -> None:
+    """Add an answer to `answers.json`, and make the tables and the question's picture anew."""
     path = lab.folder / "answers.json"
     answers = json.loads(path.read_text()) if path.exists() else {}
-    for name in (name for name in QUESTIONS if name in wanted):
-        answers[name] = QUESTIONS[name](lab)
-        answers["spent"] = lab.store.spent()
-        write_json(path, answers)
-        write_text(lab.folder / "tables.md", as_markdown(answers))
-        draw(name, answers, lab.folder)
+    answers |= {name: answer, "spent": lab.store.spent()}
+    write_json(path, answers)
+    write_text(lab.folder / "tables.md", as_markdown(answers))
+    draw(name, answers, lab.folder)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Plan(Config):
     """E2: winners of each algorithm that are trained, as many as searches at most."""
     budget: float = Field(default=0.6, gt=0, lt=1)
     """E2, E4: the bound on the total parameters, as a part of the largest network's."""
-    sharing_seeds: int = Field(ge=1)
+    sharing_seeds: int = Field(ge=2)
     """E3, E4: repetitions."""
     sharing_budgets: tuple[float, ...] = ()
     """E3: bounds as parts of the largest network's total parameters; none: `budget`."""

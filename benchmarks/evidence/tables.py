@@ -104,18 +104,20 @@ def _search(answer: Answer) -> str:
 
 
 def _scores(answer: Answer) -> str:
-    agreement = ", ".join(f"{pair['agree']:.2f} (by chance {pair['chance']:.2f})" for pair in answer["agreement"])
+    agree, chance = (fmean(pair[key] for pair in answer["agreement"]) for key in ("agree", "chance"))
     facts = [
         ["mean move of a score", ", ".join(f"{value:.3f}" for value in answer["moved_mean"])],
         ["largest move", ", ".join(f"{value:.3f}" for value in answer["moved_most"])],
         [f"shared of {answer['layers']} layers", ", ".join(map(str, answer["shared_layers"]))],
-        ["layers on which two seeds agree", agreement],
+        ["layers on which two seeds agree, on average", f"{agree:.2f} (by chance {chance:.2f})"],
     ]
+    names = [*answer["results"]["learned"][0]]
     rows = [
-        [name, f"{fmean(values):.2f}", estimate(answer["learned_minus"][name])]
-        for name, values in answer["results"].items()
+        [way, *_means(found, names), estimate(answer["learned_minus"][way], 1)]
+        for way, found in answer["results"].items()
     ]
-    return table(["scores", "by seed"], facts) + "\n\n" + table(["sharing", "T-score", "learned minus it"], rows)
+    head = ["sharing", *names, "learned minus it"]
+    return table(["scores", "by seed"], facts) + "\n\n" + table(head, rows)
 
 
 def _sharing(answers: Sequence[Answer]) -> str:
@@ -124,13 +126,14 @@ def _sharing(answers: Sequence[Answer]) -> str:
 
 def _sharing_within(answer: Answer) -> str:
     names = [*answer["results"]["searched"][0]]
-    rows = [
-        [way, *(_figure(fmean(row[name] for row in found)) for name in names)]
-        for way, found in answer["results"].items()
-    ]
+    rows = [[way, *_means(found, names)] for way, found in answer["results"].items()]
     head = [f"within {answer['bound']:,} parameters", *names]
     against = [[pair, estimate(found, 1)] for pair, found in answer["differences"].items()]
     return table(head, rows) + "\n\n" + table(["difference of T-scores", ""], against)
+
+
+def _means(rows: Sequence[Answer], names: Sequence[str]) -> list[str]:
+    return [_figure(fmean(row[name] for row in rows)) for name in names]
 
 
 def _figure(value: float) -> str:

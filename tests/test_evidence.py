@@ -9,10 +9,11 @@ from pathlib import Path
 import evidence
 import numpy as np
 import pytest
-from evidence.__main__ import QUESTIONS, write
+from evidence.__main__ import write
 from evidence.ceiling import between_seeds
 from evidence.laboratory import Laboratory, scores_of
 from evidence.plan import Comparison, Plan
+from evidence.questions import QUESTIONS
 from evidence.statistics import difference, kendall, mean
 from evidence.store import Store
 from evidence.tables import estimate

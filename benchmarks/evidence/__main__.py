@@ -5,43 +5,17 @@ python -m benchmarks.evidence --out runs/evidence --processes 2 [--quick] [--onl
 
 import argparse
 import json
-import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any
-
-import torch
 
 from nasmvt.errors import UserError
 from nasmvt.files import write_json, write_text
 
-from .ceiling import ceiling
-from .inheritance import inheritance
 from .laboratory import Laboratory
 from .pictures import draw
 from .plan import Plan
-from .ranking import after_training, comparing, ranking, ranking_at_equal_size, sampling
-from .scores import scores
-from .search import search
-from .sharing import sharing
+from .questions import QUESTIONS, asked
 from .tables import as_markdown
-
-QUESTIONS = {
-    "ceiling": ceiling,
-    "search": search,
-    "ranking": ranking,
-    "sharing": sharing,
-    "ranking_at_equal_size": ranking_at_equal_size,
-    "sampling": sampling,
-    "scores": scores,
-    "after_training": after_training,
-    "inheritance": inheritance,
-    "comparing": comparing,
-}
-"""In the order in which processes take them: long ones early. What one has trained the others use."""
 
 
 def main() -> None:
@@ -67,32 +41,8 @@ def main() -> None:
 def run(plan: Path, folder: Path, wanted: list[str], processes: int) -> None:
     """Answer questions in processes of their own, and write what is known so far after each."""
     lab = Laboratory(Plan.read(plan), folder)
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_with_the_parent) as pool:
-        asked = {pool.submit(_answer, name, plan, folder): name for name in wanted}
-        try:
-            for answer in as_completed(asked):
-                write(lab, asked[answer], answer.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _end_with_the_parent() -> None:
-    """Let this process end when the one that started it does, also if that was killed."""
-    parent = parent_process()
-    assert parent is not None
-    Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
-def _answer(name: str, plan: Path, folder: Path) -> Any:
-    return QUESTIONS[name](_laboratory(plan, folder))
-
-
-@cache
-def _laboratory(plan: Path, folder: Path) -> Laboratory:
-    """Return the one laboratory of this process."""
-    torch.set_num_threads(1)
-    return Laboratory(Plan.read(plan), folder)
+    for name, answer in asked(plan, folder, wanted, processes):
+        write(lab, name, answer)
 
 
 def write(lab: Laboratory, name: str, answer: Any) -> None:

@@ -195,6 +195,7 @@ def tiny_plan(**changes):
         "retrain_archs": 2,
         "search_seeds": 2,
         "rivals": 1,
+        "longer_evaluations": 12,
         "sharing_seeds": 2,
         "budget": 0.9,
         "sharing_budgets": [0.7, 0.95],
@@ -214,6 +215,8 @@ def test_every_question_is_answered_in_tables_and_pictures(pretended):
     assert set(answers) == {*QUESTIONS, "spent"}
     assert answers["ceiling"]["between_seeds"]["T-score"]["value"] > 0.5  # size explains what there is
     assert answers["search"]["algorithms"]["evolution"]["default_minus_it"]["value"] == 0
+    for curves in (found["curves"] for found in answers["longer_search"]["algorithms"].values()):
+        assert {len(curve) for curve in curves} == {12}
     not_searched = answers["search"]["not_searched"]
     assert len(not_searched["of equal size"]["results"]) == 4
     assert not_searched["within the bound"]["winners_minus_it"]["low"] is not None

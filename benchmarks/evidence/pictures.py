@@ -85,5 +85,6 @@ PAINTERS = {
     "ranking_at_equal_size": _ranking,
     "inheritance": _inheritance,
     "search": _search,
+    "longer_search": _search,
 }
 """By question."""

@@ -45,6 +45,10 @@ class Plan(Config):
     """E2: searches of each algorithm."""
     rivals: int = Field(ge=1)
     """E2: winners of each algorithm that are trained, as many as searches at most."""
+    longer_evaluations: int = Field(ge=1)
+    """E2: evaluations of a longer search."""
+    longer_algorithms: tuple[str, ...] = ()
+    """E2: those that do, beside the experiment's and random search near the bound."""
     budget: float = Field(default=0.6, gt=0, lt=1)
     """E2, E4: the bound on the total parameters, as a part of the largest network's."""
     sharing_seeds: int = Field(ge=2)

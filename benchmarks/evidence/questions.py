@@ -17,12 +17,13 @@ from .laboratory import Laboratory
 from .plan import Plan
 from .ranking import after_training, comparing, ranking, ranking_at_equal_size, sampling
 from .scores import scores
-from .search import search
+from .search import longer_search, search
 from .sharing import sharing
 
 QUESTIONS = {
     "ceiling": ceiling,
     "search": search,
+    "longer_search": longer_search,
     "ranking": ranking,
     "sharing": sharing,
     "ranking_at_equal_size": ranking_at_equal_size,

@@ -1,5 +1,6 @@
 """E2: each search algorithm against archs drawn at random, at equal evaluations."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,13 +29,37 @@ def search(lab: Laboratory) -> dict[str, Any]:
 
     `not_searched` are archs that were drawn, of equal size or over all sizes, trained with the winners' seed.
     """
+    found = _searches(lab, [*SEARCHERS])
+    groups = {
+        "of equal size": lab.equal,
+        "within the bound": [arch for arch in lab.spread if lab.size(arch) <= found["bound"]],
+    }
+    trained = {title: algorithm["results"] for title, algorithm in found["algorithms"].items()}
+    every_winner = [score for scores in trained.values() for score in scores]
+    found["not_searched"] = {
+        title: _against(_results(lab, archs), every_winner, trained[lab.experiment.search.algorithm])
+        for title, archs in groups.items()
+        if archs
+    }
+    return found
+
+
+def longer_search(lab: Laboratory) -> dict[str, Any]:
+    """Return the same of searches of more evaluations, by some algorithms and at random near the bound."""
+    return _searches(lab, [lab.experiment.search.algorithm, *lab.plan.longer_algorithms], lab.plan.longer_evaluations)
+
+
+def _searches(lab: Laboratory, algorithms: Sequence[str], evaluations: int | None = None) -> dict[str, Any]:
     costs = lab.costs.under(lab.supernet(lab.base)[1].sharing())
     most = bound(lab, lab.plan.budget)
     every = Budget(most).feasible(costs)
     near = every.near_bound()
-    searches = {name: (name, every) for name in SEARCHERS} | {NEAR: ("random", near)}
+    searches = {name: (name, every) for name in algorithms} | {NEAR: ("random", near)}
     best: dict[str, list[tuple[Arch, list[float]]]] = {
-        title: [searched(lab, lab.base, costs, feasible, name, seed) for seed in range(lab.plan.search_seeds)]
+        title: [
+            searched(lab, lab.base, costs, feasible, name, seed, evaluations=evaluations)
+            for seed in range(lab.plan.search_seeds)
+        ]
         for title, (name, feasible) in searches.items()
     }
     found: dict[str, Any] = {"bound": most, "archs_within": every.size, "archs_near": near.size, "algorithms": {}}
@@ -50,13 +75,6 @@ def search(lab: Laboratory) -> dict[str, Any]:
             "default_minus_it": mean(np.subtract([curve[-1] for _, curve in best[default]], scores)).to_dict(),
             "default_minus_it_trained": mean(np.subtract(trained[default], trained[title])).to_dict(),
         }
-    groups = {"of equal size": lab.equal, "within the bound": [arch for arch in lab.spread if lab.size(arch) <= most]}
-    every_winner = [score for scores in trained.values() for score in scores]
-    found["not_searched"] = {
-        title: _against(_results(lab, archs), every_winner, trained[default])
-        for title, archs in groups.items()
-        if archs
-    }
     return found
 
 
@@ -81,13 +99,20 @@ def searched(
     algorithm: str,
     seed: int,
     tasks: Sequence[str] = (),
+    evaluations: int | None = None,
 ) -> tuple[Arch, list[float]]:
-    """Search a supernet; return the best arch and the best T-score after every evaluation."""
-    config = with_settings(lab.experiment.search, algorithm=algorithm)
+    """Search a supernet; return the best arch and the best T-score after every evaluation.
+
+    Generations are as many as the evaluations take, and these, unless given, those of the experiment's search.
+    """
+    usual = lab.experiment.search
+    evaluations = evaluations or usual.evaluations
+    generations = 1 + math.ceil(max(0, evaluations - usual.population) / usual.per_generation)
+    config = with_settings(usual, algorithm=algorithm, generations=generations)
     several = SEARCHERS.get(algorithm).several_objectives and algorithm != "random"
     searcher: Searcher = make_searcher(config, feasible, seed)
     curve: list[float] = []
-    while not searcher.done and len(curve) < config.evaluations:
+    while not searcher.done and len(curve) < evaluations:
         for arch in searcher.ask(1):
             score = lab.figures(lab.inherited(variant, arch, tasks=tasks))["T-score"]
             size = float(costs.parameters(arch).total)

@@ -78,7 +78,7 @@ def _inheritance(answer: Answer) -> str:
     return table(["steps", "from scratch", "from the supernet", f"difference, {len(answer['archs'])} archs"], rows)
 
 
-def _search(answer: Answer) -> str:
+def _searches(answer: Answer) -> str:
     rows = [
         [
             title,
@@ -90,6 +90,10 @@ def _search(answer: Answer) -> str:
         for title, found in answer["algorithms"].items()
     ]
     head = ["algorithm", "best inherited T-score", "default minus it", "trained from scratch", "default minus it"]
+    return table(head, rows)
+
+
+def _search(answer: Answer) -> str:
     others = [
         [
             f"{len(found['results'])} {title}",
@@ -100,7 +104,7 @@ def _search(answer: Answer) -> str:
         for title, found in answer["not_searched"].items()
     ]
     second = ["archs of no choice", "trained from scratch", "all winners minus it", "the default's minus it"]
-    return table(head, rows) + "\n\n" + table(second, others)
+    return _searches(answer) + "\n\n" + table(second, others)
 
 
 def _scores(answer: Answer) -> str:
@@ -157,6 +161,7 @@ WRITERS: Mapping[str, Callable[[Any], str]] = {
     "after_training": _after_training,
     "inheritance": _inheritance,
     "search": _search,
+    "longer_search": _searches,
     "scores": _scores,
     "sharing": _sharing,
     "spent": _spent,

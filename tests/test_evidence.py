@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import evidence
 import numpy as np
 import pytest
+import yaml
 from evidence.__main__ import write
 from evidence.ceiling import between_seeds
 from evidence.laboratory import Laboratory, scores_of
@@ -179,28 +182,33 @@ class Pretended(Laboratory):
         return {"scores": {layer: 0.5 + 0.1 * by for layer, by in zip(scores, moved, strict=True)}}
 
 
-def tiny_plan(**changes):
+PLAN = {
+    "archs": 6,
+    "seeds": 2,
+    "equal_archs": 4,
+    "lengths": [0.5, 1],
+    "comparisons": [{"images": 2, "recalibration_images": 4}, {"recalibration_images": 2}],
+    "short_steps": [1],
+    "retrain_steps": [1, 2],
+    "retrain_archs": 2,
+    "search_seeds": 2,
+    "rivals": 1,
+    "longer_evaluations": 12,
+    "sharing_seeds": 2,
+    "budget": 0.9,
+    "sharing_budgets": [0.7, 0.95],
+}
+
+
+def tiny_plan():
+    return parse(Plan, {**PLAN, "experiment": tiny_values()}, "the test")
+
+
+def tiny_values():
     values = tiny_experiment()
     values["training"] |= {"steps": 4, "evaluation_images": 1}
     values["retrain"] |= {"steps": 2, "evaluation_images": 1}
-    plan = {
-        "experiment": values,
-        "archs": 6,
-        "seeds": 2,
-        "equal_archs": 4,
-        "lengths": [0.5, 1],
-        "comparisons": [{"images": 2, "recalibration_images": 4}, {"recalibration_images": 2}],
-        "short_steps": [1],
-        "retrain_steps": [1, 2],
-        "retrain_archs": 2,
-        "search_seeds": 2,
-        "rivals": 1,
-        "longer_evaluations": 12,
-        "sharing_seeds": 2,
-        "budget": 0.9,
-        "sharing_budgets": [0.7, 0.95],
-    }
-    return parse(Plan, {**plan, **changes}, "the test")
+    return values
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +275,19 @@ def test_a_laboratory_goes_on_where_it_was(tmp_path, monkeypatch):
 def test_shipped_plans_are_valid(name):
     plan = Plan.read(Path(evidence.__file__).with_name(f"{name}.yaml"))
     assert plan.experiment.retrain.steps in plan.retrain_steps
+
+
+def test_processes_finish_what_they_began_and_the_command_says_why_the_rest_cant_be_answered(tmp_path):
+    experiment = tiny_values()
+    experiment["tasks"] = {"cls": experiment["tasks"]["cls"]}
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment))
+    plan, out = tmp_path / "plan.yaml", tmp_path / "out"
+    plan.write_text(yaml.safe_dump({**PLAN, "experiment": "experiment.yaml", "archs": 4, "equal_archs": 1000}))
+    asked = ["--plan", plan, "--out", out, "--processes", 2, "--only", "ceiling,ranking_at_equal_size"]
+    words = [sys.executable, "-m", "evidence", *map(str, asked)]
+    done = subprocess.run(words, cwd=Path(evidence.__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("equal_archs wants 1000 archs")
+    assert "Traceback" not in done.stderr
+    kinds = [json.loads(line)["key"].partition("/")[0] for line in (out / "units.jsonl").read_text().splitlines()[1:]]
+    assert kinds == ["result"] * 8

@@ -222,7 +222,7 @@ def test_every_question_is_answered_in_tables_and_pictures(pretended):
     answers = json.loads((pretended.folder / "answers.json").read_text())
     assert set(answers) == {*QUESTIONS, "spent"}
     assert answers["ceiling"]["between_seeds"]["T-score"]["value"] > 0.5  # size explains what there is
-    assert answers["search"]["algorithms"]["evolution"]["default_minus_it"]["value"] == 0
+    assert answers["search"]["algorithms"]["predictor"]["default_minus_it"]["value"] == 0
     for curves in (found["curves"] for found in answers["longer_search"]["algorithms"].values()):
         assert {len(curve) for curve in curves} == {12}
     not_searched = answers["search"]["not_searched"]

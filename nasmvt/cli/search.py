@@ -64,7 +64,7 @@ def search(
     algorithm: Annotated[
         str | None,
         typer.Option(
-            help="evolution, predictor, nsga2 (for several objectives), random, or module:name for your own.",
+            help="predictor, evolution, nsga2 (for several objectives), random, or module:name for your own.",
             show_default="the experiment's",
         ),
     ] = None,

@@ -24,11 +24,12 @@ _UNUSED = {
 
 
 class SearchConfig(Config):
-    """How to search for the best arch. The defaults are AutoFormer's (Chen et al., ICCV 2021)."""
+    """How to search for the best arch. The sizes and probabilities are AutoFormer's (Chen et al., ICCV 2021)."""
 
-    algorithm: Annotated[str, AfterValidator(SEARCHERS.check)] = "evolution"
-    """`evolution`; `predictor`: evolution whose children a surrogate screens; `nsga2` for several objectives; `random`:
-    archs drawn independently, the baseline of all; or `module:name` for one that a module of yours registers."""
+    algorithm: Annotated[str, AfterValidator(SEARCHERS.check)] = "predictor"
+    """`predictor`: evolution whose children a surrogate screens (chosen in docs/evidence.md); `evolution` without one;
+    `nsga2` for several objectives; `random`: archs drawn independently, the baseline of all; or `module:name` for one
+    that a module of yours registers."""
 
     maximize: tuple[str, ...] = Field(default=("t-score",), min_length=1)
     """What is to be high: `t-score`, a task's first metric by the name of the task, or another: `det:mask_map`."""
@@ -77,7 +78,7 @@ class SearchConfig(Config):
     breeds the next one as `evolution` does."""
 
     candidates: int | None = Field(default=None, ge=1)
-    """Number of archs that random search evaluates; None: as many as evolution would. Ignored by evolution."""
+    """Number of archs that random search evaluates; None: as many as the others would. Ignored by these."""
 
     race: bool = False
     """Whether the archs of a generation are compared on parts of the images first, and those that are worse than what

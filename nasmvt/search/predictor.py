@@ -104,6 +104,6 @@ def _regressor() -> Any:
         from sklearn.linear_model import BayesianRidge
     except ImportError:
         raise UserError(
-            "--algorithm predictor needs scikit-learn: pip install 'nasmvt[predictor]', or search with evolution"
+            "--algorithm predictor needs scikit-learn: pip install scikit-learn, or search with --algorithm evolution"
         ) from None
     return BayesianRidge()

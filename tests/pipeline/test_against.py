@@ -66,7 +66,7 @@ def compared(run, **changes):
 def test_searches_have_equal_evaluations_and_bounds_and_are_not_repeated(run, monkeypatch) -> None:
     monkeypatch.setattr("nasmvt.cost.feasible.NEAR", 0.8)  # the tiny space has few archs
     found = {item.name: item for item in compared(run)}
-    assert list(found) == ["random", "random-near-budget", "evolution"]
+    assert list(found) == ["random", "random-near-budget", "predictor"]
     for name, item in found.items():
         assert item.evaluations == (6, 6)
         best = [run.path / "compare" / f"{name}-seed-{seed}" / "best.yaml" for seed in range(2)]
@@ -76,7 +76,7 @@ def test_searches_have_equal_evaluations_and_bounds_and_are_not_repeated(run, mo
         assert item.trained == tuple(score + len(f"compare-{name}-seed-0") for score in item.inherited)
     near = [ArchFile.read(run.path / "compare" / f"random-near-budget-seed-{seed}" / "best.yaml") for seed in range(2)]
     assert all(result.parameters.count.total >= 0.8 * BUDGET for result in near)
-    own, rival = found["evolution"], found["random"]
+    own, rival = found["predictor"], found["random"]
     assert own.trained_gain is None
     differences = np.subtract(own.trained, rival.trained)
     assert rival.trained_gain.mean == pytest.approx(differences.mean())
@@ -91,10 +91,10 @@ def test_searches_have_equal_evaluations_and_bounds_and_are_not_repeated(run, mo
 def test_near_a_budget_that_does_not_bind_is_near_the_largest_network(run) -> None:
     space = run.experiment.space
     write_text(run.best_path, str({"arch": space.smallest.to_dict(), "budget": 10**9, "complete": True}))
-    assert [item.name for item in compared(run, seeds=1)] == ["random", "random-near-budget", "evolution"]
+    assert [item.name for item in compared(run, seeds=1)] == ["random", "random-near-budget", "predictor"]
     near = ArchFile.read(run.path / "compare" / "random-near-budget-seed-0" / "best.yaml").parameters.count.total
-    largest = ArchFile.read(run.path / "compare" / "evolution-seed-0" / "best.yaml").parameters.count.total
-    assert 0.95 * largest <= near <= largest  # worth grows with size: evolution begins with the largest
+    largest = ArchFile.read(run.path / "compare" / "predictor-seed-0" / "best.yaml").parameters.count.total
+    assert 0.95 * largest <= near <= largest  # worth grows with size: its first generation has the largest
 
 
 def test_an_id_that_looks_like_a_number_stays_a_text(tmp_path) -> None:
@@ -103,8 +103,8 @@ def test_an_id_that_looks_like_a_number_stays_a_text(tmp_path) -> None:
 
 
 def test_the_runs_own_algorithm_is_no_rival(run) -> None:
-    with pytest.raises(UserError, match="the run's own algorithm is evolution: compare it --against another one"):
-        compared(run, against=["evolution"])
+    with pytest.raises(UserError, match="the run's own algorithm is predictor: compare it --against another one"):
+        compared(run, against=["predictor"])
 
 
 def test_a_gain_says_how_many_seeds_a_point_takes() -> None:

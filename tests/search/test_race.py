@@ -98,7 +98,7 @@ def test_the_winner_is_that_of_the_whole_search_for_less(supernet, tmp_path, alg
     ("changes", "message"),
     [
         ({"algorithm": "nsga2", "minimize": ["parameters"]}, "nsga2 is to find t-score, parameters: leave out --race"),
-        ({"maximize": ["cls"]}, "evolution is to find cls: leave out --race"),
+        ({"algorithm": "evolution", "maximize": ["cls"]}, "evolution is to find cls: leave out --race"),
         ({"algorithm": "predictor"}, "predictor is to find t-score: leave out --race"),
     ],
 )

@@ -14,7 +14,7 @@ SIZES = {"population": 4, "parents": 2, "generations": 2, "mutants": 2, "crossov
 SETTINGS: dict[str, dict] = {
     **{name: {"algorithm": name} for name in SEARCHERS},
     "nsga2": {"algorithm": "nsga2", "minimize": ("parameters",)},
-    "race": {"race": True},
+    "race": {"algorithm": "evolution", "race": True},
 }
 
 

@@ -18,6 +18,9 @@ from .statistics import difference, mean
 NEAR = "random near the bound"
 """Random among the archs within 5 % below the bound: the honest rival, since size alone explains much."""
 
+Winners = dict[str, list[tuple[Arch, list[float]]]]
+"""By way to search, for every seed: the best arch, and the best inherited T-score after every evaluation."""
+
 
 def bound(lab: Laboratory, budget: float) -> int:
     """Return a part of the largest network's total parameters."""
@@ -27,9 +30,11 @@ def bound(lab: Laboratory, budget: float) -> int:
 def search(lab: Laboratory) -> dict[str, Any]:
     """Return, for every algorithm and seed, the best inherited T-score, and what the winners reach when trained.
 
-    `not_searched` are archs that were drawn, of equal size or over all sizes, trained with the winners' seed.
+    `not_searched` are archs that were drawn, of equal size or over all sizes, trained with the winners' seed; those of
+    equal size and the default's winners are also trained from the supernet, `from_supernet`.
     """
-    found = _searches(lab, [*SEARCHERS])
+    winners = _winners(lab, [*SEARCHERS])
+    found, default = _compared(lab, winners), lab.experiment.search.algorithm
     groups = {
         "of equal size": lab.equal,
         "within the bound": [arch for arch in lab.spread if lab.size(arch) <= found["bound"]],
@@ -37,32 +42,44 @@ def search(lab: Laboratory) -> dict[str, Any]:
     trained = {title: algorithm["results"] for title, algorithm in found["algorithms"].items()}
     every_winner = [score for scores in trained.values() for score in scores]
     found["not_searched"] = {
-        title: _against(_results(lab, archs), every_winner, trained[lab.experiment.search.algorithm])
+        title: _against(_results(lab, archs), every_winner, trained[default])
         for title, archs in groups.items()
         if archs
+    }
+    default_archs = [arch for arch, _ in winners[default][: lab.plan.rivals]]
+    begun, others = (_results(lab, archs, lab.base) for archs in (default_archs, lab.equal))
+    found["from_supernet"] = {
+        "default": begun,
+        "of equal size": others,
+        "default_minus_it": difference(begun, others).to_dict(),
     }
     return found
 
 
 def longer_search(lab: Laboratory) -> dict[str, Any]:
     """Return the same of searches of more evaluations, by some algorithms and at random near the bound."""
-    return _searches(lab, [lab.experiment.search.algorithm, *lab.plan.longer_algorithms], lab.plan.longer_evaluations)
+    algorithms = [lab.experiment.search.algorithm, *lab.plan.longer_algorithms]
+    return _compared(lab, _winners(lab, algorithms, lab.plan.longer_evaluations))
 
 
-def _searches(lab: Laboratory, algorithms: Sequence[str], evaluations: int | None = None) -> dict[str, Any]:
+def _winners(lab: Laboratory, algorithms: Sequence[str], evaluations: int | None = None) -> Winners:
+    """Search by some algorithms and at random near the bound."""
     costs = lab.costs.under(lab.supernet(lab.base)[1].sharing())
-    most = bound(lab, lab.plan.budget)
-    every = Budget(most).feasible(costs)
-    near = every.near_bound()
-    searches = {name: (name, every) for name in algorithms} | {NEAR: ("random", near)}
-    best: dict[str, list[tuple[Arch, list[float]]]] = {
+    every = Budget(bound(lab, lab.plan.budget)).feasible(costs)
+    searches = {name: (name, every) for name in algorithms} | {NEAR: ("random", every.near_bound())}
+    return {
         title: [
             searched(lab, lab.base, costs, feasible, name, seed, evaluations=evaluations)
             for seed in range(lab.plan.search_seeds)
         ]
         for title, (name, feasible) in searches.items()
     }
-    found: dict[str, Any] = {"bound": most, "archs_within": every.size, "archs_near": near.size, "algorithms": {}}
+
+
+def _compared(lab: Laboratory, best: Winners) -> dict[str, Any]:
+    """Return what the winners inherit and reach when they are trained, and how far the default's are ahead."""
+    costs = lab.costs.under(lab.supernet(lab.base)[1].sharing())
+    found: dict[str, Any] = {"bound": bound(lab, lab.plan.budget), "algorithms": {}}
     trained = {title: _results(lab, [arch for arch, _ in runs[: lab.plan.rivals]]) for title, runs in best.items()}
     default = lab.experiment.search.algorithm
     for title, runs in best.items():
@@ -78,8 +95,8 @@ def _searches(lab: Laboratory, algorithms: Sequence[str], evaluations: int | Non
     return found
 
 
-def _results(lab: Laboratory, archs: Sequence[Arch]) -> list[float]:
-    return [lab.figures(lab.result(arch, 1))["T-score"] for arch in archs]
+def _results(lab: Laboratory, archs: Sequence[Arch], start: Variant | None = None) -> list[float]:
+    return [lab.figures(lab.result(arch, 1, start=start))["T-score"] for arch in archs]
 
 
 def _against(results: Sequence[float], winners: Sequence[float], default: Sequence[float]) -> dict[str, Any]:

@@ -104,7 +104,13 @@ def _search(answer: Answer) -> str:
         for title, found in answer["not_searched"].items()
     ]
     second = ["archs of no choice", "trained from scratch", "all winners minus it", "the default's minus it"]
-    return _searches(answer) + "\n\n" + table(second, others)
+    begun = answer["from_supernet"]
+    means = [f"{fmean(begun[key]):.2f}" for key in ("default", "of equal size")]
+    third = table(
+        ["trained from the supernet", "the default's winners", f"{len(begun['of equal size'])} of equal size", ""],
+        [["", *means, estimate(begun["default_minus_it"])]],
+    )
+    return "\n\n".join([_searches(answer), table(second, others), third])
 
 
 def _scores(answer: Answer) -> str:

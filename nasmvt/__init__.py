@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from nasmvt.lazy import lazy_names
 
-__version__ = "0.8.0"
+__version__ = "0.9.0"
 
 if TYPE_CHECKING:
     from nasmvt.errors import UserError as UserError

@@ -79,14 +79,18 @@ class PredictorSearcher(EvolutionSearcher):
         return [*told, *(arch for arch in self._known if arch not in self._records)]
 
     def _predict(self, told: Sequence[Arch], archs: Sequence[Arch]) -> np.ndarray:
-        """Return the scores of archs, learned from what was told of others."""
+        """Return the scores of archs, learned from what was told of others.
+
+        They are rounded: archs that differ in options of which nothing is known are equally good, on every machine.
+        """
         terms_NT = np.array([(self._records.get(arch) or self._known[arch]).terms for arch in told])
         terms_NT = np.where(np.isfinite(terms_NT), terms_NT, 0.0)
         known_NF, asked_NF = encode(self.space, told), encode(self.space, archs)
-        return sum(
+        predicted = sum(
             (self._regressor.fit(known_NF, terms_N).predict(asked_NF) for terms_N in terms_NT.T),
             np.zeros(len(archs)),
         )
+        return np.round(predicted, 6)
 
 
 def encode(space: SearchSpace, archs: Sequence[Arch]) -> np.ndarray:

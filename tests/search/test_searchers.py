@@ -184,6 +184,19 @@ def test_a_surrogate_that_is_right_finds_more_and_one_that_is_wrong_steps_aside(
     assert lost.notes(3)["correlation"] < 0.5
 
 
+def test_rounding_of_another_machine_decides_no_rank(monkeypatch) -> None:
+    from sklearn.linear_model import BayesianRidge
+
+    class Elsewhere(BayesianRidge):
+        def predict(self, features):
+            return super().predict(features) + 1e-9 * np.random.default_rng(0).normal(size=len(features))
+
+    sizes = {"population": 15, "parents": 5, "generations": 4, "mutants": 8, "crossovers": 7, "budget": 500}
+    here = play(searcher("predictor", **sizes), score=lambda arch: arch["width"])  # so all else is a tie
+    monkeypatch.setattr("sklearn.linear_model.BayesianRidge", Elsewhere)
+    assert play(searcher("predictor", **sizes), score=lambda arch: arch["width"]) == here
+
+
 def test_a_surrogate_survives_figures_that_are_none() -> None:
     one = searcher("predictor", screening=2, generations=3)
     while archs := one.ask(4):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nasmvt.cost import Budget
+from nasmvt.errors import UserError
 from nasmvt.seeding import derive_seed
 from nasmvt.space import Arch, Sharing
 
@@ -17,7 +18,7 @@ from .statistics import mean
 THRESHOLD_START = {"supernet.score_start": 0.5}
 """All scores begin where they decide nothing, so that what is learned is all that is seen."""
 
-
+TRIES = 10_000
 TOLERANCE = 0.025
 """How far the total parameters under layers drawn by chance may be from those under the learned ones."""
 
@@ -78,11 +79,15 @@ def _by_chance(lab: Laboratory, arch: Arch, learned: Sharing, every: Sharing, rn
     layers = [layer for layer, _ in every.layers]
     count = sum(bool(learned.tasks(layer)) for layer in layers)
     wanted = _total(lab, arch, learned)
-    while True:
+    for _ in range(TRIES):
         drawn = {str(layer) for layer in rng.choice(layers, size=count, replace=False)}
         sharing = Sharing.of({layer: tasks for layer, tasks in every.layers if layer in drawn})
         if abs(_total(lab, arch, sharing) / wanted - 1) <= TOLERANCE:
             return sharing
+    raise UserError(
+        f"chance is to share {count} of {len(layers)} layers and {wanted:,} parameters of {arch.id}, but no draw of "
+        f"{TRIES:,} came within {TOLERANCE:.1%}: ask scores with another seed of the experiment"
+    )
 
 
 def _total(lab: Laboratory, arch: Arch, sharing: Sharing) -> int:

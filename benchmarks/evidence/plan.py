@@ -33,7 +33,7 @@ class Plan(Config):
     """E1: archs of a sandwich's step, at equal image passes: the largest, the smallest and random ones."""
     sampling_seeds: int = Field(default=1, ge=1)
     """Supernets of each way to sample archs."""
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[Comparison, ...] = Field(min_length=1)
     """E1: ways to compare candidates."""
     short_steps: tuple[int, ...] = ()
     """E1: lengths of short trainings, after which archs are ranked anew."""

@@ -271,7 +271,7 @@ def test_a_laboratory_goes_on_where_it_was(tmp_path, monkeypatch):
     assert again.after_training(again.base, arch, 1) == after
 
 
-@pytest.mark.parametrize("name", ["drawn", "quick", "real", "real_sharing"])
+@pytest.mark.parametrize("name", ["drawn", "quick", "real", "real_photographs", "real_sharing"])
 def test_shipped_plans_are_valid(name):
     plan = Plan.read(Path(evidence.__file__).with_name(f"{name}.yaml"))
     assert plan.experiment.retrain.steps in plan.retrain_steps

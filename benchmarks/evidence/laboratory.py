@@ -91,6 +91,10 @@ class Laboratory:
             self._alone[task] = Costs(self.space, {task: self.run.tasks[task]}, Sharing.of({}))
         return self._alone[task]
 
+    def costs_in(self, variant: Variant) -> Costs:
+        """Return costs under the sharing that a supernet has learned."""
+        return self.costs.under(self.supernet(variant)[1].sharing())
+
     @cached_property
     def sharing(self) -> Sharing:
         """That of the experiment's supernet before its training: half of the layers by chance, unless set otherwise."""

@@ -58,8 +58,7 @@ def _results(lab: Laboratory, variants: Sequence[Variant]) -> dict[str, Any]:
         supernet = lab.supernet(variant)[1]
         rng = np.random.default_rng(derive_seed("sharing", seed))
         learned, every = supernet.sharing(), supernet.sharing("all")
-        feasible = Budget(most, at_least=int(0.95 * most)).feasible(lab.costs.under(learned))
-        arch = feasible.sample(1, rng)[0]
+        arch = Budget(most).feasible(lab.costs_in(variant)).near_bound().sample(1, rng)[0]
         ways = {
             "learned": learned,
             "random": _by_chance(lab, arch, learned, every, rng),

@@ -64,7 +64,7 @@ def longer_search(lab: Laboratory) -> dict[str, Any]:
 
 def _winners(lab: Laboratory, algorithms: Sequence[str], evaluations: int | None = None) -> Winners:
     """Search by some algorithms and at random near the bound."""
-    costs = lab.costs.under(lab.supernet(lab.base)[1].sharing())
+    costs = lab.costs_in(lab.base)
     every = Budget(bound(lab, lab.plan.budget)).feasible(costs)
     searches = {name: (name, every) for name in algorithms} | {NEAR: ("random", every.near_bound())}
     return {
@@ -78,7 +78,7 @@ def _winners(lab: Laboratory, algorithms: Sequence[str], evaluations: int | None
 
 def _compared(lab: Laboratory, best: Winners) -> dict[str, Any]:
     """Return what the winners inherit and reach when they are trained, and how far the default's are ahead."""
-    costs = lab.costs.under(lab.supernet(lab.base)[1].sharing())
+    costs = lab.costs_in(lab.base)
     found: dict[str, Any] = {"bound": bound(lab, lab.plan.budget), "algorithms": {}}
     trained = {title: _results(lab, [arch for arch, _ in runs[: lab.plan.rivals]]) for title, runs in best.items()}
     default = lab.experiment.search.algorithm

@@ -50,7 +50,7 @@ def _total(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _multi(lab: Laboratory, variant: Variant, most: int, seed: int) -> dict[str, float]:
-    return _found(lab, variant, lab.costs.under(lab.supernet(variant)[1].sharing()), most, seed)
+    return _found(lab, variant, lab.costs_in(variant), most, seed)
 
 
 def _found(
